@@ -1,0 +1,87 @@
+"""The proof: what the vendor counts, what came, and what is found again in the warehouse."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import duckdb
+
+from pipelines.report import TableReport
+from pipelines.warehouse import quote
+from sources.extraction import DELETED_AT, Mode, Outcome
+
+
+def mark_deleted(connection: duckdb.DuckDBPyConnection, outcome: Outcome, *, at: datetime) -> None:
+    """After a whole walk each live row carries its load id; the others are gone at the vendor's."""
+    if not (outcome.loaded and outcome.complete and outcome.mode in (Mode.FULL, Mode.INCREMENTAL)):
+        return
+    outcome.deleted = connection.execute(
+        f"UPDATE {quote(outcome.dataset, outcome.table)} SET {DELETED_AT} = ? "  # noqa: S608
+        f"WHERE _dlt_load_id <> ? AND {DELETED_AT} IS NULL",
+        [at, outcome.load_id],
+    ).fetchall()[0][0]
+
+
+def count(connection: duckdb.DuckDBPyConnection, outcome: Outcome, *, exists: bool) -> TableReport:
+    """Compare the counts of one table with what the warehouse holds."""
+    report = TableReport(
+        table=f"{outcome.dataset}.{outcome.table}",
+        mode=str(outcome.mode),
+        load_id=outcome.load_id or None,
+        vendor_count=outcome.vendor_count,
+        extracted=outcome.extracted,
+        deleted=outcome.deleted,
+        seconds=outcome.seconds,
+        notes=outcome.notes,
+    )
+    report.live = _rows(connection, outcome, _live(outcome.mode)) if exists else 0
+    if outcome.error is not None:
+        report.status, report.error = "mismatch" if outcome.count_differs else "failed", outcome.error
+        report.recovery = outcome.recovery
+        return report
+    if outcome.unchanged:
+        report.status = "unchanged"
+        # nothing was written; what the vendor has must be what is there
+        report.landed = report.live if outcome.complete or outcome.mode == Mode.LATEST else outcome.extracted
+    elif outcome.mode == Mode.HISTORY:
+        report.landed = report.live
+    else:
+        found = ["_dlt_load_id = ?", [outcome.load_id]]
+        report.landed = _rows(connection, outcome, *found) if exists else 0  # type: ignore[arg-type]
+    _judge(report, outcome)
+    return report
+
+
+def _judge(report: TableReport, outcome: Outcome) -> None:
+    if report.landed != outcome.extracted:
+        report.status, report.landed_differs = "mismatch", True
+        report.error = f"{outcome.extracted} rows were extracted, {report.landed} are in the warehouse"
+        report.walk_whole = outcome.unchanged
+        return
+    expected = outcome.extracted if outcome.complete else outcome.total
+    if expected is not None and report.live != expected:
+        report.status = "mismatch"
+        report.error = f"the vendor has {expected} rows in all, {report.live} are live in the warehouse"
+        report.walk_whole = not outcome.complete
+    elif outcome.notes and report.status == "ok":
+        report.status = "warning"
+
+
+def _live(mode: Mode) -> str:
+    match mode:
+        case Mode.FULL | Mode.INCREMENTAL:
+            return f"{DELETED_AT} IS NULL"
+        case Mode.HISTORY:
+            return "valid_to IS NULL"
+        case _:
+            return "true"
+
+
+def _rows(
+    connection: duckdb.DuckDBPyConnection, outcome: Outcome, condition: str, parameters: list[str] | None = None
+) -> int:
+    row = connection.execute(
+        f"SELECT count(*) FROM {quote(outcome.dataset, outcome.table)} WHERE {condition}",  # noqa: S608
+        parameters or [],
+    ).fetchone()
+    return int(row[0]) if row else 0

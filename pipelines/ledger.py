@@ -1,0 +1,190 @@
+"""The ledger: every run, what each table came to, and every change of a schema.
+
+It lives in a SQLite file beside the warehouse, since a run that cannot open the warehouse must be
+recorded too, and is copied into the dataset `nightload` whenever a warehouse is published. The row
+of a run is opened before the work; one that is still open when the lock is free has crashed.
+
+Recording never fails a run: what cannot be written is logged, and the run goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import socket
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sources.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
+
+TABLES: dict[str, dict[str, str]] = {
+    "runs": {
+        "run_id": "TEXT",
+        "started_at": "TIMESTAMP",
+        "finished_at": "TIMESTAMP",
+        "status": "TEXT",
+        "vendors": "TEXT",
+        "error": "TEXT",
+        "version": "TEXT",
+        "host": "TEXT",
+        "pid": "BIGINT",
+    },
+    "run_vendors": {
+        "run_id": "TEXT",
+        "vendor": "TEXT",
+        "status": "TEXT",
+        "error": "TEXT",
+        "requests": "BIGINT",
+        "seconds": "DOUBLE",
+    },
+    "run_tables": {
+        "run_id": "TEXT",
+        "vendor": "TEXT",
+        "dataset": "TEXT",
+        "table_name": "TEXT",
+        "mode": "TEXT",
+        "load_id": "TEXT",
+        "vendor_count": "BIGINT",
+        "extracted": "BIGINT",
+        "landed": "BIGINT",
+        "live": "BIGINT",
+        "deleted": "BIGINT",
+        "status": "TEXT",
+        "error": "TEXT",
+        "notes": "TEXT",
+        "seconds": "DOUBLE",
+    },
+    "schema_changes": {
+        "run_id": "TEXT",
+        "changed_at": "TIMESTAMP",
+        "dataset": "TEXT",
+        "table_name": "TEXT",
+        "column_name": "TEXT",
+        "change": "TEXT",
+        "old_type": "TEXT",
+        "new_type": "TEXT",
+    },
+}
+"""Table → column → type; the same in SQLite and in the warehouse. Times are UTC."""
+
+
+class Ledger:
+    """One ledger file."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=10)
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("PRAGMA journal_mode = WAL")
+            for table, columns in TABLES.items():
+                spec = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+                self._db.execute(f"CREATE TABLE IF NOT EXISTS {table} ({spec})")
+            self._db.execute("CREATE UNIQUE INDEX IF NOT EXISTS one_run ON runs (run_id)")
+            self._db.execute("CREATE TABLE IF NOT EXISTS unpublished (run_id TEXT PRIMARY KEY)")
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigurationError(
+                what="the ledger cannot be written",
+                where=str(path),
+                why=str(error),
+                todo="Give the warehouse a folder that can be written, with room on its disk",
+            ) from None
+
+    def close(self) -> None:
+        self._db.close()
+
+    def open_run(self, vendors: Sequence[str], *, version: str) -> str:
+        """Record that a run begins; its id sorts by time."""
+        run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+        row = {
+            "run_id": run_id,
+            "started_at": _now(),
+            "status": "running",
+            "vendors": json.dumps(vendors),
+            "version": version,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+        }
+        with self._recording():
+            self._insert("runs", row)
+        return run_id
+
+    def close_run(self, run_id: str, *, status: str, error: str | None = None) -> None:
+        with self._recording():
+            self._db.execute(
+                "UPDATE runs SET status = ?, error = ?, finished_at = ? WHERE run_id = ?",
+                (status, error, _now(), run_id),
+            )
+            self._touch(run_id)
+
+    def close_crashed(self) -> list[str]:
+        """Close the runs that were left open. Call it only while holding the warehouse's lock."""
+        crashed: list[str] = []
+        with self._recording():
+            for row in self._db.execute("SELECT run_id FROM runs WHERE status = 'running'").fetchall():
+                crashed.append(row["run_id"])
+                self.close_run(crashed[-1], status="crashed", error="it ended without a word (killed, or power lost)")
+        return crashed
+
+    def record(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add rows to one of `TABLES`; each has its run_id."""
+        with self._recording():
+            for row in rows:
+                self._insert(table, row)
+
+    def forget_vendor(self, run_id: str, vendor: str) -> None:
+        """Drop what one run said of one vendor, before it says it anew."""
+        with self._recording():
+            for table in ("run_vendors", "run_tables"):
+                self._db.execute(f"DELETE FROM {table} WHERE run_id = ? AND vendor = ?", (run_id, vendor))  # noqa: S608
+
+    def unpublished(self) -> list[str]:
+        """The runs that the warehouse does not show, or not as they ended."""
+        return [row["run_id"] for row in self._db.execute("SELECT run_id FROM unpublished ORDER BY run_id")]
+
+    def published(self, run_ids: Iterable[str]) -> None:
+        with self._recording():
+            self._db.executemany("DELETE FROM unpublished WHERE run_id = ?", [(run_id,) for run_id in run_ids])
+
+    def rows(self, table: str, run_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """All that `table` says of these runs."""
+        names = ", ".join(TABLES[table])
+        found: list[dict[str, Any]] = []
+        for run_id in run_ids:
+            query = f"SELECT {names} FROM {table} WHERE run_id = ?"  # noqa: S608
+            found += [dict(row) for row in self._db.execute(query, (run_id,))]
+        return found
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        return [dict(row) for row in self._db.execute(sql, parameters)]
+
+    def _insert(self, table: str, row: Mapping[str, Any]) -> None:
+        names = [name for name in TABLES[table] if name in row]
+        marks = ", ".join("?" for _ in names)
+        self._db.execute(
+            f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})",  # noqa: S608
+            [row[name] for name in names],
+        )
+        self._touch(row["run_id"])
+
+    def _touch(self, run_id: str) -> None:
+        self._db.execute("INSERT OR IGNORE INTO unpublished VALUES (?)", (run_id,))
+
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            log.error("the ledger could not be written: %s", error)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

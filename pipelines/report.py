@@ -1,0 +1,90 @@
+"""What came of a run, as plain data: for the ledger, for `--json`, for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sources.errors import Recovery
+
+
+@dataclass(kw_only=True)
+class TableReport:
+    """One table of one run. Counts are rows; None: not known.
+
+    status: ok · unchanged (nothing new, all still there) · warning · mismatch · failed
+    """
+
+    table: str
+    status: str = "ok"
+    mode: str | None = None
+    load_id: str | None = None
+    vendor_count: int | None = None
+    extracted: int | None = None
+    landed: int | None = None
+    live: int | None = None
+    deleted: int | None = None
+    error: str | None = None
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    walk_whole: bool = False
+    """The live rows part from the vendor's total: a whole walk would tell which are gone."""
+    landed_differs: bool = False
+    recovery: Recovery | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        names = ("table", "vendor_count", "extracted", "landed", "live", "status", "deleted", "error", "notes")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(kw_only=True)
+class VendorReport:
+    vendor: str
+    status: str = "ok"
+    error: str | None = None
+    recovery: Recovery | None = None
+    requests: int = 0
+    seconds: float = 0.0
+    tables: list[TableReport] = field(default_factory=list)
+
+    def put(self, table: TableReport) -> None:
+        """Add a table, or replace what an earlier pass said of it."""
+        self.tables = [each for each in self.tables if each.table != table.table] + [table]
+
+    def settle(self) -> None:
+        """The status that the tables give."""
+        if self.error is None:
+            states = {table.status for table in self.tables}
+            self.status = "failed" if "failed" in states else "mismatch" if "mismatch" in states else "ok"
+
+    def failed(self, error: str, recovery: Recovery | None, status: str = "failed") -> None:
+        self.status, self.error, self.recovery = status, error, recovery
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "vendor": self.vendor,
+            "status": self.status,
+            "error": self.error,
+            "requests": self.requests,
+            "tables": [table.as_json() for table in self.tables],
+        }
+
+
+@dataclass(kw_only=True)
+class RunReport:
+    run_id: str
+    vendors: list[VendorReport]
+    skipped: list[str] = field(default_factory=list)
+
+    @property
+    def status(self) -> str:
+        states = {vendor.status for vendor in self.vendors}
+        return "failed" if "failed" in states else "mismatch" if "mismatch" in states else "ok"
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "run_id": self.run_id,
+            "status": self.status,
+            "vendors": [vendor.as_json() for vendor in self.vendors],
+            "skipped": self.skipped,
+        }

@@ -1,0 +1,355 @@
+"""One night: for each vendor extract, load, count, publish; and a row in the ledger for all of it.
+
+Vendors fail alone: one that is broken neither stops the others nor lets the run look green. A
+table that fails to extract yields nothing and keeps yesterday's rows; a vendor whose load or
+counts go wrong is not published at all.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import dlt
+import pendulum
+from dlt.common.schema import Schema
+from dlt.pipeline.exceptions import PipelineStepFailed
+
+from pipelines import __version__
+from pipelines.counts import count, mark_deleted
+from pipelines.ledger import Ledger
+from pipelines.place import Place
+from pipelines.report import RunReport, TableReport, VendorReport
+from pipelines.schema import changes_between, columns_of, record_columns, snapshot
+from pipelines.warehouse import Warehouse, lock, quote
+from sources import VENDORS
+from sources.errors import ConfigurationError, NightloadError, Recovery, summarize
+from sources.extraction import Extraction, Outcome
+from sources.vendor import Part, Vendor, package
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a run is asked to do. `tables`, `full` and `allow_empty` hold `dataset.table` names."""
+
+    place: Place
+    vendors: Sequence[str] = ()
+    tables: frozenset[str] = frozenset()
+    full: bool = False
+    allow_empty: frozenset[str] = frozenset()
+    on_progress: Callable[[str, str], None] | None = None
+
+
+@dataclass(kw_only=True)
+class Night:
+    """A run under way."""
+
+    request: Request
+    ledger: Ledger
+    warehouse: Warehouse
+    run_id: str
+    until: pendulum.DateTime
+    reports: list[VendorReport] = field(default_factory=list)
+
+
+def run(request: Request) -> RunReport:
+    """Run one night and say what came of it.
+
+    Raises `Locked` when another run has the warehouse, and `ConfigurationError` for a request that
+    cannot be carried out; whatever happens to a vendor is in the report.
+    """
+    chosen, skipped = choose(request)
+    with lock(request.place):
+        ledger = Ledger(request.place.ledger)
+        try:
+            for crashed in ledger.close_crashed():
+                log.warning("run %s had crashed: it left nothing in the warehouse", crashed)
+            warehouse = Warehouse(request.place, datasets=[name for v in VENDORS for name in package(v).tables()])
+            run_id = ledger.open_run(chosen, version=__version__)
+            night = Night(request=request, ledger=ledger, warehouse=warehouse, run_id=run_id, until=pendulum.now("UTC"))
+            return _night(night, chosen, skipped)
+        finally:
+            ledger.close()
+
+
+def choose(request: Request) -> tuple[list[str], list[str]]:
+    """The vendors to run, and those skipped because they have no key."""
+    of_tables = {
+        vendor for name in request.tables for vendor in VENDORS if name.split(".")[0] in package(vendor).tables()
+    }
+    for name in request.tables | request.allow_empty:
+        refuse_unknown_table(name)
+    named = list(dict.fromkeys(request.vendors)) or sorted(of_tables)
+    for vendor in named:
+        package(vendor)
+    if named:
+        return [vendor for vendor in VENDORS if vendor in named], []
+    configured = [vendor for vendor in VENDORS if package(vendor).configured()]
+    if not configured:
+        names = ", ".join(f"sources.{vendor}.api_key" for vendor in VENDORS)
+        raise ConfigurationError(
+            what="no vendor has a key", todo=f"Set one of {names} in .dlt/secrets.toml or in the environment"
+        )
+    return configured, [vendor for vendor in VENDORS if vendor not in configured]
+
+
+def refuse_unknown_table(name: str) -> None:
+    """Raise `ConfigurationError` unless `name` is `dataset.table` of a registered vendor."""
+    import difflib
+
+    known = {
+        f"{dataset}.{table.name}": None
+        for vendor in VENDORS
+        for dataset, tables in package(vendor).tables().items()
+        for table in tables
+    }
+    dataset, _, table = name.partition(".")
+    datasets = {key.split(".")[0] for key in known} | {ds for vendor in VENDORS for ds in package(vendor).tables()}
+    if dataset not in datasets or not table:
+        raise ConfigurationError(
+            what=f"there is no table {name}",
+            todo=f"Write DATASET.TABLE; the datasets are {', '.join(sorted(datasets))}",
+        )
+    if name not in known and not package(_vendor_of(dataset)).tables()[dataset]:
+        return  # a dataset whose tables the vendor decides
+    if name not in known and (near := difflib.get_close_matches(name, known, n=1, cutoff=0.8)):
+        raise ConfigurationError(what=f"there is no table {name}", todo=f"Did you mean {near[0]}?")
+
+
+def _vendor_of(dataset: str) -> str:
+    return next(vendor for vendor in VENDORS if dataset in package(vendor).tables())
+
+
+def _night(night: Night, chosen: Sequence[str], skipped: Sequence[str]) -> RunReport:
+    report = RunReport(run_id=night.run_id, vendors=night.reports, skipped=list(skipped))
+    status, error = "failed", None
+    try:
+        for vendor in chosen:
+            night.reports.append(_vendor(night, vendor))
+        if night.request.tables:
+            _refuse_unmet(night, report)
+        status = report.status
+    except BaseException as stopped:
+        error = "interrupted" if isinstance(stopped, KeyboardInterrupt | SystemExit) else summarize(stopped)
+        raise
+    finally:
+        night.ledger.close_run(night.run_id, status=status, error=error)
+        try:
+            if night.ledger.unpublished() and error is None:
+                night.warehouse.begin()
+                night.warehouse.publish(night.ledger)
+        except (NightloadError, OSError, RuntimeError) as failed:
+            # the ledger file has it all; the next run publishes it
+            log.error("the ledger could not be shown in the warehouse: %s", summarize(failed))
+        finally:
+            night.warehouse.discard()
+            shutil.rmtree(night.request.place.work, ignore_errors=True)
+    return report
+
+
+def _refuse_unmet(night: Night, report: RunReport) -> None:
+    """A table that was asked for by name and that no vendor walked is a failure, not silence."""
+    met = {table.table for vendor in report.vendors for table in vendor.tables}
+    for name in sorted(night.request.tables - met):
+        vendor = next((v for v in report.vendors if v.vendor == _vendor_of(name.split(".")[0])), None)
+        if vendor is not None and vendor.error is None:
+            vendor.tables.append(TableReport(table=name, status="failed", error=f"the vendor has no table {name}"))
+            vendor.settle()
+
+
+def _vendor(night: Night, name: str) -> VendorReport:
+    started = time.monotonic()
+    report = VendorReport(vendor=name)
+    vendor: Vendor | None = None
+    try:
+        vendor = package(name).connect()
+        _load_vendor(night, vendor, report)
+    except NightloadError as error:
+        report.failed(summarize(error), error.recovery)
+    except PipelineStepFailed as error:
+        log.debug("%s failed", name, exc_info=True)
+        report.failed(f"{error.step} failed: {summarize(error.exception)}", None)
+    except Exception as error:
+        log.debug("%s failed", name, exc_info=True)
+        report.failed(summarize(error), None)
+    finally:
+        if vendor is not None:
+            report.requests = vendor.http.requests
+            vendor.http.close()
+        report.seconds = time.monotonic() - started
+    if report.error is not None:
+        night.warehouse.discard()
+        log.error("%s: %s", name, report.error)
+    _record(night, report)
+    return report
+
+
+def _load_vendor(night: Night, vendor: Vendor, report: VendorReport) -> None:
+    """Extract, load, count; walk again in full what asks for it; publish."""
+    night.warehouse.begin()
+    request = night.request
+    first = Extraction(
+        vendor=report.vendor,
+        spool_dir=_folder(night, report.vendor, "spool"),
+        until=night.until,
+        full=(request.tables or frozenset({"*"})) if request.full else frozenset(),
+        allow_empty=request.allow_empty,
+        tables=request.tables or None,
+        on_progress=partial(request.on_progress, report.vendor) if request.on_progress else None,
+    )
+    changed = _pass(night, vendor, first, report, rebuild=False)
+    again = {name for name, outcome in first.outcomes.items() if outcome.rebuild}
+    if again:
+        changed |= _pass(night, vendor, _second(first, again), report, rebuild=True)
+    again = {table.table for table in report.tables if table.walk_whole}
+    if again:
+        for table in report.tables:
+            log.info("%s: %s; walking it whole", table.table, table.error) if table.walk_whole else None
+        changed |= _pass(night, vendor, _second(first, again), report, rebuild=False)
+    report.settle()
+    if any(table.status == "mismatch" and table.landed_differs for table in report.tables):
+        report.failed("what landed is not what was extracted; nothing of this vendor was published", None, "mismatch")
+        return
+    if changed:
+        _record(night, report)
+        night.warehouse.publish(night.ledger)
+
+
+def _second(first: Extraction, tables: set[str]) -> Extraction:
+    return Extraction(
+        vendor=first.vendor,
+        spool_dir=first.spool_dir,
+        until=first.until,
+        full=frozenset(tables),
+        allow_empty=first.allow_empty,
+        tables=frozenset(tables),
+        on_progress=first.on_progress,
+    )
+
+
+def _pass(night: Night, vendor: Vendor, extraction: Extraction, report: VendorReport, *, rebuild: bool) -> bool:
+    """Extract all parts, then load them in the opposite order; True if the build changed."""
+    extracted = []
+    for part in vendor.parts(extraction):
+        if extraction.tables is None or any(name.split(".")[0] == part.dataset for name in extraction.tables):
+            extracted.append((part, *_extract(night, part, rebuild=rebuild)))
+    if rebuild and any(outcome.error for outcome in extraction.outcomes.values()):
+        raise NightloadError(what="a table could not be built anew", where=report.vendor, todo="Run again")
+    changed = False
+    for part, pipeline, before in reversed(extracted):
+        outcomes = [outcome for outcome in extraction.outcomes.values() if outcome.dataset == part.dataset]
+        changed |= _load(night, pipeline, outcomes, before)
+        _count(night, pipeline, outcomes, report)
+    return changed
+
+
+def _extract(night: Night, part: Part, *, rebuild: bool) -> tuple[dlt.Pipeline, Mapping[str, Any]]:
+    pipeline = dlt.pipeline(
+        part.dataset,
+        pipelines_dir=str(_folder(night, part.dataset, f"pipelines-{time.monotonic_ns()}")),
+        destination=night.warehouse.destination(),
+        dataset_name=part.dataset,
+    )
+    pipeline.sync_destination()
+    before = snapshot(pipeline)
+    source = part.source()
+    if source.resources:
+        pipeline.extract(source, refresh="drop_resources" if rebuild else None)
+    return pipeline, before
+
+
+def _load(night: Night, pipeline: dlt.Pipeline, outcomes: Sequence[Outcome], before: Mapping[str, Any]) -> bool:
+    if not pipeline.has_pending_data:
+        return False
+    pipeline.normalize()
+    pipeline.load(raise_on_failed_jobs=True)
+    changes = changes_between(before, snapshot(pipeline))
+    night.ledger.record(
+        "schema_changes",
+        [
+            {"run_id": night.run_id, "changed_at": night.until.isoformat(), "dataset": pipeline.dataset_name, **change}
+            for change in changes
+        ],
+    )
+    with night.warehouse.connect() as connection:
+        # the staging copy of the last merge would only puzzle an analyst
+        connection.execute(f"DROP SCHEMA IF EXISTS {quote(f'{pipeline.dataset_name}_staging')} CASCADE")
+        for outcome in outcomes:
+            mark_deleted(connection, outcome, at=night.until)
+        record_columns(connection, pipeline.dataset_name, columns_of(pipeline))
+    return True
+
+
+def _count(night: Night, pipeline: dlt.Pipeline, outcomes: Sequence[Outcome], report: VendorReport) -> None:
+    schema: Schema | None = pipeline.default_schema if pipeline.schema_names else None
+    with night.warehouse.connect() as connection:
+        for outcome in outcomes:
+            known = schema is not None and outcome.table in schema.tables
+            report.put(count(connection, outcome, exists=known))
+
+
+def _record(night: Night, report: VendorReport) -> None:
+    night.ledger.forget_vendor(night.run_id, report.vendor)
+    night.ledger.record(
+        "run_vendors",
+        [
+            {
+                "run_id": night.run_id,
+                "vendor": report.vendor,
+                "status": report.status,
+                "error": report.error,
+                "requests": report.requests,
+                "seconds": report.seconds,
+            }
+        ],
+    )
+    night.ledger.record(
+        "run_tables",
+        [
+            {
+                "run_id": night.run_id,
+                "vendor": report.vendor,
+                "dataset": table.table.split(".")[0],
+                "table_name": table.table.partition(".")[2],
+                "notes": json.dumps(table.notes, ensure_ascii=False) if table.notes else None,
+                **{
+                    name: getattr(table, name)
+                    for name in [
+                        "mode",
+                        "load_id",
+                        "vendor_count",
+                        "extracted",
+                        "landed",
+                        "live",
+                        "deleted",
+                        "status",
+                        "error",
+                        "seconds",
+                    ]
+                },
+            }
+            for table in report.tables
+        ],
+    )
+
+
+def _folder(night: Night, *parts: str) -> Any:
+    folder = night.request.place.work.joinpath(night.run_id, *parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def exit_code(report: RunReport) -> int:
+    """0 all green · 1 something failed · 2 configuration · 4 counts did not agree."""
+    failed = [vendor for vendor in report.vendors if vendor.status == "failed"]
+    if failed:
+        return 2 if all(vendor.recovery == Recovery.CONFIGURE for vendor in failed) else 1
+    return 4 if report.status == "mismatch" else 0

@@ -1,0 +1,83 @@
+"""What the columns are called at the vendor's, and what changed in a schema."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dlt
+import duckdb
+
+from pipelines.warehouse import replace_rows
+
+COLUMNS = {
+    "dataset": "TEXT",
+    "table_name": "TEXT",
+    "table_label": "TEXT",
+    "column_name": "TEXT",
+    "label": "TEXT",
+    "data_type": "TEXT",
+    "is_key": "BOOLEAN",
+}
+"""`nightload.columns`: one row per column that came from a vendor; `label` is the vendor's own name."""
+
+Snapshot = Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+
+def snapshot(pipeline: dlt.Pipeline) -> dict[str, dict[str, dict[str, Any]]]:
+    """table → column → hints, of what is known so far."""
+    if not pipeline.schema_names:
+        return {}
+    return {
+        table["name"]: {name: dict(hints) for name, hints in table["columns"].items() if "data_type" in hints}
+        for table in pipeline.default_schema.data_tables()
+        if any("data_type" in hints for hints in table["columns"].values())
+    }
+
+
+def changes_between(before: Snapshot, after: Snapshot) -> list[dict[str, Any]]:
+    """The rows of `nightload.schema_changes`, without run and dataset."""
+    changes: list[dict[str, Any]] = []
+    for table, columns in after.items():
+        if table not in before:
+            changes.append({"table_name": table, "change": "new table"})
+            continue
+        for column, hints in columns.items():
+            old = before[table].get(column, {}).get("data_type")
+            new = hints["data_type"]
+            if old == new:
+                continue
+            changes.append(
+                {
+                    "table_name": table,
+                    "column_name": column,
+                    "change": "new column" if old is None else "type",
+                    "old_type": old,
+                    "new_type": new,
+                }
+            )
+    changes += [{"table_name": table, "change": "dropped table"} for table in before if table not in after]
+    return changes
+
+
+def columns_of(pipeline: dlt.Pipeline) -> list[dict[str, Any]]:
+    """The rows of `nightload.columns` for one dataset."""
+    labels = {table["name"]: table.get("x-label") for table in pipeline.default_schema.data_tables()}
+    return [
+        {
+            "dataset": pipeline.dataset_name,
+            "table_name": table,
+            "table_label": labels.get(table) or table,
+            "column_name": column,
+            "label": hints["x-label"],
+            "data_type": hints["data_type"],
+            "is_key": bool(hints.get("primary_key")),
+        }
+        for table, columns in snapshot(pipeline).items()
+        for column, hints in columns.items()
+        if "x-label" in hints
+    ]
+
+
+def record_columns(connection: duckdb.DuckDBPyConnection, dataset: str, rows: list[dict[str, Any]]) -> None:
+    replace_rows(connection, "columns", COLUMNS, rows, where=f"dataset = '{dataset}'")

@@ -1,0 +1,154 @@
+"""What people see on a terminal; plain lines where there is none."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+from rich.table import Table
+from rich.text import Text
+
+from sources.redaction import redact
+
+if TYPE_CHECKING:
+    from pipelines.place import Place
+    from pipelines.report import RunReport
+
+COLOURS = {
+    "ok": "green",
+    "unchanged": "green",
+    "warning": "yellow",
+    "mismatch": "red",
+    "failed": "red",
+    "crashed": "red",
+    "running": "yellow",
+}
+
+# a log file has no width to keep to
+console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+progress_console = Console(stderr=True, soft_wrap=True)
+MANY = 40
+
+
+def say(markup: str, text: str) -> None:
+    """Our markup, then somebody else's text, redacted and never read as markup."""
+    console.print(f"{markup}{escape(redact(text))}", highlight=False)
+
+
+class Progress:
+    """Which table is being walked: a moving line on a terminal, nothing elsewhere."""
+
+    def __init__(self, *, enabled: bool) -> None:
+        self._status: Status | None = None
+        if enabled and progress_console.is_terminal:
+            self._status = progress_console.status("starting")
+
+    def __enter__(self) -> Self:
+        if self._status:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status:
+            self._status.stop()
+
+    def table(self, vendor: str, table: str) -> None:
+        if self._status:
+            self._status.update(f"{vendor}: {escape(table)}")
+
+
+def show_run(report: RunReport, place: Place) -> None:
+    """The counts of every table, then what to do about what went wrong."""
+    for vendor in report.vendors:
+        grid = _grid("table", "vendor", "extracted", "landed", "live", "gone", "status")
+        many = len(vendor.tables) > MANY
+        told = [table for table in vendor.tables if not (many and table.status == "unchanged")]
+        for table in sorted(told, key=lambda table: table.table):
+            counts = (table.vendor_count, table.extracted, table.landed, table.live, table.deleted or None)
+            grid.add_row(Text(table.table), *map(_number, counts), _state(table.status))
+        console.print(
+            f"[bold]{vendor.vendor}[/]  {vendor.requests} requests, {vendor.seconds:.1f} s  ", _state(vendor.status)
+        )
+        if told:
+            console.print(grid)
+        if len(told) < len(vendor.tables):
+            console.print(f" and {len(vendor.tables) - len(told)} tables unchanged, their rows counted", style="dim")
+        if vendor.error:
+            say("  [red]✗[/] ", vendor.error)
+        for table in vendor.tables:
+            if table.error:
+                say(f"  [red]✗[/] {escape(table.table)}: ", table.error)
+            for note in table.notes:
+                say(f"  [yellow]![/] {escape(table.table)}: ", note)
+    for vendor in report.skipped:
+        console.print(f"{vendor}: skipped, it has no key (sources.{vendor}.api_key)", highlight=False)
+    console.print(f"run {report.run_id} ", _state(report.status), f" → {place.warehouse}")
+
+
+def show_status(found: Mapping[str, Any]) -> None:
+    if not found["vendors"]:
+        console.print("no run yet; start one with: nightload run")
+    for vendor in found["vendors"]:
+        console.print(
+            f"[bold]{vendor['vendor']}[/]  last run {vendor['finished_at'] or vendor['started_at']}  ",
+            _state(vendor["status"]),
+            f"  last good {vendor['last_good'] or 'never'}",
+            highlight=False,
+        )
+        if vendor["error"]:
+            say("  [red]✗[/] ", vendor["error"])
+        grid = _grid("table", "vendor", "extracted", "landed", "live", "last good", "status")
+        for table in vendor["tables"]:
+            counts = (table["vendor_count"], table["extracted"], table["landed"], table["live"])
+            grid.add_row(
+                Text(table["table"]), *map(_number, counts), table["last_good"] or "never", _state(table["status"])
+            )
+        console.print(grid)
+    if (last := found["last_run"]) and last["status"] in ("running", "crashed"):
+        console.print(
+            f"run {last['run_id']} ", _state(last["status"]), f"  started {last['started_at']}", highlight=False
+        )
+
+
+def show_tables(rows: Sequence[Mapping[str, Any]]) -> None:
+    grid = _grid("table", "mode", "key", "cursor", "last good", "live", "about")
+    for row in rows:
+        grid.add_row(
+            Text(row["table"]),
+            row["mode"],
+            ", ".join(row["key"]),
+            row["cursor"] or "",
+            row["last_good"] or "never",
+            _number(row["live"]),
+            Text(row["about"]),
+        )
+    console.print(grid)
+
+
+def show_rows(table: str, columns: Sequence[Mapping[str, str]], rows: Sequence[Mapping[str, Any]]) -> None:
+    grid = Table(title=Text(table), title_justify="left")
+    for column in columns:
+        grid.add_column(Text(f"{column['name']}\n{column['type']}"))
+    for row in rows:
+        grid.add_row(*(Text("" if value is None else redact(str(value))[:60]) for value in row.values()))
+    console.print(grid)
+
+
+def _grid(*names: str) -> Table:
+    grid = Table(box=None, pad_edge=True, padding=(0, 2, 0, 0))
+    for name in names:
+        counts = name in ("vendor", "extracted", "landed", "live", "gone")
+        grid.add_column(name, justify="right" if counts else "left", overflow="fold", style=None, header_style="dim")
+    return grid
+
+
+def _number(count: int | None) -> str:
+    return "" if count is None else f"{count:,}"
+
+
+def _state(status: str) -> Text:
+    return Text(status, style=COLOURS.get(status, ""))

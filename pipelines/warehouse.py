@@ -1,0 +1,217 @@
+"""The only place that knows destinations. DuckDB: build a copy, load into it, swap it in.
+
+A run never touches the published file. It copies it to `build/`, loads and counts there, writes
+the file to disk and renames it over the published one. Killed at any moment, it leaves yesterday's
+warehouse as it was; readers keep the file that they opened and never block a night. (A *writer* on
+the published file would lose its work with the swap, so one that is open refuses the run.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dlt
+import duckdb
+import pyarrow as pa
+from dlt.common.destination import AnyDestination
+from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
+from filelock import FileLock, Timeout
+
+from pipelines.ledger import TABLES, Ledger
+from pipelines.place import OWN_DATASET, Place
+from sources.errors import ConfigurationError, NightloadError, Unavailable
+
+log = logging.getLogger(__name__)
+
+# The load step sets the peak memory of a run; the order of rows in a table means nothing.
+DUCKDB_SETTINGS: dict[str, str | int | float | list[str]] = {
+    "preserve_insertion_order": False,
+    "memory_limit": "100MB",
+    "threads": 1,
+}
+_FICLONE = 0x40049409
+
+
+class Locked(NightloadError):
+    """Another run has this warehouse."""
+
+
+class WarehouseBusy(Unavailable):
+    """Somebody writes to the published file."""
+
+
+class Warehouse:
+    """One DuckDB warehouse while a run holds its lock."""
+
+    def __init__(self, place: Place, *, datasets: Sequence[str]) -> None:
+        if place.warehouse.stem in {*datasets, *(f"{name}_staging" for name in datasets), OWN_DATASET}:
+            raise ConfigurationError(
+                what=f"the warehouse file cannot be called {place.warehouse.name}",
+                why="DuckDB names the catalog after the file, and a dataset has that name",
+                todo="Choose another file name, such as warehouse.duckdb",
+            )
+        self.place = place
+        self._built = False
+
+    def begin(self) -> None:
+        """Copy the published file to `build/`, unless a clean copy stands there."""
+        if self._built:
+            return
+        build, published = self.place.build, self.place.warehouse
+        shutil.rmtree(build.parent, ignore_errors=True)
+        build.parent.mkdir(parents=True)
+        if published.exists():
+            with self._no_writer():
+                _copy(published, build)
+        self._built = True
+
+    def discard(self) -> None:
+        """Forget the copy; the published file stays as it is."""
+        self._built = False
+        shutil.rmtree(self.place.build.parent, ignore_errors=True)
+
+    def publish(self, ledger: Ledger) -> None:
+        """Write the ledger into the copy and swap it in."""
+        runs = ledger.unpublished()
+        with self.connect() as connection:
+            _write_ledger(connection, ledger, runs)
+            connection.execute("CHECKPOINT")
+        build = self.place.build
+        leftover = build.with_name(f"{build.name}.wal")
+        if leftover.exists():
+            raise Unavailable(what="the built warehouse was not written to the end", where=str(leftover))
+        with build.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(build, self.place.warehouse)
+        self._built = False
+        with contextlib.suppress(OSError):
+            folder = os.open(self.place.warehouse.parent, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
+        ledger.published(runs)
+
+    def destination(self) -> AnyDestination:
+        credentials = DuckDbCredentials(str(self.place.build))
+        credentials.global_config = dict(DUCKDB_SETTINGS)
+        return dlt.destinations.duckdb(credentials, preferred_loader_file_format="parquet")  # type: ignore[return-value]
+
+    @contextmanager
+    def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection to the copy."""
+        with duckdb.connect(str(self.place.build), config=DUCKDB_SETTINGS) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            yield connection
+
+    @contextmanager
+    def _no_writer(self) -> Iterator[None]:
+        """Hold the published file open for reading, so that nobody writes while it is copied."""
+        published = self.place.warehouse
+        wal = published.with_name(f"{published.name}.wal")
+        try:
+            if wal.exists():  # a writer was killed; what it committed belongs into the file
+                with duckdb.connect(str(published)) as connection:
+                    connection.execute("CHECKPOINT")
+            with duckdb.connect(str(published), read_only=True):
+                yield
+        except duckdb.IOException as error:
+            text = str(error)
+            if "lock" not in text:
+                raise NightloadError(
+                    what="the warehouse cannot be opened",
+                    where=str(published),
+                    why=text.splitlines()[0],
+                    todo="If it was written by a newer DuckDB, upgrade; if it is damaged, restore it from a backup",
+                ) from None
+            holder = re.search(r"\(PID (\d+)\)", text)
+            raise WarehouseBusy(
+                what="somebody has the warehouse open for writing",
+                where=str(published),
+                why=f"process {holder[1]}" if holder else "",
+                todo="Close it there, and open it read-only: a night swaps the file",
+            ) from None
+
+
+@contextmanager
+def lock(place: Place) -> Iterator[None]:
+    """The one lock of a warehouse, freed by the system when the holder dies. Raises `Locked`."""
+    try:
+        place.state.mkdir(parents=True, exist_ok=True)
+        held = FileLock(place.lock)
+        held.acquire(timeout=0)
+    except Timeout:
+        raise Locked(
+            what="another run has this warehouse", where=str(place.warehouse), todo="Wait for it to end, then run again"
+        ) from None
+    except OSError as error:
+        raise ConfigurationError(
+            what=f"the folder {place.state} cannot be written",
+            why=error.strerror or "",
+            todo="Give the warehouse a folder that this user may write, with --warehouse or NIGHTLOAD_WAREHOUSE",
+        ) from None
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def quote(*names: str) -> str:
+    """A dotted, quoted SQL name."""
+    return ".".join('"' + name.replace('"', '""') + '"' for name in names)
+
+
+def replace_rows(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    columns: dict[str, str],
+    rows: list[dict[str, Any]],
+    *,
+    where: str,
+) -> None:
+    """In `nightload.<table>`, put `rows` in place of those that meet the SQL condition `where`."""
+    target = quote(OWN_DATASET, table)
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(OWN_DATASET)}")
+    kinds = {"TIMESTAMP": "TIMESTAMPTZ", "TEXT": "VARCHAR"}
+    types = {name: kinds.get(kind, kind) for name, kind in columns.items()}
+    spec = ", ".join(f"{quote(name)} {kind}" for name, kind in types.items())
+    connection.execute(f"CREATE TABLE IF NOT EXISTS {target} ({spec})")
+    connection.execute(f"DELETE FROM {target} WHERE {where}")  # noqa: S608
+    if rows:
+        arrow = {"VARCHAR": pa.string(), "TIMESTAMPTZ": pa.string(), "BIGINT": pa.int64(), "DOUBLE": pa.float64()}
+        fresh = pa.table(
+            {
+                name: pa.array([row.get(name) for row in rows], arrow.get(kind, pa.bool_()))
+                for name, kind in types.items()
+            }
+        )
+        connection.register("fresh", fresh)
+        names = ", ".join(map(quote, types))
+        casts = ", ".join(f"{quote(name)}::{kind}" for name, kind in types.items())
+        connection.execute(f"INSERT INTO {target} ({names}) SELECT {casts} FROM fresh")  # noqa: S608
+        connection.unregister("fresh")
+
+
+def _write_ledger(connection: duckdb.DuckDBPyConnection, ledger: Ledger, runs: Sequence[str]) -> None:
+    ids = ", ".join(f"'{run_id}'" for run_id in runs)
+    for table, columns in TABLES.items():
+        replace_rows(
+            connection, table, columns, ledger.rows(table, runs), where=f"run_id IN ({ids})" if ids else "false"
+        )
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file; on a file system that can share blocks, at once."""
+    # one open: closing any handle of the file would drop the lock that DuckDB holds on it for us
+    with source.open("rb") as reader, target.open("wb") as writer:
+        try:
+            fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
+        except OSError:
+            shutil.copyfileobj(reader, writer, 16 * 2**20)

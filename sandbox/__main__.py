@@ -1,0 +1,78 @@
+"""`python -m sandbox`: starts the vendors, writes one JSON line when all accept, runs until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from sandbox.faults import Rule, parse_rules
+from sandbox.registry import VENDORS
+from sandbox.server import bind, serve
+from sandbox.vendor import ControlError
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        sys.stderr.write(f"sandbox: {message}\n")
+        sys.exit(2)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = _Parser(prog="python -m sandbox", description="Plays vendors on loopback ports.")
+    parser.add_argument("--vendors", default=",".join(VENDORS), help=f"comma separated, of: {', '.join(VENDORS)}")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies the row counts")
+    parser.add_argument("--faults", type=Path, help='JSON file {"<vendor>": [rule, ...]}')
+    parser.add_argument("--port-base", type=int, default=0, help="first port, one after the other; 0 takes free ones")
+    parser.add_argument("--exit-with-parent", action="store_true", help="stop when stdin closes")
+    options = parser.parse_args()
+    options.vendors = list(dict.fromkeys(name for name in options.vendors.split(",") if name))
+    unknown = [name for name in options.vendors if name not in VENDORS]
+    if unknown or not options.vendors:
+        parser.error(f"unknown vendor {', '.join(unknown) or '(none)'}; there are: {', '.join(VENDORS)}")
+    if options.scale <= 0:
+        parser.error("--scale must be above 0")
+    if not 0 <= options.port_base <= 65535 - len(options.vendors):
+        parser.error(f"--port-base {options.port_base} is out of range")
+    options.rules = {}
+    if options.faults is not None:
+        try:
+            options.rules = _rules(options.faults)
+        except (OSError, ValueError, TypeError, ControlError) as error:
+            parser.error(f"--faults {options.faults}: {error}")
+    try:
+        options.sockets = [
+            bind(options.port_base + offset if options.port_base else 0) for offset in range(len(options.vendors))
+        ]
+    except OSError as error:
+        parser.error(f"--port-base {options.port_base}: {error}")
+    return options
+
+
+def _rules(path: Path) -> dict[str, list[Rule]]:
+    content = json.loads(path.read_bytes())
+    if not isinstance(content, dict) or set(content) - set(VENDORS):
+        raise ControlError(f"expected an object with keys of: {', '.join(VENDORS)}")
+    return {name: parse_rules(rules) for name, rules in content.items()}
+
+
+def main() -> None:
+    options = _arguments()
+    asyncio.run(
+        serve(
+            options.vendors,
+            seed=options.seed,
+            scale=options.scale,
+            faults=options.rules,
+            sockets=options.sockets,
+            exit_with_parent=options.exit_with_parent,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

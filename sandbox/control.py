@@ -1,0 +1,81 @@
+"""The control path of a vendor's port: what is true there, edits, faults, counts of requests, options.
+
+Never part of the vendor's API, and no key is needed: the sandbox listens on the loopback only.
+
+    GET truth                 {table: {"count": n, "keys": [...]}}
+    GET truth/<table>         {"rows": [...]}
+    POST edit                 {"table", "op": "insert|update|delete|execute", "key", "row": {...}, "silent": bool}, or a list
+    POST faults               [rule, ...], see `sandbox.faults`; DELETE faults clears them
+    GET stats                 {"requests", "by_path", "unexpected", "max_concurrent"}
+    POST options              {"latency": seconds, ...the vendor's own}
+    POST reset                data, options, faults (those of --faults too) and stats back to the start
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sandbox.faults import Answer, Rule, parse_rules
+from sandbox.journal import Journal
+from sandbox.vendor import ControlError, Vendor
+from sandbox.wire import dumps
+
+
+class Control:
+    def __init__(self, vendor: Vendor, journal: Journal, rules: list[Rule]) -> None:
+        self.vendor = vendor
+        self.journal = journal
+        self.rules = rules
+        self.latency = 0.0
+
+    async def answer(self, method: str, path: str, body: bytes) -> Answer:
+        try:
+            status, content = 200, self._dispatch(method, path, body)
+        except (ControlError, ValueError, TypeError, KeyError) as error:
+            status, content = 400, dumps({"error": f"{type(error).__name__}: {error}"})
+        return Answer(status, (), b"").with_body(content, content_type="application/json")
+
+    def _dispatch(self, method: str, path: str, body: bytes) -> bytes:
+        match method, path.split("/", 1):
+            case "GET", ["truth"]:
+                return dumps(self.vendor.truth())
+            case "GET", ["truth", table]:
+                return self.vendor.truth_rows(table)
+            case "GET", ["stats"]:
+                return dumps(self.journal.stats())
+            case "POST", ["edit"]:
+                return dumps(self._edit(_parse(body)))
+            case "POST", ["faults"]:
+                self.rules.extend(parse_rules(_parse(body)))
+                return dumps({"rules": len(self.rules)})
+            case "DELETE", ["faults"]:
+                self.rules.clear()
+                return dumps({"rules": 0})
+            case "POST", ["options"]:
+                return dumps(self._options(_parse(body)))
+            case "POST", ["reset"]:
+                self.rules.clear()
+                self.journal.clear()
+                self.latency = 0.0
+                self.vendor.reset()
+                return dumps({"reset": True})
+        raise ControlError(f"no such control: {method} {path}")
+
+    def _edit(self, raw: Any) -> dict[str, Any]:
+        if isinstance(raw, list):
+            return {"edits": [self.vendor.edit(edit) for edit in raw]}
+        return self.vendor.edit(raw)
+
+    def _options(self, raw: Any) -> dict[str, Any]:
+        given = dict(raw)
+        if "latency" in given:
+            self.latency = float(given.pop("latency"))
+        if given:
+            self.vendor.options(given)
+        return {"options": raw}
+
+
+def _parse(body: bytes) -> Any:
+    # json and not orjson: an edit may carry a lone surrogate or an integer beyond 64 bits on purpose.
+    return json.loads(body or b"null")

@@ -1,0 +1,17 @@
+"""The vendors the sandbox can play. A new one is a folder and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sandbox.journal import Journal
+from sandbox.tonalytica.vendor import Tonalytica
+from sandbox.tune.vendor import Tune
+from sandbox.vendor import Vendor
+
+Build = Callable[[int, float, Journal], Vendor]
+
+VENDORS: dict[str, Build] = {
+    "tonalytica": Tonalytica,
+    "tune": Tune,
+}

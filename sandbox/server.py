@@ -1,0 +1,108 @@
+"""One process, one event loop, one loopback port per vendor."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from sandbox.faults import Rule
+from sandbox.gate import CONTROL_PREFIX, TRANSPORT, Gate
+from sandbox.journal import Journal
+from sandbox.registry import VENDORS
+from sandbox.wire import dumps
+
+HOST = "127.0.0.1"
+
+
+class _Protocol(H11Protocol):
+    """Hands the transport to the app: ASGI has no word for "hang up now", and a vendor's proxy does just that."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.app = functools.partial(_with_transport, self.app, transport)
+
+
+async def _with_transport(
+    app: ASGIApp, transport: asyncio.Transport, scope: Scope, receive: Receive, send: Send
+) -> None:
+    scope[TRANSPORT] = transport
+    await app(scope, receive, send)
+
+
+class _Server(uvicorn.Server):
+    """Signals belong to the process: several servers share it."""
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._serve(sockets)
+
+
+def bind(port: int) -> socket.socket:
+    # The protocol has to be named: asyncio turns Nagle's algorithm off only then, and each answer would wait 40 ms.
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((HOST, port))
+    return sock
+
+
+async def serve(
+    vendors: Sequence[str],
+    *,
+    seed: int,
+    scale: float,
+    faults: Mapping[str, list[Rule]],
+    sockets: Sequence[socket.socket],
+    exit_with_parent: bool,
+) -> None:
+    """Runs until SIGTERM or SIGINT; writes the ready line on stdout once every port accepts."""
+    ready: dict[str, Any] = {}
+    servers: list[_Server] = []
+    for name, sock in zip(vendors, sockets, strict=True):
+        journal = Journal()
+        vendor = VENDORS[name](seed, scale, journal)
+        origin = f"http://{HOST}:{sock.getsockname()[1]}"
+        ready[name] = {**vendor.ready(origin), "control_url": f"{origin}{CONTROL_PREFIX}"}
+        config = uvicorn.Config(
+            Gate(vendor, journal, list(faults.get(name, []))),
+            http=_Protocol,
+            ws="none",
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+        servers.append(_Server(config))
+
+    def stop() -> None:
+        for server in servers:
+            server.should_exit = True
+            server.force_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    running = [asyncio.create_task(server.serve([sock])) for server, sock in zip(servers, sockets, strict=True)]
+    while not all(server.started for server in servers):
+        await asyncio.sleep(0.005)
+    sys.stdout.write(dumps(ready).decode() + "\n")
+    sys.stdout.flush()
+    if exit_with_parent:
+        threading.Thread(target=_when_stdin_closes, args=(loop, stop), daemon=True).start()
+    await asyncio.gather(*running)
+
+
+def _when_stdin_closes(loop: asyncio.AbstractEventLoop, stop: Any) -> None:
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    loop.call_soon_threadsafe(stop)

@@ -1,0 +1,179 @@
+"""Errors classed by what helps: retry, wait and come back, stop this vendor, fix the configuration.
+
+Every error says what happened, where, why and what to do next, in one line without a secret in it. They survive
+pickling, because runs are also spread over processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any, ClassVar, Self
+
+from sources.redaction import redact
+
+
+class Recovery(StrEnum):
+    RETRY = "retry"  # the same request may work in a while
+    WAIT = "wait"  # the data is not ready: leave the cursor where it is and come back
+    STOP = "stop"  # nothing more from here until a person has looked
+    CONFIGURE = "configure"  # the configuration is wrong
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class NightloadError(Exception):
+    """What happened, where (vendor, table, page, window), why, and what to do next."""
+
+    recovery: ClassVar[Recovery] = Recovery.STOP
+
+    what: str
+    where: str = ""
+    why: str = ""
+    todo: str = ""
+
+    def __post_init__(self) -> None:
+        for name in (each.name for each in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                setattr(self, name, one_line(value))
+
+    def at(self, *place: str) -> Self:
+        """The same error, its place made more precise: `raise error.at("table queries", "page 3")`."""
+        self.where = ", ".join(part for part in (*map(one_line, place), self.where) if part)
+        return self
+
+    def __str__(self) -> str:
+        text = f"{self.what} ({self.where})" if self.where else self.what
+        # Redacted again: a secret may have been registered after the error was made.
+        return one_line(". ".join(part for part in (f"{text}: {self.why}" if self.why else text, self.todo) if part))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _revive, (type(self), self.__dict__.copy())
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class VendorError(NightloadError):
+    """About one answer of a vendor, or the lack of it: the HTTP status if there was one, and the vendor's own words."""
+
+    status: int | None = None
+    message: str = ""
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Unavailable(VendorError):
+    """The vendor is down, unreachable, too slow or throttling; `retry_after` is the pause in seconds it asked for."""
+
+    recovery = Recovery.RETRY
+
+    retry_after: float | None = None
+
+
+class BrokenAnswer(VendorError):
+    """An answer came that cannot be used: cut, too large, a web page, not JSON, a redirect to elsewhere."""
+
+    recovery = Recovery.RETRY
+
+
+class NotReady(VendorError):
+    """The data does not exist yet: leave the cursor and come back."""
+
+    recovery = Recovery.WAIT
+
+
+class AccessDenied(VendorError):
+    """Authentication, permission or licence: nothing else from this vendor will work either."""
+
+    recovery = Recovery.STOP
+
+
+class Refused(VendorError):
+    """A definite no to this one request. It stops the table, not the vendor; `status` and `message` tell noes apart."""
+
+    recovery = Recovery.STOP
+
+
+class ConfigurationError(NightloadError):
+    """A setting is missing or wrong; `todo` says what to write where."""
+
+    recovery = Recovery.CONFIGURE
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class CountMismatch(NightloadError):
+    """The counts of one table disagree, e.g. `counts={"vendor": 76, "extracted": 72, "landed": 72}`."""
+
+    recovery = Recovery.RETRY
+
+    table: str
+    counts: Mapping[str, int] = field(default_factory=dict)
+    what: str = ""
+
+    def __post_init__(self) -> None:
+        told = ", ".join(f"{name} {count}" for name, count in self.counts.items())
+        self.what = self.what or f"the counts of table {self.table} disagree: {told}"
+        super().__post_init__()
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class EmptyAnswer(NightloadError):
+    """Zero rows for a table that had rows: what is there stays there."""
+
+    recovery = Recovery.WAIT
+
+    table: str
+    had: int
+    what: str = ""
+
+    def __post_init__(self) -> None:
+        self.what = self.what or f"no rows came for table {self.table}, which had {self.had}"
+        self.todo = self.todo or "If it is truly empty now, run again with --allow-empty"
+        super().__post_init__()
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class TypeFlip(NightloadError):
+    """A column came with another type than it has; `widens` if the new type holds the old values."""
+
+    recovery = Recovery.CONFIGURE
+
+    table: str
+    column: str
+    known: str
+    arrived: str
+    widens: bool = False
+    what: str = ""
+
+    def __post_init__(self) -> None:
+        self.what = self.what or f"column {self.column} of table {self.table} is {self.known}, but {self.arrived} came"
+        self.todo = self.todo or (
+            "If the vendor's change is meant, build the table anew from the vendor: "
+            f"nightload run --full --table {self.table}"
+        )
+        super().__post_init__()
+
+
+def summarize(exc: BaseException) -> str:
+    """Any exception as one redacted line of at most 500 characters."""
+    try:
+        text = str(exc)
+    except Exception:  # noqa: BLE001 - this is the last resort of every report, so a broken __str__ must not end it
+        text = "(it cannot be printed)"
+    if not isinstance(exc, NightloadError):
+        text = f"{type(exc).__name__}: {text}" if text else type(exc).__name__
+    line = one_line(text)
+    return line if len(line) <= 500 else f"{line[:499]}…"
+
+
+def one_line(text: str) -> str:
+    """Redacted, and fit for a terminal, a log line and a Postgres text: no newline, NUL, escape or lone surrogate."""
+    return " ".join("".join(char if char.isprintable() else " " for char in redact(text)).split())
+
+
+def _revive(kind: type[NightloadError], state: dict[str, Any]) -> NightloadError:
+    error = kind.__new__(kind)
+    error.__dict__.update(state)
+    return error

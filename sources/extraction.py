@@ -1,0 +1,424 @@
+"""From a vendor's pages to dlt, one table at a time: all of it, proven, or nothing.
+
+A vendor says what a table is (`Table`) and how its rows are fetched (a function of a `Walk`). The
+rest is the same for all: spool, convert, compare the counts, leave out what did not change, guard
+against an answer that would empty a table, hand the file to dlt. A table that fails yields no row
+and says why in its `Outcome`; the others go on.
+
+Cursors live in the state of the dlt resource, and are written only together with the rows that
+they stand for.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal
+
+import dlt
+import pendulum
+from dlt.common.schema.typing import TColumnSchema
+from dlt.extract import DltResource
+
+from sources import naming
+from sources.errors import AccessDenied, CountMismatch, EmptyAnswer, NightloadError, Recovery, TypeFlip, summarize
+from sources.tables import NUMERIC_ORDER, Column, Converted, Kind, Spool, join, to_parquet
+
+log = logging.getLogger(__name__)
+
+DELETED_AT = "_deleted_at"
+ROW_VERSION = "row_version"
+VALID_FROM, VALID_TO = "valid_from", "valid_to"
+FLOOR = 0.5
+"""A full walk that brings less than this share of the last one is refused, like an empty one."""
+FLOOR_FROM = 100
+"""…but only for tables of at least so many rows: small tables do halve."""
+FULL_WALK_EVERY = timedelta(days=7)
+
+
+class Mode(StrEnum):
+    """How a table is kept up to date."""
+
+    FULL = "full"
+    """Walked whole; merged on the key; a row that is gone is marked in `_deleted_at`."""
+    INCREMENTAL = "incremental"
+    """What changed since the cursor less a lookback, merged on the key; walked whole now and then."""
+    LATEST = "latest"
+    """The table is the vendor's newest answer and nothing else."""
+    HISTORY = "history"
+    """Walked whole; a changed row closes its former version (`valid_from`, `valid_to`)."""
+    KEPT = "kept"
+    """Merged on the key; nothing vanishes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table as the vendor defines it. `key` and `cursor` are the vendor's labels.
+
+    `label` is the vendor's own name of the table. `dropped` lists labels that are never loaded
+    (keys, personal data). `lookback` is how far before the cursor an incremental walk starts, and
+    `whole_every` how often it is walked whole nevertheless. `walks` is how often the table is walked
+    at most in one run when the vendor's rows move under the walk, so that the counts disagree.
+    `scope`: of a KEPT table without a key, the column whose values each load replaces.
+    """
+
+    name: str
+    mode: Mode
+    key: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
+    cursor: str | None = None
+    lookback: timedelta = timedelta(days=1)
+    whole_every: timedelta = FULL_WALK_EVERY
+    walks: int = 1
+    scope: str | None = None
+    label: str = ""
+    about: str = ""
+    dropped: tuple[str, ...] = ()
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What became of one table; the run completes it with what landed."""
+
+    dataset: str
+    table: str
+    label: str
+    mode: Mode
+    load_id: str = ""
+    vendor_count: int | None = None
+    extracted: int | None = None
+    total: int | None = None
+    complete: bool = False
+    loaded: bool = False
+    unchanged: bool = False
+    deleted: int | None = None
+    seconds: float = 0.0
+    error: str | None = None
+    recovery: Recovery | None = None
+    count_differs: bool = False
+    rebuild: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Extra:
+    """A column that is not the vendor's: an SQL expression over the row, and its type in dlt's words."""
+
+    sql: str
+    data_type: str
+
+
+@dataclass(kw_only=True)
+class Walk:
+    """One walk of one table: what the fetch is told, and what it says back.
+
+    Told: `full` (ignore the cursor), `until` (the frozen upper edge), `state` (what the last good
+    walk left; a change is kept only if the rows load), `limit` (enough rows for a preview).
+    Says back: `vendor_count` of the rows asked for, `total` of all rows that the vendor has,
+    `columns` where they are only known now, `extra` columns of our own, `complete` (the table was
+    walked whole), `on_loaded` (called with the number of rows once they are proven), `unchanged`.
+    """
+
+    table: Table
+    spool: Spool
+    until: datetime
+    full: bool
+    state: dict[str, Any]
+    limit: int | None = None
+    vendor_count: int | None = None
+    total: int | None = None
+    columns: Sequence[Column] | None = None
+    complete: bool = False
+    extra: Mapping[str, Extra] = field(default_factory=dict)
+    on_loaded: Sequence[Callable[[int], None]] = ()
+    notes: list[str] = field(default_factory=list)
+    unchanged_rows: int | None = None
+
+    def unchanged(self, rows: int) -> None:
+        """There is nothing new to load: so many rows of the last time still stand."""
+        self.unchanged_rows = rows
+
+    @property
+    def due_whole(self) -> bool:
+        """Is it time to walk an incremental table whole, to see what was deleted?"""
+        last = self.state.get("whole_at")
+        return self.full or last is None or self.until - pendulum.parse(last) >= self.table.whole_every  # type: ignore[operator]
+
+
+Fetch = Callable[[Walk], None]
+
+
+@dataclass(kw_only=True)
+class Extraction:
+    """One run of one vendor: where it spools, what it was told, what came of it.
+
+    `full` and `allow_empty` hold `dataset.table` names, or `*`. `tables` limits the walk likewise.
+    """
+
+    vendor: str
+    spool_dir: Path
+    until: datetime
+    full: frozenset[str] = frozenset()
+    allow_empty: frozenset[str] = frozenset()
+    tables: frozenset[str] | None = None
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    on_progress: Callable[[str], None] | None = None
+    stopped_by: NightloadError | None = None
+    _fetches: dict[str, tuple[Table, Fetch]] = field(default_factory=dict)
+
+    @classmethod
+    def standalone(cls, vendor: str) -> Extraction:
+        """For a source that is used in a dlt pipeline of one's own."""
+        return cls(vendor=vendor, spool_dir=Path(tempfile.mkdtemp(prefix="nightload-")), until=pendulum.now("UTC"))
+
+    def wants(self, dataset: str, table: str) -> bool:
+        return self.tables is None or f"{dataset}.{table}" in self.tables or f"{dataset}.*" in self.tables
+
+    def resource(self, dataset: str, table: Table, fetch: Fetch) -> DltResource:
+        """The dlt resource that walks one table."""
+
+        def walk() -> Iterator[Any]:
+            yield from self._walk(dataset, table, fetch)
+
+        self._fetches[f"{dataset}.{table.name}"] = table, fetch
+        # "append" with no row does nothing; the disposition that counts comes with the rows
+        return dlt.resource(
+            walk,
+            name=table.name,
+            write_disposition="append",
+            file_format="parquet",
+            schema_contract={"tables": "evolve", "columns": "evolve", "data_type": "freeze"},
+        )
+
+    def knows(self, name: str) -> bool:
+        """Was a resource made for this `dataset.table`?"""
+        return name in self._fetches
+
+    def preview(self, name: str, *, limit: int) -> Converted:
+        """Some rows of one table whose resource was made, with no state read or written."""
+        table, fetch = self._fetches[name]
+        walk = Walk(
+            table=table,
+            spool=Spool(self.spool_dir / f"{name}.json"),
+            until=self.until,
+            full=True,
+            state={},
+            limit=limit,
+        )
+        fetch(walk)
+        columns = name_columns(walk.columns if walk.columns is not None else table.columns, {})
+        out = self.spool_dir / f"{name}.parquet"
+        extra = {label: each.sql for label, each in walk.extra.items()}
+        return to_parquet(walk.spool, out=out, columns=columns, load_id="preview", where=name, extra=extra)
+
+    def _walk(self, dataset: str, table: Table, fetch: Fetch) -> Iterator[Any]:
+        schema = dlt.current.source_schema()
+        name = schema.naming.normalize_table_identifier(table.name)
+        outcome = Outcome(dataset=dataset, table=name, label=table.label or table.name, mode=table.mode)
+        self.outcomes[f"{dataset}.{name}"] = outcome
+        started = time.monotonic()
+        try:
+            if self.stopped_by is not None:
+                raise self.stopped_by
+            if self.on_progress:
+                self.on_progress(f"{dataset}.{name}")
+            state = dlt.current.resource_state(table.name)
+            stored = schema.tables.get(name, {}).get("columns", {})
+            item, new_state = self._fetch(table, fetch, outcome, dict(state), stored)
+            if item is not None:
+                yield item
+                outcome.loaded = True
+            if new_state != state:
+                state.clear()
+                state.update(new_state)
+        except NightloadError as error:
+            self._failed(outcome, error)
+        except Exception as error:  # one broken table never stops the others
+            log.debug("%s.%s failed", dataset, name, exc_info=True)
+            self._failed(outcome, error)
+        finally:
+            outcome.seconds = time.monotonic() - started
+
+    def _failed(self, outcome: Outcome, error: Exception) -> None:
+        outcome.error = summarize(error)
+        outcome.recovery = getattr(error, "recovery", None)
+        outcome.count_differs = isinstance(error, CountMismatch)
+        outcome.rebuild = isinstance(error, TypeFlip) and error.widens
+        if isinstance(error, AccessDenied):
+            self.stopped_by = self.stopped_by or error
+        log.warning("%s.%s: %s", outcome.dataset, outcome.table, outcome.error)
+
+    def _fetch(
+        self, table: Table, fetch: Fetch, outcome: Outcome, state: dict[str, Any], stored: Mapping[str, TColumnSchema]
+    ) -> tuple[Any, dict[str, Any]]:
+        """Walk until the counts agree, at most `table.walks` times."""
+        for _ in range(table.walks - 1):
+            try:
+                return self._fetch_once(table, fetch, outcome, dict(state), stored)
+            except CountMismatch as mismatch:
+                log.info("%s.%s is walked again: %s", outcome.dataset, outcome.table, mismatch)
+        return self._fetch_once(table, fetch, outcome, dict(state), stored)
+
+    def _fetch_once(
+        self, table: Table, fetch: Fetch, outcome: Outcome, state: dict[str, Any], stored: Mapping[str, TColumnSchema]
+    ) -> tuple[Any, dict[str, Any]]:
+        where = f"{outcome.dataset}.{outcome.table}"
+        full = bool({"*", where, f"{outcome.dataset}.*"} & self.full)
+        load_id = outcome.load_id = dlt.current.load_package_state()["load_id"]
+        spool = Spool(self.spool_dir / f"{outcome.dataset}.{outcome.table}.json")
+        walk = Walk(table=table, spool=spool, until=self.until, full=full, state=state)
+        try:
+            fetch(walk)
+            outcome.notes += walk.notes
+            outcome.total, outcome.vendor_count = walk.total, walk.vendor_count
+            outcome.complete = walk.complete or table.mode in (Mode.FULL, Mode.HISTORY)
+            if walk.unchanged_rows is not None:
+                outcome.unchanged, outcome.extracted = True, walk.unchanged_rows
+                return None, walk.state
+            columns = name_columns(walk.columns if walk.columns is not None else table.columns, stored)
+            columns = [_at_least(column, stored) for column in columns]
+            names = {column.label: column.name for column in columns}
+            key = tuple(names[label] for label in table.key)
+            extra = dict(walk.extra)
+            if table.mode in (Mode.FULL, Mode.INCREMENTAL):
+                extra[DELETED_AT] = Extra("NULL::TIMESTAMPTZ", "timestamp")
+            if table.mode == Mode.HISTORY:
+                extra[ROW_VERSION] = Extra(_version_of(columns), "text")
+            converted = to_parquet(
+                spool,
+                out=self.spool_dir / f"{outcome.dataset}.{outcome.table}.parquet",
+                columns=columns,
+                load_id=load_id,
+                where=where,
+                key=key,
+                newest_by=names.get(table.cursor or ""),
+                extra={name: each.sql for name, each in extra.items()},
+            )
+        finally:
+            spool.close()
+            spool.path.unlink(missing_ok=True)
+        outcome.extracted = converted.keys
+        _compare(outcome, where)
+        _refuse_flips(converted, stored, table=table, where=where)
+        for tell in walk.on_loaded:
+            tell(converted.rows)
+        if outcome.complete or table.mode == Mode.LATEST:
+            if not {"*", where} & self.allow_empty:
+                _guard(converted.rows, state.get("rows"), where=where)
+            known = state.get("digest")
+            walk.state["rows"] = converted.rows
+            walk.state["digest"] = converted.digest
+            if table.mode == Mode.INCREMENTAL:
+                walk.state["whole_at"] = self.until.isoformat()
+            if stored and known == converted.digest and not full and table.mode != Mode.LATEST:
+                outcome.unchanged = True
+                return None, walk.state
+        elif converted.rows == 0 and stored:
+            outcome.unchanged = True
+            return None, walk.state
+        else:
+            walk.state.pop("digest", None)  # it stood for the last whole walk, and the table moves on from there
+        hints = dlt.mark.make_hints(
+            columns=_dlt_columns(converted.columns, table, key=key, extra=extra),
+            write_disposition=_disposition(table.mode, first=not stored),
+            additional_table_hints=_table_hints(table, outcome, until=self.until),
+        )
+        return dlt.mark.with_file_import(str(converted.path), "parquet", converted.rows, hints=hints), walk.state
+
+
+def name_columns(columns: Sequence[Column], stored: Mapping[str, TColumnSchema]) -> list[Column]:
+    """Give each column its name; a label keeps the column that it has in the warehouse."""
+    known = {str(hints["x-label"]): name for name, hints in stored.items() if "x-label" in hints}  # type: ignore[typeddict-item]
+    named = naming.columns_for([column.label for column in columns], known=known)
+    return [Column(**{**vars(column), "name": named[column.label]}) for column in columns]
+
+
+def _at_least(column: Column, stored: Mapping[str, TColumnSchema]) -> Column:
+    """An undeclared column is not narrower than it is in the warehouse: 5 stays text where ids were text."""
+    hints = stored.get(column.name)
+    if (column.declared and column.kind is not None) or hints is None or hints.get("data_type") is None:
+        return column
+    kind = Kind(str(hints["data_type"]))
+    if kind not in (*NUMERIC_ORDER, Kind.TEXT, Kind.JSON):
+        return column
+    return Column(**{**vars(column), "kind": join(column.kind, kind) if column.kind else kind, "declared": False})
+
+
+def _refuse_flips(converted: Converted, stored: Mapping[str, TColumnSchema], *, table: Table, where: str) -> None:
+    for column in converted.columns:
+        was = stored.get(column.name, {}).get("data_type")
+        if was is None or was == column.kind:
+            continue
+        widens = table.mode == Mode.LATEST and was in NUMERIC_ORDER and column.kind in NUMERIC_ORDER
+        raise TypeFlip(table=where, column=column.label, known=was, arrived=str(column.kind), widens=widens)
+
+
+def _compare(outcome: Outcome, where: str) -> None:
+    if outcome.vendor_count is not None and outcome.vendor_count != outcome.extracted:
+        raise CountMismatch(
+            table=where,
+            counts={"vendor": outcome.vendor_count, "extracted": outcome.extracted or 0},
+            todo="Run again; if it stays, compare the vendor's list with its own count",
+        )
+
+
+def _guard(rows: int, before: int | None, *, where: str) -> None:
+    if not before or rows >= before * FLOOR or (rows and before < FLOOR_FROM):
+        return
+    raise EmptyAnswer(
+        table=where,
+        had=before,
+        what=f"{rows or 'no'} rows came for table {where}, which had {before}",
+        why="the vendor or its key may have lost sight of them",
+        todo=f"Nothing was changed. If the vendor is right: nightload run --allow-empty {where}",
+    )
+
+
+def _disposition(mode: Mode, *, first: bool) -> Literal["replace", "append", "merge"]:
+    if mode == Mode.LATEST:
+        return "replace"
+    # nothing to merge with: spares the staging table and the delete
+    return "append" if first and mode != Mode.HISTORY else "merge"
+
+
+def _table_hints(table: Table, outcome: Outcome, *, until: datetime) -> dict[str, Any]:
+    hints: dict[str, Any] = {"x-label": outcome.label}
+    if table.mode == Mode.HISTORY:
+        # dlt's own way to say it, {"strategy": "scd2"}, forgets the type of the version column
+        hints |= {"x-merge-strategy": "scd2", "x-boundary-timestamp": until.isoformat()}
+    return hints
+
+
+def _version_of(columns: Sequence[Column]) -> str:
+    names = ", ".join('"' + column.name.replace('"', '""') + '"' for column in columns)
+    return f"md5(row({names})::VARCHAR)"
+
+
+def _dlt_columns(
+    columns: Sequence[Column], table: Table, *, key: Sequence[str], extra: Mapping[str, Extra]
+) -> dict[str, TColumnSchema]:
+    hints: dict[str, Any] = {}
+    for column in columns:
+        hint: dict[str, Any] = {"name": column.name, "data_type": str(column.kind), "x-label": column.label}
+        if column.kind == Kind.DECIMAL:
+            hint |= {"precision": 38, "scale": column.scale}
+        if column.name in key:
+            hint |= {"primary_key": True, "nullable": False}
+        hints[column.name] = hint
+    for name, each in extra.items():
+        hints[name] = {"name": name, "data_type": each.data_type}
+    if table.mode == Mode.HISTORY:
+        hints[ROW_VERSION] |= {"x-row-version": True, "nullable": False}
+        for name, role in ((VALID_FROM, "x-valid-from"), (VALID_TO, "x-valid-to")):
+            hints[name] = {"name": name, "data_type": "timestamp", "nullable": True, role: True}
+        hints[VALID_TO]["x-active-record-timestamp"] = None
+    if table.scope:
+        hints[table.scope] |= {"merge_key": True, "nullable": False}
+    hints["_dlt_load_id"] = {"name": "_dlt_load_id", "data_type": "text", "nullable": False}
+    return hints

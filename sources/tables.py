@@ -1,0 +1,747 @@
+"""From a vendor's JSON rows to one parquet file with one exact type per column.
+
+Rows are spooled to disk as one JSON array (`Spool`), and DuckDB converts the array to parquet in
+bounded memory: the fastest form there is, and every table takes it.
+
+DuckDB's JSON reader is not exact by itself: 1.5 in a BIGINT column becomes 2, "007" in a DOUBLE
+column 7, a time in a DATE column is cut off. So numbers are read as text and cast with a proof
+(the cast value must print as the same text), and the first value that does not fit stops the fast
+way. The exact way then reads the rows one by one in Python, finds what each column really holds,
+and either widens the column (types that the vendor does not declare) or raises `TypeFlip`.
+
+One treatment each, everywhere: NaN and ±Infinity are NULL; NUL and lone surrogates become U+FFFD;
+zero dates ("0000-00-00…") and empty texts in time columns are NULL; an integer past 64 bits makes
+an undeclared column decimal(38,0), past 38 digits text; nested objects and lists are JSON.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import mmap
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+import duckdb
+import orjson
+
+from sources.errors import BrokenAnswer, TypeFlip
+
+SAMPLE_ROWS = 500
+EXACT_DOUBLE = 2**53
+ROW_BYTES = 16 * 2**20
+"""DuckDB's bound for one row; its buffers take twice as much, so only a longer row gets more."""
+PARQUET = "FORMAT parquet, COMPRESSION snappy"
+ZERO_DATES = ("", "NULL", "0000-00-00", "0000-00-00 00:00:00", "0000-00-00T00:00:00", "0000-00-00T00:00:00Z")
+REPLACEMENT = "\ufffd"
+_SURROGATE = re.compile("[\ud800-\udfff\x00]")
+
+
+class Kind(StrEnum):
+    """What a column holds, in dlt's words."""
+
+    BOOL = "bool"
+    BIGINT = "bigint"
+    DECIMAL = "decimal"
+    DOUBLE = "double"
+    TEXT = "text"
+    JSON = "json"
+    TIMESTAMP = "timestamp"
+    DATE = "date"
+
+
+NUMERIC_ORDER = (Kind.BOOL, Kind.BIGINT, Kind.DECIMAL, Kind.DOUBLE)
+"""Each holds every value of those before it, as far as `join` lets them meet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column: the vendor's label, our name, and what it holds.
+
+    `kind` None: the values decide. `declared` False: `kind` is only the vendor's hint, the values
+    may widen it. `nulls`: texts by which this vendor writes NULL. `scale`: digits after the point
+    of a DECIMAL(38, scale). `zone`: of times that carry none. `path`: where the value stands if it
+    is not the row's own: ("advertiser", "name") is `row["advertiser"]["name"]`.
+    """
+
+    label: str
+    name: str = ""
+    kind: Kind | None = None
+    declared: bool = True
+    nulls: tuple[str, ...] = ()
+    scale: int = 9
+    zone: str = "UTC"
+    path: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        return self.path or (self.label,)
+
+    def of(self, row: Mapping[str, Any]) -> Any:
+        """This column's value in a row. Raises `ValueError` if a text or number stands where an object was due."""
+        value: Any = row
+        for name in self.place:
+            if not isinstance(value, Mapping):
+                # PHP writes an empty object as []
+                if value is None or value == [] or value == "":
+                    return None
+                raise ValueError(f"no object under {'.'.join(self.place[:-1])}, but {str(value)[:40]!r}")
+            value = value.get(name)
+        return value
+
+    @property
+    def sql_type(self) -> str:
+        match self.kind:
+            case Kind.DECIMAL:
+                return f"DECIMAL(38,{self.scale})"
+            case Kind.TIMESTAMP:
+                return "TIMESTAMPTZ"
+            case Kind.BOOL:
+                return "BOOLEAN"
+            case Kind.TEXT | Kind.JSON | None:
+                return "VARCHAR"
+            case kind:
+                return kind.value.upper()
+
+
+class Spool:
+    """Rows on their way to disk: one JSON array, appended to page by page."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.has_nul = False
+        self._file: IO[bytes] = path.open("wb")
+        self._file.write(b"[")
+        self._empty = True
+
+    def rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append parsed rows. Lone surrogates and NUL are replaced here, since orjson refuses the former."""
+        if not rows:
+            return
+        try:
+            array = orjson.dumps(rows)
+        except (TypeError, orjson.JSONEncodeError):
+            array = json.dumps(rows, ensure_ascii=True).encode()
+        self.array(array)
+
+    def array(self, array: bytes | memoryview) -> None:
+        """Append the rows of one JSON array, given as bytes with its brackets."""
+        inside = bytes(memoryview(array)[1:-1]).strip()
+        if not inside:
+            return
+        if not self._empty:
+            self._file.write(b",\n")
+        self._file.write(inside)
+        self._empty = False
+        self.has_nul = self.has_nul or b"\\u0000" in inside
+
+    def adopt(self, body: Path, start: int, end: int) -> None:
+        """Append the array that stands at [start, end) of a file, without bringing it into memory."""
+        with body.open("rb") as source, mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as view:
+            if not view[start + 1 : end - 1 if end - start < 64 else start + 64].strip():
+                return
+            if not self._empty:
+                self._file.write(b",\n")
+            self._file.flush()
+            offset, left = start + 1, end - start - 2
+            while left:
+                sent = os.sendfile(self._file.fileno(), source.fileno(), offset, left)
+                if not sent:
+                    raise OSError(f"{body.name} ended before its array did")
+                offset, left = offset + sent, left - sent
+            self._file.seek(0, os.SEEK_END)
+            self._empty = False
+            self.has_nul = self.has_nul or view.find(b"\\u0000", start, end) >= 0
+
+    def close(self) -> None:
+        if not self._file.closed:
+            self._file.write(b"]")
+            self._file.close()
+
+
+def cut_array(body: bytes | mmap.mmap, key: str, *, where: str) -> tuple[Any, int, int]:
+    """Find the array under `key` in a JSON document without parsing it: (envelope, start, end).
+
+    The envelope is the document with that array empty. A quote inside a JSON string is escaped, so
+    `"key": [` can only be a key. The end is the first `]` in the tail with which the rest parses:
+    that proves the envelope. Raises `BrokenAnswer` if there is no such array.
+    """
+    opening = re.compile(rb'"' + key.encode() + rb'"\s*:\s*\[').search(body)
+    if opening is None:
+        raise BrokenAnswer(
+            what=f"no list under “{key}” in the answer",
+            where=where,
+            todo="run again; if it stays, the vendor changed its envelope",
+        )
+    start = opening.end() - 1
+    prefix = body[:start] + b"[]"
+    tail_from = max(start + 1, len(body) - 65536)
+    tail = body[tail_from:]
+    found: tuple[Any, int, int] | None = None
+    misses = 0
+    at = tail.rfind(b"]")
+    while at >= 0 and misses < 16:
+        try:
+            found = (orjson.loads(prefix + tail[at + 1 :]), start, tail_from + at + 1)
+            misses = 0
+        except orjson.JSONDecodeError:
+            # arrays may follow ours ("errors": []), so the first hit from the end need not be the one
+            misses += 1 if found else 0
+        at = tail.rfind(b"]", 0, at)
+    if found is None:
+        raise BrokenAnswer(
+            what=f"the list under “{key}” does not end", where=where, todo="run again; the body was cut on its way"
+        )
+    return found
+
+
+def iter_rows(path: Path, *, start: int = 0, as_written: bool = True) -> Iterator[dict[str, Any]]:
+    """The rows of the array that begins at byte `start`, one at a time.
+
+    `as_written` keeps numbers with a point or exponent as their text (`Real`), else they are floats.
+    """
+    decoder = json.JSONDecoder(
+        parse_float=Real if as_written else None, strict=False, object_pairs_hook=_each_key_once
+    )
+    with path.open("rb") as raw:
+        raw.seek(start)
+        file = io.TextIOWrapper(raw, encoding="utf-8", errors="replace")
+        text = file.read(1)
+        if text != "[":
+            raise ValueError("not an array")
+        text, position, ended = "", 0, False
+        while True:
+            try:
+                while position < len(text) and text[position] in " \t\r\n,":
+                    position += 1
+                if position < len(text) and text[position] == "]":
+                    return
+                row, after = decoder.raw_decode(text, position)
+                if after == len(text) and not ended:
+                    raise json.JSONDecodeError("may go on in the next chunk", text, after)
+                position = after
+                yield row
+            except json.JSONDecodeError:
+                if ended:
+                    raise
+                chunk = file.read(1 << 20)
+                ended = not chunk
+                text, position = text[position:] + chunk, 0
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        twice = next(key for position, (key, _) in enumerate(pairs) if key in dict(pairs[:position]))
+        raise ValueError(f"an object has the key {twice!r} twice, and one value would be lost")
+    return row
+
+
+class Real(str):
+    """A JSON number with a point or exponent, as it was written: no digit is lost by reading it."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Converted:
+    """A parquet file and what is in it; `digest` is the same for the same rows in any order."""
+
+    path: Path
+    columns: tuple[Column, ...]
+    rows: int
+    keys: int
+    digest: str
+
+
+def to_parquet(
+    spool: Spool,
+    *,
+    out: Path,
+    columns: Sequence[Column],
+    load_id: str,
+    where: str,
+    key: Sequence[str] = (),
+    newest_by: str | None = None,
+    extra: Mapping[str, str] | None = None,
+) -> Converted:
+    """Convert the spooled rows; every column is in the file, in the order given.
+
+    `key` are column names; rows that repeat a key are reduced to one, the newest by `newest_by`.
+    `extra` maps further columns to SQL expressions. Raises `TypeFlip` when a declared column gets
+    a value that it cannot hold, `BrokenAnswer` when the rows are not JSON.
+    """
+    spool.close()
+    with _connect() as connection:
+        chosen = _from_sample(spool.path, columns)
+        extra = {**(extra or {}), "_dlt_load_id": _text(load_id)}
+        try:
+            _fast(connection, spool, out=out, columns=chosen, extra=extra)
+        except (_Misfit, duckdb.InvalidInputException, duckdb.ConversionException, duckdb.OutOfRangeException):
+            chosen = _exact(connection, spool, out=out, columns=columns, extra=extra, where=where)
+        rows, keys = _count(connection, out, key)
+        if keys < rows:
+            _keep_newest(connection, out, key=key, newest_by=newest_by)
+            rows, _ = _count(connection, out, ())
+        return Converted(
+            path=out, columns=chosen, rows=rows, keys=keys if key else rows, digest=_digest(connection, out)
+        )
+
+
+def join(first: Kind, second: Kind) -> Kind:
+    """The narrowest kind that holds the values of both."""
+    if first == second:
+        return first
+    if Kind.JSON in (first, second):
+        return Kind.JSON
+    if first in NUMERIC_ORDER and second in NUMERIC_ORDER:
+        if {first, second} == {Kind.DECIMAL, Kind.DOUBLE}:
+            return Kind.TEXT
+        return max(first, second, key=NUMERIC_ORDER.index)
+    if {first, second} == {Kind.DATE, Kind.TIMESTAMP}:
+        return Kind.TIMESTAMP
+    return Kind.TEXT
+
+
+# -- the fast way -------------------------------------------------------------------------------
+
+
+def _connect() -> duckdb.DuckDBPyConnection:
+    # One thread and 100 MB: the load step sets a run's peak memory, not this one. DuckDB overshoots by half.
+    connection = duckdb.connect(config={"threads": 1, "memory_limit": "100MB", "preserve_insertion_order": False})
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+def _from_sample(path: Path, columns: Sequence[Column]) -> tuple[Column, ...]:
+    """Give the columns without a kind the one that the first rows show."""
+    if all(column.kind for column in columns):
+        return tuple(columns)
+    open_columns = [column for column in columns if column.kind is None]
+    seen: dict[str, set[Kind]] = {column.label: set() for column in open_columns}
+    try:
+        for row in islice(iter_rows(path), SAMPLE_ROWS):
+            for column in open_columns:
+                if (kind := kind_of(column.of(row))) is not None:
+                    seen[column.label].add(kind)
+    except (ValueError, AttributeError):
+        pass  # the conversion itself tells what is wrong with the rows
+    return tuple(
+        replace(column, kind=_settle(column, seen[column.label])) if column.kind is None else column
+        for column in columns
+    )
+
+
+class _Misfit(Exception):
+    """The fast way cannot read these rows; the exact way can."""
+
+
+def _fast(
+    connection: duckdb.DuckDBPyConnection,
+    spool: Spool,
+    *,
+    out: Path,
+    columns: Sequence[Column],
+    extra: Mapping[str, str],
+) -> None:
+    source = _json_rows(spool.path, "array", {name: _shape(held) for name, held in _nested(columns).items()})
+    exprs = {column.name: _checked(column, has_nul=spool.has_nul) for column in columns}
+    _copy(connection, {**exprs, **extra}, source=source, out=out)
+
+
+Nested = Mapping[str, "Nested | str"]
+
+
+def _nested(columns: Sequence[Column]) -> Nested:
+    """What the rows hold where, as DuckDB is to read it: texts that can then be checked, its own types where exact."""
+    tree: dict[str, Any] = {}
+    for column in columns:
+        level = tree
+        for name in column.place[:-1]:
+            level = level.setdefault(name, {})
+            if not isinstance(level, dict):
+                raise _Misfit  # asked for both as a whole and in parts
+        name = column.place[-1]
+        # DuckDB takes Amount and amount for one column, and cannot name ""
+        if not name or _SURROGATE.search(name) or name.lower() in map(str.lower, level):
+            raise _Misfit
+        level[name] = {Kind.DOUBLE: "DOUBLE", Kind.JSON: "JSON"}.get(column.kind or Kind.TEXT, "VARCHAR")
+    return tree
+
+
+def _shape(held: Nested | str) -> str:
+    if isinstance(held, str):
+        return held
+    return f"STRUCT({', '.join(f'{_quote(name)} {_shape(inner)}' for name, inner in held.items())})"
+
+
+def _raw(column: Column) -> str:
+    first, *rest = column.place
+    return "".join((*("struct_extract(" for _ in rest), _quote(first), *(f", {_text(name)})" for name in rest)))
+
+
+def _json_rows(path: Path, form: str, types: Mapping[str, str], row_bytes: int = ROW_BYTES) -> str:
+    # records=true: with a single VARCHAR column DuckDB would hand over the whole object as its value
+    fields = ", ".join(f"{_quote(label)}: {_text(sql_type)}" for label, sql_type in types.items())
+    return (
+        f"read_json({_text(str(path))}, format={_text(form)}, records=true, columns={{{fields}}}, "
+        f"maximum_object_size={row_bytes})"
+    )
+
+
+def _copy(connection: duckdb.DuckDBPyConnection, exprs: Mapping[str, str], *, source: str, out: Path) -> None:
+    select = ", ".join(f"{expression} AS {_quote(name)}" for name, expression in exprs.items())
+    connection.execute(f"COPY (SELECT {select} FROM {source}) TO {_text(str(out))} ({PARQUET})")  # noqa: S608
+
+
+def _checked(column: Column, *, has_nul: bool) -> str:
+    """SQL: the value, or an error that ends the fast way; never a value that is almost right."""
+    raw = _raw(column)
+    misfit = f"error({_text('misfit in ' + column.label)})"
+    if column.nulls and column.kind not in (Kind.DOUBLE, Kind.JSON):
+        raw = f"CASE WHEN {raw} NOT IN ({', '.join(map(_text, column.nulls))}) THEN {raw} END"
+    match column.kind:
+        case Kind.BIGINT:
+            return f"CASE WHEN ({raw})::BIGINT::VARCHAR = ({raw}) THEN ({raw})::BIGINT WHEN ({raw}) IS NOT NULL THEN {misfit} END"
+        case Kind.BOOL:
+            yes, no = ("'true', '1'", "'false', '0'") if column.declared else ("'true'", "'false'")
+            return (
+                f"CASE WHEN ({raw}) IN ({yes}) THEN true WHEN ({raw}) IN ({no}) THEN false "
+                f"WHEN ({raw}) IS NOT NULL THEN {misfit} END"
+            )
+        case Kind.DOUBLE:
+            return f"CASE WHEN abs({raw}) < {EXACT_DOUBLE} THEN {raw} WHEN isfinite({raw}) THEN {misfit} END"
+        case Kind.DECIMAL:
+            pattern = f"-?[0-9]{{1,{38 - column.scale}}}([.][0-9]{{0,{column.scale}}})?"
+            # DuckDB has read a number with a point as a double: fifteen digits are sure to have come through
+            sure = f"length({raw}) <= 16 OR NOT contains({raw}, '.')"
+            return (
+                f"CASE WHEN regexp_full_match(({raw}), {_text(pattern)}) AND ({sure}) THEN ({raw})::{column.sql_type} "
+                f"WHEN ({raw}) IS NOT NULL THEN {misfit} END"
+            )
+        case Kind.TIMESTAMP:
+            return f"CASE WHEN ({raw}) NOT IN ({', '.join(map(_text, ZERO_DATES))}) THEN {_instant(f'({raw})', column)} END"
+        case Kind.DATE:
+            return (
+                f"CASE WHEN ({raw}) IN ({', '.join(map(_text, ZERO_DATES))}) THEN NULL "
+                f"WHEN length({raw}) <> 10 THEN {misfit} ELSE ({raw})::DATE END"
+            )
+        case Kind.JSON:
+            text = f"({raw})::VARCHAR"
+            return f"replace({text}, '\\u0000', '\\ufffd')" if has_nul else text
+        case _:
+            return f"replace({raw}, chr(0), {_text(REPLACEMENT)})" if has_nul else raw
+
+
+def _instant(value: str, column: Column) -> str:
+    """SQL: a timestamptz; a time without a zone is told in the column's."""
+    if column.zone == "UTC":
+        return f"{value}::TIMESTAMPTZ"
+    has_zone = f"regexp_matches({value}, '(Z|[+-][0-9]{{2}}:?[0-9]{{2}})$')"
+    return f"CASE WHEN {has_zone} THEN {value}::TIMESTAMPTZ ELSE timezone({_text(column.zone)}, {value}::TIMESTAMP) END"
+
+
+# -- the exact way ------------------------------------------------------------------------------
+
+
+def kind_of(value: object) -> Kind | None:
+    """What one JSON value is; None for null, NaN and Infinity."""
+    match value:
+        case None:
+            return None
+        case bool():
+            return Kind.BOOL
+        case int():
+            if -(2**63) <= value < 2**63:
+                return Kind.BIGINT
+            return Kind.DECIMAL if abs(value) < 10**38 else Kind.TEXT
+        case Real():
+            return Kind.DOUBLE
+        case float():
+            return None if value != value or value in (float("inf"), float("-inf")) else Kind.DOUBLE
+        case str():
+            return Kind.TEXT
+        case _:
+            return Kind.JSON
+
+
+def _settle(column: Column, seen: set[Kind]) -> Kind:
+    """The one kind of a column whose values decide, starting from the vendor's hint."""
+    kinds = sorted(seen, key=list(Kind).index)
+    if column.kind in (Kind.TIMESTAMP, Kind.DATE):
+        return column.kind if set(kinds) <= {Kind.TEXT} else Kind.TEXT
+    if column.kind in (Kind.TEXT, Kind.JSON):
+        return column.kind
+    settled = column.kind
+    for kind in kinds:
+        settled = kind if settled is None else join(settled, kind)
+    return settled or Kind.TEXT
+
+
+def _exact(
+    connection: duckdb.DuckDBPyConnection,
+    spool: Spool,
+    *,
+    out: Path,
+    columns: Sequence[Column],
+    extra: Mapping[str, str],
+    where: str,
+) -> tuple[Column, ...]:
+    """Two passes in Python: what do the columns hold; then the same rows with every value as its text."""
+    seen: dict[str, set[Kind]] = {column.label: set() for column in columns}
+    inexact: set[str] = set()  # columns with an integer that a double would round
+    try:
+        for row in iter_rows(spool.path):
+            for column in columns:
+                value = column.of(row)
+                if (kind := kind_of(value)) is not None:
+                    seen[column.label].add(kind)
+                if isinstance(value, int) and abs(value) > EXACT_DOUBLE and int(float(value)) != value:
+                    inexact.add(column.label)
+    except (ValueError, AttributeError) as error:
+        raise BrokenAnswer(
+            what="the rows are not JSON objects",
+            where=where,
+            why=str(error),
+            todo="run again; if it stays, tell the vendor",
+        ) from None
+    chosen = []
+    for column in columns:
+        kind = column.kind if column.declared and column.kind else _settle(column, seen[column.label])
+        if kind == Kind.DOUBLE and column.label in inexact and not (column.declared and column.kind):
+            kind = Kind.TEXT
+        chosen.append(replace(column, kind=kind, scale=column.scale if column.declared else 0))
+    cleaned = spool.path.with_suffix(".exact.json")
+    try:
+        longest = ROW_BYTES
+        with cleaned.open("wb") as file:
+            for row in iter_rows(spool.path):
+                line = orjson.dumps({c.name: _as_text(c.of(row), c, where=where) for c in chosen}) + b"\n"
+                longest = max(longest, len(line) + 1)
+                file.write(line)
+        if longest > ROW_BYTES:
+            connection.execute(f"SET memory_limit = '{100 + 8 * longest // 2**20}MB'")
+        source = _json_rows(cleaned, "newline_delimited", {column.name: "VARCHAR" for column in chosen}, longest)
+        for position, column in enumerate(chosen):
+            if column.kind in (Kind.TIMESTAMP, Kind.DATE):
+                chosen[position] = _time_or_text(connection, source, column, where=where)
+        _copy(connection, {**{column.name: _cast(column) for column in chosen}, **extra}, source=source, out=out)
+    finally:
+        cleaned.unlink(missing_ok=True)
+    return tuple(chosen)
+
+
+def _as_text(value: Any, column: Column, *, where: str) -> str | None:
+    """One value as the text that casts back to it, or None; `TypeFlip` if the column cannot hold it."""
+    kind = kind_of(value)
+    if kind is None or (isinstance(value, str) and not isinstance(value, Real) and value in column.nulls):
+        return None
+    if column.kind == Kind.JSON:
+        return _clean(json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":")))
+    if kind == Kind.JSON:
+        text = json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
+    elif isinstance(value, bool):
+        text = str(value).lower()
+    else:
+        text = str(value)
+    text = _clean(text)
+    match column.kind:
+        case Kind.TEXT:
+            return text
+        case Kind.TIMESTAMP | Kind.DATE:
+            if text in ZERO_DATES:
+                return None
+            if kind == Kind.TEXT:
+                return text
+        case Kind.BOOL:
+            if text in ("true", "false") or (column.declared and text in ("0", "1")):
+                return {"0": "false", "1": "true"}.get(text, text)
+        case Kind.BIGINT:
+            if kind == Kind.BOOL and not column.declared:
+                return str(int(value))
+            if kind != Kind.BOOL and (whole := _whole(text)) is not None and -(2**63) <= whole < 2**63:
+                return str(whole)
+        case Kind.DECIMAL:
+            if kind == Kind.BOOL and not column.declared:
+                return str(int(value))
+            if kind != Kind.BOOL and (fixed := _fixed(text, column.scale)) is not None:
+                return fixed
+        case Kind.DOUBLE:
+            if kind == Kind.BOOL and not column.declared:
+                return str(int(value))
+            if kind in (Kind.BIGINT, Kind.DECIMAL, Kind.DOUBLE) or (column.declared and _is_number(text)):
+                return text
+    raise TypeFlip(table=where, column=column.label, known=str(column.kind), arrived=f"{kind} (such as {text[:40]!r})")
+
+
+def _whole(text: str) -> int | None:
+    """The integer that the text is: 12, 12.0 and 1e3 are, 1.5 and 007 are not."""
+    if re.fullmatch(r"-?(0|[1-9][0-9]*)", text):
+        return int(text)
+    if re.fullmatch(r"-?[0-9]+(\.0*)?([eE][+]?[0-9]{1,2})?", text) and not re.match(r"-?0[0-9]", text):
+        return int(float(text)) if abs(float(text)) <= EXACT_DOUBLE else None
+    return None
+
+
+def _fixed(text: str, scale: int) -> str | None:
+    """The text as a plain decimal with at most `scale` digits after the point, or None."""
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return None
+    if not number.is_finite():
+        return None
+    plain = format(number, "f")
+    whole, _, fraction = plain.partition(".")
+    fraction = fraction.rstrip("0")
+    if len(fraction) > scale or len(whole.lstrip("-")) > 38 - scale:
+        return None
+    return f"{whole}.{fraction}" if fraction else whole
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"-?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?", text) is not None
+
+
+def _plain(value: Any) -> Any:
+    """A nested value as JSON can hold it: numbers as written, NaN and Infinity null."""
+    match value:
+        case dict():
+            return {key: _plain(item) for key, item in value.items()}
+        case list():
+            return [_plain(item) for item in value]
+        case Real():
+            return float(value)
+        case float() if kind_of(value) is None:
+            return None
+        case _:
+            return value
+
+
+def _clean(text: str) -> str:
+    return _SURROGATE.sub(REPLACEMENT, text)
+
+
+def _cast(column: Column) -> str:
+    name = _quote(column.name)
+    match column.kind:
+        case Kind.TIMESTAMP:
+            return _instant(name, column)
+        case Kind.TEXT | Kind.JSON:
+            return name
+        case _:
+            return f"{name}::{column.sql_type}"
+
+
+def _time_or_text(connection: duckdb.DuckDBPyConnection, source: str, column: Column, *, where: str) -> Column:
+    """A hinted time column stays one only if each text in it is a time."""
+    name = _quote(column.name)
+    misfit = (
+        f"try_cast({name} AS TIMESTAMPTZ) IS NULL"
+        if column.kind == Kind.TIMESTAMP
+        else f"(length({name}) <> 10 OR try_cast({name} AS DATE) IS NULL)"
+    )
+    found = connection.execute(
+        f"SELECT any_value({name}) FROM {source} WHERE {name} IS NOT NULL AND {misfit}"  # noqa: S608
+    ).fetchone()
+    if found is None or found[0] is None:
+        return column
+    if column.declared:
+        raise TypeFlip(
+            table=where, column=column.label, known=str(column.kind), arrived=f"text (such as {found[0][:40]!r})"
+        )
+    if column.kind == Kind.DATE:
+        return _time_or_text(connection, source, replace(column, kind=Kind.TIMESTAMP), where=where)
+    return replace(column, kind=Kind.TEXT)
+
+
+# -- what is in the file ------------------------------------------------------------------------
+
+
+def _count(connection: duckdb.DuckDBPyConnection, out: Path, key: Sequence[str]) -> tuple[int, int]:
+    distinct = f"count(DISTINCT {_key(key)})" if key else "count(*)"
+    row = connection.execute(f"SELECT count(*), {distinct} FROM {_text(str(out))}").fetchone()  # noqa: S608
+    assert row is not None  # noqa: S101 - an aggregate has a row
+    return row[0], row[1]
+
+
+def _key(key: Sequence[str]) -> str:
+    return _quote(key[0]) if len(key) == 1 else f"({', '.join(map(_quote, key))})"
+
+
+def _keep_newest(
+    connection: duckdb.DuckDBPyConnection, out: Path, *, key: Sequence[str], newest_by: str | None
+) -> None:
+    order = f"{_quote(newest_by)} DESC NULLS LAST" if newest_by else "1"
+    once = out.with_suffix(".once.parquet")
+    connection.execute(
+        f"COPY (SELECT * FROM {_text(str(out))} QUALIFY row_number() OVER (PARTITION BY {_key(key)} ORDER BY {order}) = 1) "  # noqa: S608
+        f"TO {_text(str(once))} ({PARQUET})"
+    )
+    once.replace(out)
+
+
+def _digest(connection: duckdb.DuckDBPyConnection, out: Path) -> str:
+    row = connection.execute(
+        f"SELECT count(*) || ':' || coalesce(bit_xor(hash(r)), 0) FROM (SELECT * EXCLUDE (_dlt_load_id) FROM {_text(str(out))}) r"  # noqa: S608
+    ).fetchone()
+    assert row is not None  # noqa: S101 - an aggregate has a row
+    return str(row[0])
+
+
+def _quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def greatest(spool: Spool, label: str, *, like: str, up_to: str) -> str | None:
+    """The greatest text under `label` that has the form `like` (a regular expression) and is not above `up_to`.
+
+    None if there is none, or if the rows need the exact way.
+    """
+    spool.close()
+    source = _json_rows(spool.path, "array", {label: "VARCHAR"})
+    name = _quote(label)
+    try:
+        with _connect() as connection:
+            row = connection.execute(
+                f"SELECT max({name}) FROM {source} "  # noqa: S608
+                f"WHERE regexp_full_match({name}, {_text(like)}) AND {name} <= {_text(up_to)}"
+            ).fetchone()
+    except duckdb.Error:
+        return None
+    return row[0] if row else None
+
+
+def keys_apart(first: Spool, second: Spool, labels: Sequence[str]) -> int:
+    """How many keys are in one of two spools only, 12 and "12" being one key."""
+    first.close()
+    second.close()
+    names = ", ".join(map(_quote, labels))
+    one, other = (_json_rows(spool.path, "array", dict.fromkeys(labels, "VARCHAR")) for spool in (first, second))
+    try:
+        with _connect() as connection:
+            row = connection.execute(
+                f"SELECT count(*) FROM ((SELECT {names} FROM {one} EXCEPT SELECT {names} FROM {other}) "  # noqa: S608
+                f"UNION ALL (SELECT {names} FROM {other} EXCEPT SELECT {names} FROM {one}))"
+            ).fetchone()
+        assert row is not None  # noqa: S101 - an aggregate has a row
+        return int(row[0])
+    except duckdb.Error:
+        seen = [{tuple(str(row.get(label)) for label in labels) for row in iter_rows(s.path)} for s in (first, second)]
+        return len(seen[0] ^ seen[1])
+
+
+def labels_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Every label that the rows have, in the order of their first sight."""
+    return list(dict.fromkeys(label for row in rows for label in row))

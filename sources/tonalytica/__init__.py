@@ -1,0 +1,419 @@
+"""TONalytica, which is a Redash: what there is (queries, dashboards, …), and what the queries gave.
+
+Two datasets. `tonalytica` holds the metadata; `tonalytica_results` one table per query with its
+latest result. Results are extracted first and loaded last: the row in `query_results` that tells of
+a result is there before the result is, so a night that ends between the two fetches it again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import dlt
+import pendulum
+from dlt.extract import DltResource, DltSource
+
+from sources.configuration import is_set, settings_of
+from sources.errors import ConfigurationError, NotReady, Refused
+from sources.extraction import Extra, Extraction, Fetch, Mode, Table, Walk
+from sources.tables import Column, Kind, iter_rows, labels_of
+from sources.tonalytica import settings as has
+from sources.tonalytica.client import Client, Listed, Result
+from sources.tonalytica.parameters import resolve
+from sources.tonalytica.selection import Selection, read_executions
+from sources.vendor import Part
+
+log = logging.getLogger(__name__)
+
+
+def configured() -> bool:
+    return is_set(has.VENDOR, "api_key", "query_keys")
+
+
+def connect() -> Tonalytica:
+    return Tonalytica(settings_of(has.VENDOR, has.Settings(), secrets=has.Settings.secrets))
+
+
+def tables() -> dict[str, tuple[Table, ...]]:
+    """The tables of `tonalytica_results` are the vendor's queries: only a connection knows them."""
+    return {has.RESULTS: (), has.DATASET: has.TABLES}
+
+
+@dlt.source(name=has.DATASET)
+def tonalytica(vendor: Any = None, extraction: Any = None) -> Iterable[DltResource]:
+    """The metadata, as a dlt source for a pipeline of one's own."""
+    vendor = vendor or connect()
+    return list(vendor.metadata(extraction or Extraction.standalone(has.VENDOR)))
+
+
+@dlt.source(name=has.RESULTS)
+def tonalytica_results(vendor: Any = None, extraction: Any = None) -> Iterable[DltResource]:
+    """The results, one resource per query, as a dlt source. Asks the vendor for its queries."""
+    vendor = vendor or connect()
+    return list(vendor.results(extraction or Extraction.standalone(has.VENDOR)))
+
+
+class Tonalytica:
+    """One connected Redash. What several tables need is fetched once per run."""
+
+    def __init__(self, settings: has.Settings) -> None:
+        if not settings.api_key and not settings.query_keys:
+            raise ConfigurationError(
+                what="TONalytica has no key",
+                todo="Set sources.tonalytica.api_key (or query_keys) in .dlt/secrets.toml, "
+                "or SOURCES__TONALYTICA__API_KEY in the environment",
+            )
+        self.settings = settings
+        self.selection = Selection.read(settings.results)
+        self.executions = read_executions(settings.executions)
+        for name in settings.exclude or ():
+            if name not in {table.name for table in has.TABLES} | {"results"}:
+                raise ConfigurationError(
+                    what=f"sources.tonalytica.exclude names {name}, which is no table",
+                    todo=f"It may name: results, {', '.join(table.name for table in has.TABLES)}",
+                )
+        self.client = Client(settings)
+        self.http = self.client.http
+        self._loaded_results: list[dict[str, Any]] = []
+
+    def parts(self, extraction: Extraction) -> list[Part]:
+        return [
+            Part(dataset=has.RESULTS, source=lambda: _source(tonalytica_results, self, extraction)),
+            Part(dataset=has.DATASET, source=lambda: _source(tonalytica, self, extraction)),
+        ]
+
+    def check(self) -> Iterator[str]:
+        answer = self.http.body("GET", "api/session") if self.client.has_user_key else None
+        if answer is not None:
+            session = self.client.get("session")
+            version = (session.get("client_config") or {}).get("version", "unknown")
+            user = session["user"]
+            yield f"the user key works: {user['name']}, groups {user.get('groups')}, Redash {version}"
+            if sent := answer.headers.get("date"):
+                apart = abs(
+                    (pendulum.now("UTC") - pendulum.from_format(sent[5:25], "DD MMM YYYY HH:mm:ss")).total_seconds()
+                )
+                yield f"the clocks are {apart:.0f} s apart" + (" - set yours" if apart > 60 else "")
+            yield f"{self.client.get('queries', page=1, page_size=1)['count']} queries are visible"
+        for query_id in self.client.query_keys:
+            yield f"the key of query {query_id} works: {self.client.query_of_key(query_id)['name']}"
+
+    # -- what several tables need ---------------------------------------------------------------
+
+    @cached_property
+    def queries(self) -> Listed:
+        """Every query that the user key can see; `found_in` says where."""
+        listed = self.client.list_all("queries")
+        archived = self.client.list_all("queries/archive")
+        rows = {row["id"]: row | {"found_in": "list"} for row in listed.rows}
+        rows |= {row["id"]: row | {"found_in": "archive"} for row in archived.rows if row["id"] not in rows}
+        hidden = list(self._hidden("queries", rows)) if self.settings.probe_hidden else []
+        rows |= {row["id"]: row for row in hidden}
+        return Listed(
+            rows=list(rows.values()),
+            count=listed.count + archived.count + len(hidden),
+            notes=listed.notes + archived.notes,
+        )
+
+    @cached_property
+    def query_details(self) -> dict[int, dict[str, Any]]:
+        """Each query with its visualizations. Editing those does not move the query's updated_at, so all are read."""
+        ids = [row["id"] for row in self.queries.rows]
+        return {each: detail for each, detail in self.client.details("queries", ids) if detail is not None}
+
+    @cached_property
+    def dashboards(self) -> Listed:
+        """Every dashboard that the key can see, with its widgets."""
+        listed = self.client.list_all("dashboards", duplicates=True)
+        rows: dict[int, dict[str, Any]] = {}
+        gone = 0
+        for row in listed.rows:
+            detail = self.client.dashboard(row["id"], row["slug"])
+            if detail is None:
+                gone += 1
+                continue
+            rows[row["id"]] = row | {"widgets": detail.get("widgets") or [], "found_in": "list"}
+        hidden = list(self._hidden("dashboards", rows)) if self.settings.probe_hidden else []
+        rows |= {row["id"]: row for row in hidden}
+        return Listed(rows=list(rows.values()), count=listed.count - gone + len(hidden), notes=listed.notes)
+
+    def _hidden(self, path: str, seen: Mapping[int, Any]) -> Iterator[dict[str, Any]]:
+        """What no list shows, though it can be read: the ids between those that are seen."""
+        gaps = [each for each in range(1, max(seen, default=0) + 1) if each not in seen]
+        for _, detail in self.client.details(path, gaps):
+            if detail is not None:
+                yield detail | {"found_in": "hidden"}
+
+    # -- metadata -------------------------------------------------------------------------------
+
+    def metadata(self, extraction: Extraction) -> Iterator[DltResource]:
+        fetches: dict[str, Fetch] = {
+            "queries": self._fetch_queries,
+            "query_versions": self._fetch_query_versions,
+            "visualizations": self._fetch_visualizations,
+            "dashboards": self._fetch_dashboards,
+            "widgets": self._fetch_widgets,
+            "data_sources": self._fetch_array("data_sources"),
+            "users": self._fetch_users,
+            "alerts": self._fetch_array("alerts"),
+            "query_snippets": self._fetch_array("query_snippets"),
+            "query_results": self._fetch_query_results,
+        }
+        for table in has.TABLES:
+            by_query_keys_alone = not self.client.has_user_key and table is not has.QUERY_RESULTS
+            if by_query_keys_alone or table.name in (self.settings.exclude or ()):
+                continue
+            if extraction.wants(has.DATASET, table.name):
+                yield extraction.resource(has.DATASET, table, fetches[table.name])
+
+    def _fetch_queries(self, walk: Walk) -> None:
+        _spool(walk, self.queries.rows, count=self.queries.count, notes=self.queries.notes)
+
+    def _fetch_query_versions(self, walk: Walk) -> None:
+        rows = [row | {"query_id": row["id"]} for row in self.queries.rows]
+        _spool(walk, rows, count=self.queries.count, only_declared=True)
+
+    def _fetch_visualizations(self, walk: Walk) -> None:
+        rows = [
+            visualization | {"query_id": query_id}
+            for query_id, detail in self.query_details.items()
+            for visualization in detail.get("visualizations") or ()
+        ]
+        _spool(walk, rows, count=len({row["id"] for row in rows}))
+
+    def _fetch_dashboards(self, walk: Walk) -> None:
+        rows = [{name: value for name, value in row.items() if name != "widgets"} for row in self.dashboards.rows]
+        _spool(walk, rows, count=self.dashboards.count, notes=self.dashboards.notes)
+
+    def _fetch_widgets(self, walk: Walk) -> None:
+        rows = [_widget(widget, row["id"]) for row in self.dashboards.rows for widget in row["widgets"]]
+        _spool(walk, rows, count=len({row["id"] for row in rows}))
+
+    def _fetch_users(self, walk: Walk) -> None:
+        enabled, disabled = self.client.list_all("users"), self.client.list_all("users", disabled="true")
+        _spool(walk, enabled.rows + disabled.rows, count=enabled.count + disabled.count)
+
+    def _fetch_array(self, path: str) -> Fetch:
+        def fetch(walk: Walk) -> None:
+            rows = self.client.get(path)
+            _spool(walk, rows, count=len(rows))
+
+        return fetch
+
+    def _fetch_query_results(self, walk: Walk) -> None:
+        if not self._loaded_results:
+            walk.unchanged(0)
+            return
+        _spool(walk, self._loaded_results, count=len(self._loaded_results))
+
+    # -- results --------------------------------------------------------------------------------
+
+    def results(self, extraction: Extraction) -> Iterator[DltResource]:
+        """One resource per query that has a result, or that is to be executed."""
+        if "results" in (self.settings.exclude or ()):
+            return
+        executed = {execution.query for execution in self.executions}
+        for query in self._queries_with_keys():
+            name = f"query_{query['id']}"
+            if not extraction.wants(has.RESULTS, name):
+                continue
+            table = Table(name=name, mode=Mode.LATEST, label=query["name"], about=f"result of “{query['name']}”")
+            if query["id"] in executed:
+                yield extraction.resource(has.RESULTS, table, self._fetch_executions(query))
+            elif query["latest_query_data_id"] is not None and self.selection.wants(query):
+                kept = query["id"] in self.selection.keep_history
+                table = replace(table, mode=Mode.KEPT, scope="_result_id") if kept else table
+                yield extraction.resource(has.RESULTS, table, self._fetch_result(query))
+
+    def _queries_with_keys(self) -> Iterator[dict[str, Any]]:
+        rows = self.queries.rows if self.client.has_user_key else []
+        seen = {row["id"] for row in rows}
+        lone = (each for each in self.client.query_keys if each not in seen)
+        missing = {execution.query for execution in self.executions} - seen - set(self.client.query_keys)
+        for query_id in sorted(missing):
+            raise ConfigurationError(
+                what=f"sources.tonalytica.executions names query {query_id}, which the key cannot see",
+                todo="Check the id, or set probe_hidden = true",
+            )
+        yield from chain(rows, map(self.client.query_of_key, lone))
+
+    def _fetch_result(self, query: dict[str, Any]) -> Fetch:
+        def fetch(walk: Walk) -> None:
+            latest = query["latest_query_data_id"]
+            if walk.state.get("result_id") == latest and not walk.full:
+                walk.unchanged(walk.state.get("rows", 0))
+                return
+            file = _beside(walk, "body")
+            try:
+                result = self._latest(query, latest, file)
+                walk.spool.adopt(file, result.start, result.end)
+                walk.columns = result_columns(result, walk)
+            finally:
+                file.unlink(missing_ok=True)
+            if not walk.columns:
+                walk.notes.append("the result has no column, so there is no table for it")
+                walk.unchanged(0)
+                return
+            if walk.table.mode == Mode.KEPT:
+                walk.extra = {"_result_id": Extra(f"{result.envelope['id']}::BIGINT", "bigint")}
+            walk.state["result_id"] = latest
+            self._note(query, result, walk, parameters="")
+
+        return fetch
+
+    def _latest(self, query: dict[str, Any], result_id: int, file: Path) -> Result:
+        try:
+            return self.client.result(query["id"], result_id, file)
+        except Refused as error:
+            if error.status != 404:
+                raise
+            raise NotReady(
+                what=f"result {result_id} is gone",
+                where=f"query {query['id']}",
+                why="the server deletes a result that no query points to any more",
+                todo="Run again: the list will name a newer one",
+                status=404,
+            ) from None
+
+    def _fetch_executions(self, query: dict[str, Any]) -> Fetch:
+        """All parameter sets of one query: the table holds each set's rows, told apart by `_parameters`."""
+
+        def fetch(walk: Walk) -> None:
+            columns: dict[str, Column] = {}
+            for execution in (each for each in self.executions if each.query == query["id"]):
+                values = resolve(
+                    execution.parameters,
+                    (query.get("options") or {}).get("parameters") or [],
+                    now=walk.until,
+                    zone=self.settings.zone,
+                    where=f"sources.tonalytica.executions, query {query['id']}",
+                )
+                told = json.dumps(values, ensure_ascii=False, sort_keys=True)
+                file = _beside(walk, "body")
+                try:
+                    result = self.client.execute(query["id"], values, max_age=execution.max_age, file=file)
+                    for column in result_columns(result, walk):
+                        columns.setdefault(column.label, column)
+                    _spool_tagged(walk, result, told)
+                finally:
+                    file.unlink(missing_ok=True)
+                self._note(query, result, walk, parameters=told)
+            walk.columns = [*columns.values(), Column(label="_parameters", kind=Kind.TEXT)]
+
+        return fetch
+
+    def _note(self, query: dict[str, Any], result: Result, walk: Walk, *, parameters: str) -> None:
+        """The row of `query_results` that tells of this result."""
+        ran = str(result.envelope.get("query") or "")
+        limited = bool((query.get("options") or {}).get("apply_auto_limit")) or bool(
+            has.AUTO_LIMIT.search(ran) and not has.AUTO_LIMIT.search(query.get("query") or "")
+        )
+        row = {
+            "query_id": query["id"],
+            # the answer to a query's key that comes from the cache has no id
+            "result_id": result.envelope.get("id") or query.get("latest_query_data_id") or 0,
+            "parameters": parameters,
+            "retrieved_at": result.envelope.get("retrieved_at"),
+            "runtime": result.envelope.get("runtime"),
+            "data_source_id": result.envelope.get("data_source_id"),
+            "columns": result.columns,
+            "query_hash": result.envelope.get("query_hash"),
+            "auto_limited": limited and not parameters,
+            "is_of_older_text": bool(ran) and not parameters and _bare(query.get("query")) not in _bare(ran),
+            "table_name": f"query_{query['id']}",
+        }
+        walk.on_loaded = [*walk.on_loaded, lambda rows: self._loaded_results.append(row | {"row_count": rows})]
+        if data := set(result.envelope["data"]) - {"columns", "rows", "metadata"}:
+            walk.notes.append(f"the result says {', '.join(sorted(data))}: it may not be whole")
+
+
+def result_columns(result: Result, walk: Walk) -> list[Column]:
+    """The result's columns; their types are hints. Keys of the first rows that no column names come too."""
+    columns = [
+        Column(label=column["name"], kind=has.KIND_OF_TYPE.get(column.get("type") or ""), declared=False)
+        for column in result.columns
+    ]
+    named = {column.label for column in columns}
+    first = islice(iter_rows(result.path, start=result.start), 50)
+    return columns + [Column(label=label, declared=False) for label in labels_of(first) if label not in named]
+
+
+def _spool_tagged(walk: Walk, result: Result, parameters: str) -> None:
+    rows = iter_rows(result.path, start=result.start, as_written=False)
+    while page := [row | {"_parameters": parameters} for row in islice(rows, 1000)]:
+        walk.spool.rows(page)
+
+
+def _spool(
+    walk: Walk, rows: list[dict[str, Any]], *, count: int, notes: Iterable[str] = (), only_declared: bool = False
+) -> None:
+    """Spool metadata rows: keys that give access are dropped, nested owners become ids, new fields become columns."""
+    walk.vendor_count = count
+    walk.notes += notes
+    if walk.limit is not None:
+        rows = rows[: walk.limit]
+    tidy = [_tidy(row) for row in rows]
+    walk.spool.rows(tidy)
+    declared = {column.label for column in walk.table.columns}
+    extra = [] if only_declared else [label for label in labels_of(tidy) if label not in declared]
+    walk.columns = [*walk.table.columns, *(Column(label=label, declared=False) for label in extra)]
+
+
+OWNERS = {"user": "user_id", "last_modified_by": "last_modified_by_id", "query": "query_id"}
+"""Nested objects of which only the id is kept: each stands in a table of its own."""
+
+LEFT_OUT = {"visualizations", "profile_image_url", "can_edit", "public_url"}
+"""Children with a table of their own, a hash of the e-mail address, and what is about the asking key alone."""
+
+
+def _tidy(row: Mapping[str, Any]) -> dict[str, Any]:
+    tidy: dict[str, Any] = {}
+    for label, value in row.items():
+        if label in LEFT_OUT or has.LIVE_KEYS.search(label):
+            continue
+        if label in OWNERS and (value is None or isinstance(value, dict)):
+            tidy.setdefault(OWNERS[label], (value or {}).get("id"))
+        else:
+            tidy[label] = _without_keys(value)
+    return tidy
+
+
+def _without_keys(value: Any) -> Any:
+    match value:
+        case dict():
+            return {k: _without_keys(v) for k, v in value.items() if not has.LIVE_KEYS.fullmatch(k)}
+        case list():
+            return [_without_keys(item) for item in value]
+        case _:
+            return value
+
+
+def _widget(widget: Mapping[str, Any], dashboard_id: int) -> dict[str, Any]:
+    visualization = widget.get("visualization") or {}
+    return {name: value for name, value in widget.items() if name != "visualization"} | {
+        "dashboard_id": dashboard_id,
+        "visualization_id": visualization.get("id"),
+        "query_id": (visualization.get("query") or {}).get("id"),
+        "restricted": bool(widget.get("restricted")),
+    }
+
+
+def _beside(walk: Walk, suffix: str) -> Path:
+    return walk.spool.path.with_suffix(f".{suffix}")
+
+
+def _bare(text: str | None) -> str:
+    """A query's text as the server compares it: white space does not count."""
+    return " ".join((text or "").rstrip("; \n").split())
+
+
+def _source(make: Any, vendor: Tonalytica, extraction: Extraction) -> DltSource:
+    source: DltSource = make(vendor, extraction)
+    return source

@@ -1,0 +1,281 @@
+"""How a Redash is asked: keys, lists, details, results, executions. Reads only, but for executing a query.
+
+A wrong key is answered with 404, not 401; only the text tells (`Please login`). A query's own key
+works on the routes that carry that query's id and nowhere else.
+"""
+
+from __future__ import annotations
+
+import mmap
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from sources.errors import AccessDenied, NightloadError, NotReady, Refused, Unavailable
+from sources.http import Http, Rate, in_order
+from sources.tables import cut_array
+from sources.tonalytica.settings import CONCURRENCY, ORDERS, PAGE_SIZE, VENDOR, Settings
+
+QUEUED, STARTED, FINISHED, FAILED, CANCELLED, DEFERRED, SCHEDULED = range(1, 8)
+SMALL = 2**20
+WALKS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """All rows of one list, each id once, and the vendor's own count of them."""
+
+    rows: list[dict[str, Any]]
+    count: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One query result on disk: the envelope with its rows left out, and where they stand in the file."""
+
+    envelope: dict[str, Any]
+    path: Path
+    start: int
+    end: int
+
+    @property
+    def columns(self) -> list[dict[str, Any]]:
+        return list(self.envelope["data"]["columns"])
+
+
+class Client:
+    """One Redash, with a user's key, keys of single queries, or both."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.query_keys = {int(query_id): str(key) for query_id, key in (settings.query_keys or {}).items()}
+        self.has_user_key = bool(settings.api_key)
+        self._execution_timeout = settings.execution_timeout
+        self._dashboard_manner: Callable[[int, str], dict[str, Any]] | None = None
+        rate = Rate(per_second=settings.requests_per_second, burst=CONCURRENCY)
+        self.http = Http(
+            vendor=VENDOR,
+            base_url=settings.base_url,
+            # the header, not ?api_key=: that one would win over it and stand in access logs
+            headers={"Authorization": f"Key {settings.api_key}"} if settings.api_key else {},
+            secrets=[key for key in (settings.api_key, *self.query_keys.values()) if key],
+            rates={"default": rate},
+            concurrency=CONCURRENCY,
+        )
+
+    def get(self, path: str, *, key: str | None = None, **params: Any) -> Any:
+        return self.http.json("GET", f"api/{path}", params=params, inspect=_inspect, headers=_key_header(key))
+
+    def list_all(self, path: str, *, duplicates: bool = False, **params: Any) -> Listed:
+        """Walk a paginated list until its distinct ids are as many as the vendor counts.
+
+        `duplicates`: this list is known to count a row twice (dashboards before Redash 10).
+        """
+        found: dict[int, dict[str, Any]] = {}
+        count = 0
+        for _ in range(WALKS):
+            found = {}
+            for order in ORDERS:
+                before, rows = self._pages(path, {**params, "order": order})
+                found.update((row["id"], row) for row in rows)
+                count = (
+                    self.get(path, **params, order=order, page=1, page_size=1)["count"]
+                    if before > PAGE_SIZE
+                    else before
+                )
+                if len(found) >= count:
+                    break
+            if len(found) == count:
+                return Listed(rows=list(found.values()), count=count)
+            if duplicates and len(found) < count:
+                return Listed(
+                    rows=list(found.values()),
+                    count=len(found),
+                    notes=(
+                        f"the vendor counts {count} and lists {len(found)}: before version 10 it counts some twice",
+                    ),
+                )
+            # rows came or went while we walked
+        return Listed(rows=list(found.values()), count=count)
+
+    def _pages(self, path: str, params: Mapping[str, Any]) -> tuple[int, list[dict[str, Any]]]:
+        first = self.get(path, **params, page=1, page_size=PAGE_SIZE)
+        rows = list(first["results"])
+        pages = range(2, -(-first["count"] // PAGE_SIZE) + 1)
+
+        def fetch(page: int) -> list[dict[str, Any]]:
+            try:
+                return list(self.get(path, **params, page=page, page_size=PAGE_SIZE)["results"])
+            except Refused as error:
+                if error.status in (400, 404) and "out of range" in error.message.lower():
+                    return []  # the list shrank: the count that follows tells
+                raise
+
+        for page in in_order(fetch, pages, width=CONCURRENCY):
+            rows += page
+        return first["count"], rows
+
+    def details(self, path: str, ids: list[int]) -> Iterator[tuple[int, dict[str, Any] | None]]:
+        """One object per id, None where there is none (any more)."""
+
+        def fetch(each: int) -> dict[str, Any] | None:
+            try:
+                found: dict[str, Any] = self.get(f"{path}/{each}")
+            except Refused as error:
+                if error.status == 404:
+                    return None
+                raise
+            return found
+
+        return zip(ids, in_order(fetch, ids, width=CONCURRENCY), strict=True)
+
+    def dashboard(self, dashboard_id: int, slug: str) -> dict[str, Any] | None:
+        """A dashboard with its widgets; None if it is gone.
+
+        Which name a server wants (id, slug, slug with ?legacy) changed in a version that previews
+        had early, so it is tried, not read off the version, and then remembered.
+        """
+        manners = (
+            [self._dashboard_manner]
+            if self._dashboard_manner
+            else [
+                lambda each, _: self.get(f"dashboards/{each}"),
+                lambda _, name: self.get(f"dashboards/{name}"),
+                lambda _, name: self.get(f"dashboards/{name}", legacy="true"),
+            ]
+        )
+        for manner in manners:
+            try:
+                found: dict[str, Any] = manner(dashboard_id, slug)
+            except Refused as error:
+                if error.status != 404:
+                    raise
+                continue
+            except Unavailable as error:
+                # a slug makes newer servers answer 500, an id may do so on older ones
+                if error.status != 500 or manner is self._dashboard_manner:
+                    raise
+                continue
+            if found["id"] == dashboard_id:  # a slug may belong to another dashboard by now
+                self._dashboard_manner = manner
+                return found
+        return None
+
+    def query_of_key(self, query_id: int) -> dict[str, Any]:
+        """The query that its own key may read."""
+        found: dict[str, Any] = self.get(f"queries/{query_id}", key=self.query_keys[query_id])
+        return found
+
+    def result(self, query_id: int, result_id: int, file: Path) -> Result:
+        """One result, streamed to `file`. A result never changes; an old one may be gone (404)."""
+        key = self.query_keys.get(query_id)
+        # the route with the query's id, since a query's key works on no other
+        path = f"queries/{query_id}/results/{result_id}.json" if key else f"query_results/{result_id}.json"
+        self.http.spool(f"api/{path}", file, inspect=_inspect, headers=_key_header(key))
+        return read_result(file)
+
+    def execute(self, query_id: int, parameters: Mapping[str, Any], *, max_age: int, file: Path) -> Result:
+        """Run a query with these parameters, or take its cached result; wait for it; stream it to `file`."""
+        for last in (False, True):
+            try:
+                return self._execute(query_id, parameters, max_age=max_age, file=file)
+            except LostJob:
+                if last:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _execute(self, query_id: int, parameters: Mapping[str, Any], *, max_age: int, file: Path) -> Result:
+        key = self.query_keys.get(query_id)
+        # apply_auto_limit: else newer servers cut at 1000 rows and say so nowhere
+        body = {"parameters": parameters, "max_age": max_age, "apply_auto_limit": False}
+        path = f"api/queries/{query_id}/results"
+        self.http.spool(path, file, method="POST", body=body, retry=False, inspect=_inspect, headers=_key_header(key))
+        if file.stat().st_size < SMALL and "job" in (answer := orjson.loads(file.read_bytes())):
+            result_id = self._await(answer["job"], query_id=query_id, key=key)
+            return self.result(query_id, result_id, file)
+        return read_result(file)
+
+    def _await(self, job: dict[str, Any], *, query_id: int, key: str | None) -> int:
+        """Poll a job until it has a result."""
+        path = f"queries/{query_id}/jobs/{job['id']}" if key else f"jobs/{job['id']}"
+        until = time.monotonic() + self._execution_timeout
+        pause = 0.1
+        while job["status"] not in (FINISHED, FAILED, CANCELLED):
+            if time.monotonic() > until:
+                raise NotReady(
+                    what=f"the execution did not end within {self._execution_timeout} s",
+                    where=f"{VENDOR}, query {query_id}",
+                    todo="Make the query faster, or raise sources.tonalytica.execution_timeout",
+                )
+            time.sleep(pause)
+            pause = min(pause * 1.5, 5.0)
+            try:
+                job = self.get(path, key=key)["job"]
+            except Unavailable as error:
+                if error.status == 500:  # how a Redash says that it does not know the job (any more)
+                    raise LostJob(
+                        what="the vendor lost the execution", where=f"{VENDOR}, query {query_id}", todo="Run again"
+                    ) from None
+                raise
+        if job["status"] != FINISHED:
+            raise Refused(
+                what="the query failed at the vendor",
+                where=f"{VENDOR}, query {query_id}",
+                why=str(job.get("error") or "cancelled"),
+                todo="Run it there, mend it, and run again",
+                message=str(job.get("error") or ""),
+            )
+        return int(job.get("query_result_id") or job["result"])
+
+
+class LostJob(Unavailable):
+    """A job id that the server does not know any more."""
+
+
+def read_result(file: Path) -> Result:
+    """Find the rows in a result document. Raises `BrokenAnswer` if it is none."""
+    with file.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        envelope, start, end = cut_array(view, "rows", where=f"{VENDOR}, result")
+    return Result(envelope=envelope["query_result"], path=file, start=start, end=end)
+
+
+def _key_header(key: str | None) -> dict[str, str]:
+    return {"Authorization": f"Key {key}"} if key else {}
+
+
+def _inspect(status: int, parsed: Any) -> NightloadError | None:
+    """Tell the noes apart; None leaves the answer to the general rules."""
+    if status < 400 or not isinstance(parsed, dict):
+        return None
+    job = parsed.get("job")
+    text = str(job.get("error") if isinstance(job, dict) else parsed.get("message") or "")
+    if status == 404 and "please login" in text.lower():
+        return AccessDenied(
+            what="the key is not accepted",
+            why="a wrong, missing or disabled key is answered with 404",
+            todo="Check sources.tonalytica.api_key (user profile page) or query_keys (query page)",
+            status=status,
+            message=text,
+        )
+    if status == 404 and text.startswith("No cached result"):
+        return NotReady(
+            what="the query has no result for its present text",
+            todo="Run it at the vendor, or add it to sources.tonalytica.executions",
+            status=status,
+            message=text,
+        )
+    if "is paused" in text:
+        return NotReady(what="the data source is paused", why=text, status=status, message=text)
+    if status in (401, 403):
+        return Refused(
+            what=f"the vendor answered {status}",
+            why=text,
+            todo="Give the key's user that right, or leave the table out: sources.tonalytica.exclude",
+            status=status,
+            message=text,
+        )
+    return None

@@ -1,0 +1,63 @@
+"""What a vendor's package offers to whoever runs it. `sources.VENDORS` registers the packages.
+
+A package `sources.<vendor>` has
+
+    configured() -> bool         is there a key? (a vendor without one is skipped)
+    connect() -> Vendor          reads the settings; raises ConfigurationError
+    tables() -> {dataset: (Table, …)}   what it loads, without asking anybody
+
+and a dlt source per dataset, for those who run it in a pipeline of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Protocol, cast
+
+from dlt.extract import DltSource
+
+from sources import VENDORS
+from sources.errors import ConfigurationError
+from sources.extraction import Extraction, Table
+from sources.http import Http
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One dataset of a vendor. `source` may call the vendor: it is built when the extraction starts."""
+
+    dataset: str
+    source: Callable[[], DltSource]
+
+
+class Vendor(Protocol):
+    """A connected vendor."""
+
+    http: Http
+
+    def parts(self, extraction: Extraction) -> list[Part]:
+        """The datasets in the order of their extraction; they are loaded in the opposite order."""
+        ...
+
+    def check(self) -> Iterator[str]:
+        """Call the vendor and tell, line by line, what is right; raise what is wrong, with what to do."""
+        ...
+
+
+class Package(Protocol):
+    """The module of a vendor."""
+
+    def configured(self) -> bool: ...
+
+    def connect(self) -> Vendor: ...
+
+    def tables(self) -> Mapping[str, tuple[Table, ...]]: ...
+
+
+def package(name: str) -> Package:
+    """The vendor's module. Raises `ConfigurationError` for a name that nobody registered."""
+    if name not in VENDORS:
+        raise ConfigurationError(what=f"there is no vendor {name}", todo=f"Use one of: {', '.join(sorted(VENDORS))}")
+    return cast(Package, import_module(VENDORS[name]))

@@ -1,0 +1,96 @@
+"""The sandbox as a process: how it starts, what it says, how it ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from sandbox_process import ROOT, start_sandbox
+
+
+def refused(*args: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "sandbox", *args], cwd=ROOT, capture_output=True, text=True, timeout=10, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_bad_options_are_one_line_and_exit_2(tmp_path: Path) -> None:
+    assert "unknown vendor nobody" in refused("--vendors", "tune,nobody")
+    assert "--scale" in refused("--scale", "0")
+    faults = tmp_path / "faults.json"
+    faults.write_text('{"tune": [{"match": {}, "do": {"explode": true}}]}')
+    assert "explode" in refused("--faults", str(faults))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert "in use" in refused("--port-base", str(taken.getsockname()[1]))
+
+
+def test_one_process_serves_both_and_same_seed_is_same_data() -> None:
+    truths = []
+    for seed in ("7", "7", "8"):
+        started = time.monotonic()
+        with start_sandbox("--scale", "0.05", "--seed", seed) as running:
+            assert time.monotonic() - started < 5
+            assert set(running.tonalytica) >= {"base_url", "api_key", "query_keys", "control_url"}
+            assert len(running.tonalytica["api_key"]) == 40 and len(running.tune["api_key"]) == 32
+            assert httpx.get(running.tune["base_url"] + "/countries/count.json").json()["data"] == 40
+            queries = running.control("tonalytica", "GET", "truth/queries")
+            truths.append((queries, running.control("tune", "GET", "truth/account/users")))
+    assert truths[0] == truths[1] != truths[2]
+
+
+def test_faults_from_a_file(tmp_path: Path) -> None:
+    faults = tmp_path / "faults.json"
+    faults.write_text(json.dumps({"tune": [{"match": {"path": "countries"}, "do": {"status": 503}}]}))
+    with start_sandbox("--vendors", "tune", "--scale", "0.05", "--faults", str(faults)) as running:
+        url = running.tune["base_url"] + "/countries/count.json"
+        assert [httpx.get(url).status_code for _ in range(2)] == [503, 200]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_ends_on_a_signal(number: signal.Signals) -> None:
+    running = start_sandbox("--vendors", "tune", "--scale", "0.05")
+    running.send_signal(number)
+    assert running.stop() == 0
+
+
+def test_ends_with_its_parent() -> None:
+    running = start_sandbox("--vendors", "tune", "--scale", "0.05")
+    running.close_stdin()
+    assert running.wait(5) == 0
+    running.stop()
+
+
+def test_concurrency_is_measured() -> None:
+    with start_sandbox("--vendors", "tune", "--scale", "0.05") as running:
+        running.control("tune", "POST", "options", {"latency": 0.15})
+        url = running.tune["base_url"] + "/countries/count.json"
+        threads = [threading.Thread(target=httpx.get, args=(url,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        stats = running.control("tune", "GET", "stats")
+        assert (stats["max_concurrent"], stats["requests"]) == (3, 3)
+
+
+def test_control_refuses_what_it_does_not_know() -> None:
+    with start_sandbox("--vendors", "tune", "--scale", "0.05") as running:
+        url = running.tune["control_url"]
+        assert httpx.get(f"{url}/truth/nothing").status_code == 400
+        assert httpx.post(f"{url}/edit", json={"table": "nothing", "op": "insert"}).status_code == 400
+        assert httpx.post(f"{url}/faults", json=[{"do": {"explode": 1}}]).status_code == 400
+        assert httpx.post(f"{url}/options", json={"version": "v9"}).status_code == 400
+        assert running.control("tune", "GET", "stats")["requests"] == 0
