@@ -50,10 +50,13 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the warehouse is as it was\n")
         sys.exit(130)
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            sys.exit(FAILED)
+    except BrokenPipeError:
+        sys.exit(FAILED)
+    except Exception as error:
+        logging.getLogger(__name__).debug("unexpected", exc_info=True)
         sys.stderr.write(f"nightload: {summarize(error)}\n")
+        if not isinstance(error, OSError):
+            sys.stderr.write("This is a mistake of nightload itself; run it with --verbose to see where it happened.\n")
         sys.exit(FAILED)
     sys.exit(OK)
 
@@ -74,7 +77,8 @@ def run(
     """Load the vendors, count, and publish the warehouse."""
     place = places.find(home, warehouse)
     with _engine(place, verbose=verbose, quiet=as_json):
-        from pipelines.run import Request, exit_code
+        from pipelines.request import Request
+        from pipelines.run import exit_code
         from pipelines.run import run as run_night
         from pipelines.show import Progress, show_run
         from pipelines.warehouse import Locked
@@ -175,9 +179,7 @@ def status(home: Home = None, warehouse: WarehouseUrl = None, as_json: AsJson = 
 @app.command()
 def demo(
     scale: Annotated[float, typer.Option("--scale", min=0.01, help="Size of the sandbox vendors' data.")] = 0.2,
-    keep: Annotated[
-        str | None, typer.Option("--keep", help="Folder for the warehouse; default: a new temporary one.")
-    ] = None,
+    keep: Annotated[str | None, typer.Option("--keep", help="Folder for the warehouse (default: demo).")] = None,
 ) -> None:
     """A night against sandbox vendors on this machine; nothing to configure."""
     from pipelines.demo import play
@@ -190,7 +192,7 @@ def _engine(place: places.Place, *, verbose: bool = False, quiet: bool = False) 
     """Set up logging and dlt; let SIGTERM end a run as Ctrl-C does: nothing half done is published."""
     from pipelines.engine import prepare
 
-    level = logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING
+    level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     install()
     signal.signal(signal.SIGTERM, _interrupted)

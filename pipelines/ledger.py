@@ -125,6 +125,9 @@ class Ledger:
             )
             self._touch(run_id)
 
+    def is_closed(self, run_id: str) -> bool:
+        return bool(self.query("SELECT 1 FROM runs WHERE run_id = ? AND finished_at IS NOT NULL", (run_id,)))
+
     def close_crashed(self) -> list[str]:
         """Close the runs that were left open. Call it only while holding the warehouse's lock."""
         crashed: list[str] = []

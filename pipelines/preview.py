@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 import pendulum
 
-from sources import VENDORS
+from pipelines.request import refuse_unknown_table, vendor_of
 from sources.errors import ConfigurationError
 from sources.extraction import Extraction
 from sources.vendor import package
@@ -20,11 +20,9 @@ def read(name: str, *, limit: int) -> tuple[list[dict[str, str]], list[dict[str,
 
     Raises `ConfigurationError` if no vendor has such a table.
     """
-    from pipelines.run import refuse_unknown_table
-
     refuse_unknown_table(name)
     dataset = name.partition(".")[0]
-    owner = next(vendor for vendor in VENDORS if dataset in package(vendor).tables())
+    owner = vendor_of(dataset)
     vendor = package(owner).connect()
     with tempfile.TemporaryDirectory(prefix="nightload-") as folder, vendor.http:
         extraction = Extraction(

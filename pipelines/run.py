@@ -11,41 +11,29 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import dlt
+import duckdb
 import pendulum
-from dlt.common.schema import Schema
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from pipelines import __version__
 from pipelines.counts import count, mark_deleted
 from pipelines.ledger import Ledger
-from pipelines.place import Place
 from pipelines.report import RunReport, TableReport, VendorReport
+from pipelines.request import Request, choose, vendor_of
 from pipelines.schema import changes_between, columns_of, record_columns, snapshot
 from pipelines.warehouse import Warehouse, lock, quote
 from sources import VENDORS
-from sources.errors import ConfigurationError, NightloadError, Recovery, summarize
+from sources.errors import NightloadError, Recovery, summarize
 from sources.extraction import Extraction, Outcome
 from sources.vendor import Part, Vendor, package
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What a run is asked to do. `tables`, `full` and `allow_empty` hold `dataset.table` names."""
-
-    place: Place
-    vendors: Sequence[str] = ()
-    tables: frozenset[str] = frozenset()
-    full: bool = False
-    allow_empty: frozenset[str] = frozenset()
-    on_progress: Callable[[str, str], None] | None = None
 
 
 @dataclass(kw_only=True)
@@ -58,6 +46,8 @@ class Night:
     run_id: str
     until: pendulum.DateTime
     reports: list[VendorReport] = field(default_factory=list)
+    unpublished: VendorReport | None = None
+    """The vendor whose proven rows stand in the build; published before the next one begins, or at the end."""
 
 
 def run(request: Request) -> RunReport:
@@ -80,86 +70,61 @@ def run(request: Request) -> RunReport:
             ledger.close()
 
 
-def choose(request: Request) -> tuple[list[str], list[str]]:
-    """The vendors to run, and those skipped because they have no key."""
-    of_tables = {
-        vendor for name in request.tables for vendor in VENDORS if name.split(".")[0] in package(vendor).tables()
-    }
-    for name in request.tables | request.allow_empty:
-        refuse_unknown_table(name)
-    named = list(dict.fromkeys(request.vendors)) or sorted(of_tables)
-    for vendor in named:
-        package(vendor)
-    if named:
-        return [vendor for vendor in VENDORS if vendor in named], []
-    configured = [vendor for vendor in VENDORS if package(vendor).configured()]
-    if not configured:
-        names = ", ".join(f"sources.{vendor}.api_key" for vendor in VENDORS)
-        raise ConfigurationError(
-            what="no vendor has a key", todo=f"Set one of {names} in .dlt/secrets.toml or in the environment"
-        )
-    return configured, [vendor for vendor in VENDORS if vendor not in configured]
-
-
-def refuse_unknown_table(name: str) -> None:
-    """Raise `ConfigurationError` unless `name` is `dataset.table` of a registered vendor."""
-    import difflib
-
-    known = {
-        f"{dataset}.{table.name}": None
-        for vendor in VENDORS
-        for dataset, tables in package(vendor).tables().items()
-        for table in tables
-    }
-    dataset, _, table = name.partition(".")
-    datasets = {key.split(".")[0] for key in known} | {ds for vendor in VENDORS for ds in package(vendor).tables()}
-    if dataset not in datasets or not table:
-        raise ConfigurationError(
-            what=f"there is no table {name}",
-            todo=f"Write DATASET.TABLE; the datasets are {', '.join(sorted(datasets))}",
-        )
-    if name not in known and not package(_vendor_of(dataset)).tables()[dataset]:
-        return  # a dataset whose tables the vendor decides
-    if name not in known and (near := difflib.get_close_matches(name, known, n=1, cutoff=0.8)):
-        raise ConfigurationError(what=f"there is no table {name}", todo=f"Did you mean {near[0]}?")
-
-
-def _vendor_of(dataset: str) -> str:
-    return next(vendor for vendor in VENDORS if dataset in package(vendor).tables())
-
-
 def _night(night: Night, chosen: Sequence[str], skipped: Sequence[str]) -> RunReport:
     report = RunReport(run_id=night.run_id, vendors=night.reports, skipped=list(skipped))
-    status, error = "failed", None
     try:
         for vendor in chosen:
+            _publish(night)
             night.reports.append(_vendor(night, vendor))
         if night.request.tables:
             _refuse_unmet(night, report)
-        status = report.status
+        # closed first, so that the last swap shows how the run ended
+        night.ledger.close_run(night.run_id, status=report.status)
+        _publish(night)
+        _show_ledger(night)
     except BaseException as stopped:
-        error = "interrupted" if isinstance(stopped, KeyboardInterrupt | SystemExit) else summarize(stopped)
+        interrupted = isinstance(stopped, KeyboardInterrupt | SystemExit)
+        night.ledger.close_run(
+            night.run_id, status="failed", error="interrupted" if interrupted else summarize(stopped)
+        )
         raise
     finally:
-        night.ledger.close_run(night.run_id, status=status, error=error)
-        try:
-            if night.ledger.unpublished() and error is None:
-                night.warehouse.begin()
-                night.warehouse.publish(night.ledger)
-        except (NightloadError, OSError, RuntimeError) as failed:
-            # the ledger file has it all; the next run publishes it
-            log.error("the ledger could not be shown in the warehouse: %s", summarize(failed))
-        finally:
-            night.warehouse.discard()
-            shutil.rmtree(night.request.place.work, ignore_errors=True)
+        night.warehouse.discard()
+        shutil.rmtree(night.request.place.work, ignore_errors=True)
     return report
+
+
+def _publish(night: Night) -> None:
+    """Swap in what the last vendor brought; if that fails, it is that vendor's failure."""
+    vendor, night.unpublished = night.unpublished, None
+    if vendor is None:
+        return
+    try:
+        night.warehouse.publish(night.ledger)
+    except (NightloadError, OSError, duckdb.Error) as error:
+        vendor.failed(f"the warehouse could not be published: {summarize(error)}", None)
+        _record(night, vendor)
+        night.warehouse.discard()
+        log.error("%s: %s", vendor.vendor, vendor.error)
+        if night.ledger.is_closed(night.run_id):
+            night.ledger.close_run(night.run_id, status="failed")
+
+
+def _show_ledger(night: Night) -> None:
+    """Bring the ledger into the warehouse where no vendor's swap did. The file has it all: this fails no run."""
+    try:
+        if night.ledger.unpublished():
+            night.warehouse.begin()
+            night.warehouse.publish(night.ledger)
+    except (NightloadError, OSError, duckdb.Error) as error:
+        log.error("the ledger could not be shown in the warehouse: %s", summarize(error))
 
 
 def _refuse_unmet(night: Night, report: RunReport) -> None:
     """A table that was asked for by name and that no vendor walked is a failure, not silence."""
     met = {table.table for vendor in report.vendors for table in vendor.tables}
     for name in sorted(night.request.tables - met):
-        vendor = next((v for v in report.vendors if v.vendor == _vendor_of(name.split(".")[0])), None)
+        vendor = next((v for v in report.vendors if v.vendor == vendor_of(name.split(".")[0])), None)
         if vendor is not None and vendor.error is None:
             vendor.tables.append(TableReport(table=name, status="failed", error=f"the vendor has no table {name}"))
             vendor.settle()
@@ -193,7 +158,7 @@ def _vendor(night: Night, name: str) -> VendorReport:
 
 
 def _load_vendor(night: Night, vendor: Vendor, report: VendorReport) -> None:
-    """Extract, load, count; walk again in full what asks for it; publish."""
+    """Extract, load, count; walk again in full what asks for it."""
     night.warehouse.begin()
     request = night.request
     first = Extraction(
@@ -209,18 +174,18 @@ def _load_vendor(night: Night, vendor: Vendor, report: VendorReport) -> None:
     again = {name for name, outcome in first.outcomes.items() if outcome.rebuild}
     if again:
         changed |= _pass(night, vendor, _second(first, again), report, rebuild=True)
-    again = {table.table for table in report.tables if table.walk_whole}
-    if again:
-        for table in report.tables:
-            log.info("%s: %s; walking it whole", table.table, table.error) if table.walk_whole else None
+    parted = [table for table in report.tables if table.walk_whole]
+    if parted:
+        for table in parted:
+            log.info("%s: %s; walking it whole", table.table, table.error)
+        again = {table.table for table in parted}
         changed |= _pass(night, vendor, _second(first, again), report, rebuild=False)
     report.settle()
     if any(table.status == "mismatch" and table.landed_differs for table in report.tables):
         report.failed("what landed is not what was extracted; nothing of this vendor was published", None, "mismatch")
         return
     if changed:
-        _record(night, report)
-        night.warehouse.publish(night.ledger)
+        night.unpublished = report
 
 
 def _second(first: Extraction, tables: set[str]) -> Extraction:
@@ -282,18 +247,25 @@ def _load(night: Night, pipeline: dlt.Pipeline, outcomes: Sequence[Outcome], bef
     with night.warehouse.connect() as connection:
         # the staging copy of the last merge would only puzzle an analyst
         connection.execute(f"DROP SCHEMA IF EXISTS {quote(f'{pipeline.dataset_name}_staging')} CASCADE")
+        there = _tables(connection, pipeline.dataset_name)
         for outcome in outcomes:
-            mark_deleted(connection, outcome, at=night.until)
+            if outcome.table in there:
+                mark_deleted(connection, outcome, at=night.until)
         record_columns(connection, pipeline.dataset_name, columns_of(pipeline))
     return True
 
 
 def _count(night: Night, pipeline: dlt.Pipeline, outcomes: Sequence[Outcome], report: VendorReport) -> None:
-    schema: Schema | None = pipeline.default_schema if pipeline.schema_names else None
     with night.warehouse.connect() as connection:
+        there = _tables(connection, pipeline.dataset_name)
         for outcome in outcomes:
-            known = schema is not None and outcome.table in schema.tables
-            report.put(count(connection, outcome, exists=known))
+            report.put(count(connection, outcome, exists=outcome.table in there))
+
+
+def _tables(connection: duckdb.DuckDBPyConnection, dataset: str) -> set[str]:
+    """The tables that are in the build; dlt makes none for a table that never had a row."""
+    names = connection.execute("SELECT table_name FROM duckdb_tables() WHERE schema_name = ?", [dataset]).fetchall()
+    return {name for (name,) in names}
 
 
 def _record(night: Night, report: VendorReport) -> None:

@@ -29,7 +29,7 @@ def snapshot(pipeline: dlt.Pipeline) -> dict[str, dict[str, dict[str, Any]]]:
     if not pipeline.schema_names:
         return {}
     return {
-        table["name"]: {name: dict(hints) for name, hints in table["columns"].items() if "data_type" in hints}
+        str(table["name"]): {name: dict(hints) for name, hints in table["columns"].items() if "data_type" in hints}
         for table in pipeline.default_schema.data_tables()
         if any("data_type" in hints for hints in table["columns"].values())
     }

@@ -12,6 +12,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.report import TableReport
 from sources.redaction import redact
 
 if TYPE_CHECKING:
@@ -65,18 +66,14 @@ def show_run(report: RunReport, place: Place) -> None:
     """The counts of every table, then what to do about what went wrong."""
     for vendor in report.vendors:
         grid = _grid("table", "vendor", "extracted", "landed", "live", "gone", "status")
-        many = len(vendor.tables) > MANY
-        told = [table for table in vendor.tables if not (many and table.status == "unchanged")]
-        for table in sorted(told, key=lambda table: table.table):
+        for table in _told(vendor.tables):
             counts = (table.vendor_count, table.extracted, table.landed, table.live, table.deleted or None)
             grid.add_row(Text(table.table), *map(_number, counts), _state(table.status))
         console.print(
             f"[bold]{vendor.vendor}[/]  {vendor.requests} requests, {vendor.seconds:.1f} s  ", _state(vendor.status)
         )
-        if told:
+        if vendor.tables:
             console.print(grid)
-        if len(told) < len(vendor.tables):
-            console.print(f" and {len(vendor.tables) - len(told)} tables unchanged, their rows counted", style="dim")
         if vendor.error:
             say("  [red]✗[/] ", vendor.error)
         for table in vendor.tables:
@@ -84,9 +81,29 @@ def show_run(report: RunReport, place: Place) -> None:
                 say(f"  [red]✗[/] {escape(table.table)}: ", table.error)
             for note in table.notes:
                 say(f"  [yellow]![/] {escape(table.table)}: ", note)
-    for vendor in report.skipped:
-        console.print(f"{vendor}: skipped, it has no key (sources.{vendor}.api_key)", highlight=False)
+    for name in report.skipped:
+        console.print(f"{name}: skipped, it has no key (sources.{name}.api_key)", highlight=False)
     console.print(f"run {report.run_id} ", _state(report.status), f" → {place.warehouse}")
+
+
+def _told(tables: Sequence[TableReport]) -> list[TableReport]:
+    """The tables by name; of a dataset with many, those that went well become one line."""
+    told: list[TableReport] = []
+    for dataset in sorted({table.table.split(".")[0] for table in tables}):
+        its = sorted((table for table in tables if table.table.split(".")[0] == dataset), key=lambda table: table.table)
+        well = [table for table in its if table.status in ("ok", "unchanged")]
+        if len(its) > MANY and well:
+            its = [table for table in its if table not in well]
+            total = TableReport(
+                table=f"{dataset}: {len(well)} tables",
+                status="ok" if any(table.status == "ok" for table in well) else "unchanged",
+                extracted=sum(table.extracted or 0 for table in well),
+                landed=sum(table.landed or 0 for table in well),
+                live=sum(table.live or 0 for table in well),
+            )
+            told.append(total)
+        told += its
+    return told
 
 
 def show_status(found: Mapping[str, Any]) -> None:
@@ -109,9 +126,8 @@ def show_status(found: Mapping[str, Any]) -> None:
             )
         console.print(grid)
     if (last := found["last_run"]) and last["status"] in ("running", "crashed"):
-        console.print(
-            f"run {last['run_id']} ", _state(last["status"]), f"  started {last['started_at']}", highlight=False
-        )
+        started = f"  started {last['started_at']}"
+        console.print(f"run {last['run_id']} ", _state(last["status"]), started, highlight=False)
 
 
 def show_tables(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -4,7 +4,8 @@ Never part of the vendor's API, and no key is needed: the sandbox listens on the
 
     GET truth                 {table: {"count": n, "keys": [...]}}
     GET truth/<table>         {"rows": [...]}
-    POST edit                 {"table", "op": "insert|update|delete|execute", "key", "row": {...}, "silent": bool}, or a list
+    POST edit                 {"table", "op": "insert|update|delete|execute", "key", "row": {...}, "silent": bool}
+                              or a list of them
     POST faults               [rule, ...], see `sandbox.faults`; DELETE faults clears them
     GET stats                 {"requests", "by_path", "unexpected", "max_concurrent"}
     POST options              {"latency": seconds, ...the vendor's own}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import os
 import signal
 import socket
@@ -80,12 +81,18 @@ async def serve(
             log_level="warning",
             access_log=False,
             server_header=False,
+            # A loader may be busy between two requests; hanging up is for faults to do.
+            timeout_keep_alive=120,
             timeout_graceful_shutdown=1,
         )
         servers.append(_Server(config))
 
     def stop() -> None:
+        # Requests under way are dropped, not answered; the server would report each as an error.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         for server in servers:
+            for connection in list(server.server_state.connections):
+                connection.transport.abort()
             server.should_exit = True
             server.force_exit = True
 

@@ -72,6 +72,10 @@ class Unavailable(VendorError):
     retry_after: float | None = None
 
 
+class Unreachable(Unavailable):
+    """No connection at all: nothing else from this vendor will work for now either."""
+
+
 class BrokenAnswer(VendorError):
     """An answer came that cannot be used: cut, too large, a web page, not JSON, a redirect to elsewhere."""
 

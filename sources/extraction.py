@@ -27,7 +27,16 @@ from dlt.common.schema.typing import TColumnSchema
 from dlt.extract import DltResource
 
 from sources import naming
-from sources.errors import AccessDenied, CountMismatch, EmptyAnswer, NightloadError, Recovery, TypeFlip, summarize
+from sources.errors import (
+    AccessDenied,
+    CountMismatch,
+    EmptyAnswer,
+    NightloadError,
+    Recovery,
+    TypeFlip,
+    Unreachable,
+    summarize,
+)
 from sources.tables import NUMERIC_ORDER, Column, Converted, Kind, Spool, join, to_parquet
 
 log = logging.getLogger(__name__)
@@ -250,9 +259,9 @@ class Extraction:
         outcome.recovery = getattr(error, "recovery", None)
         outcome.count_differs = isinstance(error, CountMismatch)
         outcome.rebuild = isinstance(error, TypeFlip) and error.widens
-        if isinstance(error, AccessDenied):
+        if isinstance(error, AccessDenied | Unreachable):
             self.stopped_by = self.stopped_by or error
-        log.warning("%s.%s: %s", outcome.dataset, outcome.table, outcome.error)
+        log.info("%s.%s: %s", outcome.dataset, outcome.table, outcome.error)
 
     def _fetch(
         self, table: Table, fetch: Fetch, outcome: Outcome, state: dict[str, Any], stored: Mapping[str, TColumnSchema]
@@ -305,7 +314,7 @@ class Extraction:
             spool.path.unlink(missing_ok=True)
         outcome.extracted = converted.keys
         _compare(outcome, where)
-        _refuse_flips(converted, stored, table=table, where=where)
+        _refuse_flips(converted, stored, table=table, full=full, where=where)
         for tell in walk.on_loaded:
             tell(converted.rows)
         if outcome.complete or table.mode == Mode.LATEST:
@@ -314,15 +323,18 @@ class Extraction:
             known = state.get("digest")
             walk.state["rows"] = converted.rows
             walk.state["digest"] = converted.digest
+            walk.state.pop("window", None)
             if table.mode == Mode.INCREMENTAL:
                 walk.state["whole_at"] = self.until.isoformat()
             if stored and known == converted.digest and not full and table.mode != Mode.LATEST:
                 outcome.unchanged = True
                 return None, walk.state
-        elif converted.rows == 0 and stored:
+        elif stored and (converted.rows == 0 or state.get("window") == converted.digest):
+            # a quiet table: the lookback brings the rows that were loaded the last time
             outcome.unchanged = True
             return None, walk.state
         else:
+            walk.state["window"] = converted.digest
             walk.state.pop("digest", None)  # it stood for the last whole walk, and the table moves on from there
         hints = dlt.mark.make_hints(
             columns=_dlt_columns(converted.columns, table, key=key, extra=extra),
@@ -350,13 +362,26 @@ def _at_least(column: Column, stored: Mapping[str, TColumnSchema]) -> Column:
     return Column(**{**vars(column), "kind": join(column.kind, kind) if column.kind else kind, "declared": False})
 
 
-def _refuse_flips(converted: Converted, stored: Mapping[str, TColumnSchema], *, table: Table, where: str) -> None:
+def _refuse_flips(
+    converted: Converted, stored: Mapping[str, TColumnSchema], *, table: Table, full: bool, where: str
+) -> None:
+    """A column keeps its type, unless its table can be built anew: a latest answer that widens, or --full."""
     for column in converted.columns:
         was = stored.get(column.name, {}).get("data_type")
         if was is None or was == column.kind:
             continue
-        widens = table.mode == Mode.LATEST and was in NUMERIC_ORDER and column.kind in NUMERIC_ORDER
-        raise TypeFlip(table=where, column=column.label, known=was, arrived=str(column.kind), widens=widens)
+        can_be_rebuilt = table.mode not in (Mode.HISTORY, Mode.KEPT)
+        numeric = was in NUMERIC_ORDER and column.kind in NUMERIC_ORDER
+        raise TypeFlip(
+            table=where,
+            column=column.label,
+            known=was,
+            arrived=str(column.kind),
+            widens=can_be_rebuilt and (full or (table.mode == Mode.LATEST and numeric)),
+            todo=""
+            if can_be_rebuilt
+            else "It holds what the vendor no longer has: rename it in the warehouse, run again",
+        )
 
 
 def _compare(outcome: Outcome, where: str) -> None:

@@ -41,6 +41,7 @@ from sources.errors import (
     Recovery,
     Refused,
     Unavailable,
+    Unreachable,
     VendorError,
     one_line,
 )
@@ -515,7 +516,7 @@ class Http:
                 why = "its name is not known"
             else:
                 why = "connection refused" if _cause(exc, ConnectionRefusedError) else "no connection"
-            error = Unavailable(what=f"cannot reach {_host_port(call.url)}", where=where, why=why, todo=check)
+            error = Unreachable(what=f"cannot reach {_host_port(call.url)}", where=where, why=why, todo=check)
             return _Failure(error, again=not certificate, unsent=not (certificate or isinstance(exc, httpx.ProxyError)))
         if isinstance(exc, httpx.TimeoutException):
             what = "the answer stopped coming" if answered else "no answer came"

@@ -41,6 +41,7 @@ ROW_BYTES = 16 * 2**20
 PARQUET = "FORMAT parquet, COMPRESSION snappy"
 ZERO_DATES = ("", "NULL", "0000-00-00", "0000-00-00 00:00:00", "0000-00-00T00:00:00", "0000-00-00T00:00:00Z")
 REPLACEMENT = "\ufffd"
+_ZEROS = ", ".join(f"'{text}'" for text in ZERO_DATES)
 _SURROGATE = re.compile("[\ud800-\udfff\x00]")
 
 
@@ -427,10 +428,10 @@ def _checked(column: Column, *, has_nul: bool) -> str:
                 f"WHEN ({raw}) IS NOT NULL THEN {misfit} END"
             )
         case Kind.TIMESTAMP:
-            return f"CASE WHEN ({raw}) NOT IN ({', '.join(map(_text, ZERO_DATES))}) THEN {_instant(f'({raw})', column)} END"
+            return f"CASE WHEN ({raw}) NOT IN ({_ZEROS}) THEN {_instant(f'({raw})', column)} END"
         case Kind.DATE:
             return (
-                f"CASE WHEN ({raw}) IN ({', '.join(map(_text, ZERO_DATES))}) THEN NULL "
+                f"CASE WHEN ({raw}) IN ({_ZEROS}) THEN NULL "
                 f"WHEN length({raw}) <> 10 THEN {misfit} ELSE ({raw})::DATE END"
             )
         case Kind.JSON:
@@ -556,8 +557,7 @@ def _as_text(value: Any, column: Column, *, where: str) -> str | None:
         case Kind.TEXT:
             return text
         case Kind.TIMESTAMP | Kind.DATE:
-            if text in ZERO_DATES:
-                return None
+            # a zero date is made NULL by the cast only: a column that turns out to be text keeps it
             if kind == Kind.TEXT:
                 return text
         case Kind.BOOL:
@@ -633,7 +633,9 @@ def _cast(column: Column) -> str:
     name = _quote(column.name)
     match column.kind:
         case Kind.TIMESTAMP:
-            return _instant(name, column)
+            return f"CASE WHEN {name} NOT IN ({_ZEROS}) THEN {_instant(name, column)} END"
+        case Kind.DATE:
+            return f"CASE WHEN {name} NOT IN ({_ZEROS}) THEN {name}::DATE END"
         case Kind.TEXT | Kind.JSON:
             return name
         case _:
@@ -649,7 +651,7 @@ def _time_or_text(connection: duckdb.DuckDBPyConnection, source: str, column: Co
         else f"(length({name}) <> 10 OR try_cast({name} AS DATE) IS NULL)"
     )
     found = connection.execute(
-        f"SELECT any_value({name}) FROM {source} WHERE {name} IS NOT NULL AND {misfit}"  # noqa: S608
+        f"SELECT any_value({name}) FROM {source} WHERE {name} NOT IN ({_ZEROS}) AND {misfit}"  # noqa: S608
     ).fetchone()
     if found is None or found[0] is None:
         return column

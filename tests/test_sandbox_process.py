@@ -66,6 +66,16 @@ def test_ends_on_a_signal(number: signal.Signals) -> None:
     assert running.stop() == 0
 
 
+def test_ends_at_once_and_quietly_with_a_request_under_way(capfd: pytest.CaptureFixture[str]) -> None:
+    running = start_sandbox("--vendors", "tune", "--scale", "0.05")
+    running.control("tune", "POST", "options", {"latency": 20})
+    with httpx.Client() as http, pytest.raises(httpx.TransportError):
+        threading.Timer(0.2, running.send_signal, (signal.SIGTERM,)).start()
+        http.get(running.tune["base_url"] + "/countries/count.json", timeout=10)
+    assert running.stop() == 0
+    assert capfd.readouterr().err == ""
+
+
 def test_ends_with_its_parent() -> None:
     running = start_sandbox("--vendors", "tune", "--scale", "0.05")
     running.close_stdin()

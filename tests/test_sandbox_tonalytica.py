@@ -515,9 +515,9 @@ def test_faults_do_what_they_say_and_stop(sandbox: SandboxProcess, api: httpx.Cl
     faults(sandbox, {"truncated_gzip": True})
     with pytest.raises((httpx.DecodingError, ValueError)):
         api.get(path).json()
-    for do in ({"cut": 100}, {"drop": True}):
+    for do, what in (({"cut": 100}, "received 100 bytes"), ({"drop": True}, "without sending a response")):
         faults(sandbox, do)
-        with pytest.raises(httpx.RemoteProtocolError):
+        with pytest.raises(httpx.RemoteProtocolError, match=what):
             api.get(path)
         assert api.get(path).content == whole.content
     faults(sandbox, {"empty": True})

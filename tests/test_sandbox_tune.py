@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import operator
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -201,35 +201,32 @@ def test_both_sort_dialects(api: Api) -> None:
     assert refused["status_code"] == 500 and isinstance(refused["errors"], dict)
 
 
-@pytest.mark.parametrize(
-    ("text", "keeps"),
-    [
-        ("status = 'ACTIVE'", lambda r: r["status"].lower() == "active"),
-        ("id >= 5000 AND id < '6000'", lambda r: 5000 <= r["id"] < 6000),
-        ("publisher_id = 0", lambda r: str(r["publisher_id"]) == "0"),
-        (
-            "(publisher_id IN (0, 524)) OR (status != 'active')",
-            lambda r: str(r["publisher_id"]) in ("0", "524") or r["status"].lower() != "active",
-        ),
-        (
-            "name LIKE 'Campaigns 1%' and not (name like '%活动' or name rlike '0$')",
-            lambda r: r["name"].startswith("Campaigns 1") and not r["name"].endswith(("活动", "0")),
-        ),
-        ("payout IS NULL", lambda r: r["payout"] is None),
-        ("NOT payout > 100", lambda r: r["payout"] is not None and not float(r["payout"]) > 100),
-        (
-            "payout is not null and payout between 1 and 2.5",
-            lambda r: r["payout"] is not None and 1 <= float(r["payout"]) <= 2.5,
-        ),
-        (
-            "modified >= '2015-01-01 00:00:00' AND modified NOT LIKE '2015-02%'",
-            lambda r: r["modified"] >= "2015" and not r["modified"].startswith("2015-02"),
-        ),
-        ("id not in (1,2,3) and created <> '0000-00-00 00:00:00'", lambda r: r["created"] != "0000-00-00 00:00:00"),
-    ],
-)
-def test_filters_are_evaluated(api: Api, text: str, keeps: Any) -> None:
-    expected = [row for row in api.truth(CAMPAIGNS) if keeps(row)]
+Row = dict[str, Any]
+FILTERS: dict[str, Callable[[Row], bool]] = {
+    "status = 'ACTIVE'": lambda r: r["status"].lower() == "active",
+    "id >= 5000 AND id < '6000'": lambda r: 5000 <= r["id"] < 6000,
+    "publisher_id = 0": lambda r: str(r["publisher_id"]) == "0",
+    "(publisher_id IN (0, 524)) OR (status != 'active')": lambda r: (
+        str(r["publisher_id"]) in ("0", "524") or r["status"].lower() != "active"
+    ),
+    "name LIKE 'Campaigns 1%' and not (name like '%活动' or name rlike '0$')": lambda r: (
+        r["name"].startswith("Campaigns 1") and not r["name"].endswith(("活动", "0"))
+    ),
+    "payout IS NULL": lambda r: r["payout"] is None,
+    "NOT payout > 100": lambda r: r["payout"] is not None and not float(r["payout"]) > 100,
+    "payout is not null and payout between 1 and 2.5": lambda r: (
+        r["payout"] is not None and 1 <= float(r["payout"]) <= 2.5
+    ),
+    "modified >= '2015-01-01 00:00:00' AND modified NOT LIKE '2015-02%'": lambda r: (
+        r["modified"] >= "2015" and not r["modified"].startswith("2015-02")
+    ),
+    "id not in (1,2,3) and created <> '0000-00-00 00:00:00'": lambda r: r["created"] != "0000-00-00 00:00:00",
+}
+
+
+@pytest.mark.parametrize("text", FILTERS)
+def test_filters_are_evaluated(api: Api, text: str) -> None:
+    expected = [row for row in api.truth(CAMPAIGNS) if FILTERS[text](row)]
     assert 0 < len(expected) < 6000
     found = api.find(CAMPAIGNS, filter=text, limit=0, fields="*")
     assert Counter(ids(found)) == Counter(ids(expected))
@@ -313,7 +310,7 @@ def test_csv_is_find_only_and_needs_fields(api: Api) -> None:
 
 def test_types_flap_and_names_are_nasty(api: Api) -> None:
     rows = api.truth(CAMPAIGNS)
-    assert {type(row["publisher_id"]) for row in rows} == {int, str}
+    assert {type(row["publisher_id"]) for row in rows if str(row["publisher_id"]) != "0"} == {int, str}
     assert {type(row["payout"]) for row in rows} >= {str, float, int, type(None)}
     assert max(row["id"] for row in rows) == 2**53 + 1
     assert {row["created"] for row in rows} >= {"0000-00-00 00:00:00"}

@@ -109,7 +109,7 @@ def _authenticate(world: World, request: Request) -> None:
     token = request.query_params.get("session_token")
     if token is not None:
         if token not in world.sessions:
-            # Sessions end some time (section 3); refused under HTTP 200, as body and HTTP status may differ (section 4).
+            # Sessions end some time (section 3). Under HTTP 200: body and HTTP status may differ (section 4).
             raise Refusal(200, "Invalid api key or session token.", body_status=401)
         return
     key = request.query_params.get("api_key", "")

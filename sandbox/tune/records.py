@@ -27,9 +27,7 @@ def service_error(*, open_http: bool, why: str) -> Refusal:
 
 def by_id(tables: Tables, path: str, key: Any) -> Record | None:
     """By value, whatever the type on either side: `"1899"` finds 1899."""
-    table = tables[path]
-    found = table.get(str(key))
-    return found
+    return tables[path].get(str(key))
 
 
 def value_at(tables: Tables, model: Model, record: Record, name: str) -> Any:

@@ -23,14 +23,19 @@ class Tune:
     def __init__(self, seed: int, scale: float, journal: Journal) -> None:
         self._seed = seed
         self._scale = scale
-        self.world = World(seed, scale, seeded(seed, scale), API_KEY)
+        self._tables = seeded(seed, scale)
+        self.world = self._fresh()
         self.app: ASGIApp = build_app(lambda: self.world, journal)
 
     def ready(self, origin: str) -> dict[str, Any]:
         return {"base_url": f"{origin}/v2", "api_key": API_KEY}
 
     def reset(self) -> None:
-        self.world = World(self._seed, self._scale, seeded(self._seed, self._scale), API_KEY)
+        self.world = self._fresh()
+
+    def _fresh(self) -> World:
+        # Edits replace records and never change one, so the seeded ones can be shared.
+        return World(self._seed, self._scale, {path: dict(table) for path, table in self._tables.items()}, API_KEY)
 
     def expire_tokens(self) -> None:
         self.world.sessions.clear()

@@ -101,10 +101,14 @@ class Client:
         Goes on to a page that cannot be full, so rows beyond `count` show.
         """
         numbers = range(1, count // size + 2)
-        return in_order(lambda page: self.page(request, page, size=size, count=count), numbers, width=self._width)
 
-    def page(self, request: Request, page: int, *, size: int, count: int | None = None) -> memoryview:
-        """The rows of one page. None is accepted only where the count leaves none."""
+        def fetch(page: int) -> memoryview:
+            return self.page(request, page, size=size, may_be_empty=(page - 1) * size >= count)
+
+        return in_order(fetch, numbers, width=self._width)
+
+    def page(self, request: Request, page: int, *, size: int, may_be_empty: bool) -> memoryview:
+        """The rows of one page; no list at all is an error, unless it may be empty."""
         params: dict[str, Scalar] = {
             "fields": ",".join(request.fields) or None,
             "filter": request.filter or None,
@@ -112,7 +116,6 @@ class Client:
             "limit": size,
             "page": page,
         }
-        may_be_empty = count is not None and (page - 1) * size >= count
 
         def fetch(credentials: Mapping[str, str]) -> memoryview:
             path, where = _action(f"{request.path}/find"), f"{VENDOR}, {request.path}/find, page {page}"
@@ -138,7 +141,7 @@ class Client:
 
     def greet(self) -> Answer:
         """The cheapest read there is. Raises `AccessDenied` for a key that is not accepted."""
-        params = {"limit": 1, "fields": "id"}
+        params: dict[str, Scalar] = {"limit": 1, "fields": "id"}
         path, inspect = "advertiser/find", _inspect("advertiser/find", params)
 
         def fetch(credentials: Mapping[str, str]) -> Answer:
@@ -152,16 +155,15 @@ class Client:
         # The manual has the colon form; every public client sends brackets.
         return {"sort": ",".join(key)} if self._colon else {f"sort[{name}]": "ASC" for name in key}
 
-    def _data(self, path: str, params: Mapping[str, Any], *, group: str) -> Any:
+    def _data(self, path: str, params: Mapping[str, Any], *, group: str, patient: bool = True) -> Any:
         def fetch(credentials: Mapping[str, str]) -> Any:
-            return self.http.json(
-                "GET", _action(path), params={**params, **credentials}, group=group, inspect=_inspect(path, params)
-            )
+            inspect = _inspect(path, params, patient=patient)
+            return self.http.json("GET", _action(path), params={**params, **credentials}, group=group, inspect=inspect)
 
         return self._signed(fetch).get("data")
 
     def _defined(self, path: str) -> tuple[dict[str, str], dict[str, str], set[str]]:
-        data = self._told(f"{path}/define", {})
+        data = self._told(f"{path}/define", {}, noes=(404, 500), patient=False)
         if not isinstance(data, dict):
             return {}, {}, set()
         related, relations = data.get("related_entities"), set()
@@ -174,7 +176,8 @@ class Client:
         return types_of(data.get("fields")), by_relation, relations
 
     def _documented(self, path: str) -> tuple[dict[str, str], dict[str, str], set[str]]:
-        data = self._told(_CONTROLLERS, {"controllers": path, "details": "modelName,fields"})
+        params = {"controllers": path, "details": "modelName,fields"}
+        data = self._told(_CONTROLLERS, params, noes=(403, 404, 500), patient=True)
         first = data[0] if isinstance(data, list) and data else None
         listed = first.get("fields") if isinstance(first, dict) else None
         entries = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
@@ -183,14 +186,14 @@ class Client:
         dotted = {name: kind for name, kind in others.items() if "." in name}
         return {name: kind for name, kind in own.items() if "." not in name}, dotted, set(others) - set(dotted)
 
-    def _told(self, path: str, params: Mapping[str, Any]) -> Any:
-        """Metadata, or None where the vendor has none to give: it says so with 404 or 500."""
+    def _told(self, path: str, params: Mapping[str, Any], *, noes: tuple[int, ...], patient: bool) -> Any:
+        """Metadata, or None where the vendor has none to give, which it says with one of these statuses."""
         try:
-            return self._data(path, params, group="metadata")
+            return self._data(path, params, group="metadata", patient=patient)
         except AccessDenied:
             raise
         except VendorError as error:
-            if error.status not in (404, 500):
+            if error.status not in noes:
                 raise
             return None
 
@@ -253,9 +256,12 @@ def _rows(answer: Answer, inspect: Inspect, *, where: str, may_be_empty: bool) -
     )
 
 
-def _inspect(path: str, params: Mapping[str, Any]) -> Inspect:
-    """Classifies the envelope of one call and of its repetitions; a second 500 is taken for a mistake in the query."""
-    failed = False
+def _inspect(path: str, params: Mapping[str, Any], *, patient: bool = True) -> Inspect:
+    """Classifies the envelope of one call and of its repetitions.
+
+    A second 500 is taken for a mistake in the query; so is the first, if there is no patience.
+    """
+    failed = not patient
 
     def inspect(status: int, answer: Any) -> NightloadError | None:
         nonlocal failed
@@ -315,7 +321,7 @@ def _refusal(status: int, answer: Any, path: str) -> NightloadError | None:
 def _query_bug(path: str, params: Mapping[str, Any], message: str) -> Refused:
     asked = "; ".join(f"{name}: {value}" for name, value in params.items() if value is not None)
     return Refused(
-        what="the vendor failed twice over one query",
+        what="the vendor failed over this query",
         why=message,
         todo=f"It does so for a field that it does not have. Asked for was {asked}" if asked else "Run again later",
         status=500,

@@ -1,0 +1,1 @@
+"""How fast nightload is, beside other ways to load the same bytes: `python -m bench` (see `bench.__main__`)."""

@@ -1,0 +1,265 @@
+"""nightload beside other ways to load the same bytes into DuckDB: `python -m bench [--rounds N] [--quick]`.
+
+    (a) one result document of 200,000 rows and 14 columns     (b) 400,000 records of 12 columns, in pages of 1000
+
+Every way is a fresh process per round, and the ways take turns, so that a noisy moment hits all of them. Medians are
+told, and ratios of medians. Rows per CPU-second count the process and its children, after its imports; the serving
+process counts for nobody. The slow ways load fewer rows: their rate is what is compared.
+
+Goals that are missed are told as such; the exit code is 0 all the same, since a busy machine is no error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+from bench.bodies import SMALL_PAGE, render
+
+ROOT = Path(__file__).resolve().parent.parent
+WAYS = {
+    "nightload": "nightload",
+    "floor": "the floor: fetch, INSERT FROM read_json",
+    "rest_api_parquet": "dlt rest_api, tuned to parquet",
+    "rest_api": "dlt rest_api, defaults",
+}
+KINDS = {
+    "document": "(a) one document, 14 columns",
+    "records": "(b) pages of 1000 records, 12 columns",
+}
+VENDORS = {"document": "tonalytica", "records": "tune"}
+LATENCY = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How many rows each way loads, and how many slow pages there are."""
+
+    document: int
+    records: int
+    tuned: int
+    default: int
+    slow_pages: int
+
+    def rows(self, way: str, kind: str) -> int:
+        whole = self.document if kind == "document" else self.records
+        return {"rest_api_parquet": min(self.tuned, whole), "rest_api": min(self.default, whole)}.get(way, whole)
+
+
+FULL = Size(document=200_000, records=400_000, tuned=50_000, default=20_000, slow_pages=500)
+QUICK = Size(document=10_000, records=20_000, tuned=5_000, default=2_000, slow_pages=40)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """What one measured process took: seconds, seconds, MB."""
+
+    cpu: float
+    wall: float
+    peak: float
+    imports: float = 0.0
+
+
+class Results:
+    """What was measured, by name and part."""
+
+    def __init__(self) -> None:
+        self._taken: dict[tuple[str, str], list[Taken]] = defaultdict(list)
+
+    def add(self, name: str, part: str, taken: Taken) -> None:
+        self._taken[name, part].append(taken)
+
+    def median(self, name: str, part: str) -> Taken | None:
+        """The median of each figure by itself; None if it was not measured."""
+        taken = self._taken.get((name, part))
+        if not taken:
+            return None
+        columns = {figure: [getattr(each, figure) for each in taken] for figure in ("cpu", "wall", "peak", "imports")}
+        return Taken(**{figure: statistics.median(values) for figure, values in columns.items()})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=0, help="how often everything is measured (3)")
+    parser.add_argument("--quick", action="store_true", help="small data, one round: does it run at all?")
+    parser.add_argument("--only", choices=[*KINDS, "paging", "start"], help="one part alone")
+    given = parser.parse_args()
+    size, rounds = (QUICK, given.rounds or 1) if given.quick else (FULL, given.rounds or 3)
+    parts = [given.only] if given.only else [*KINDS, "paging", "start"]
+    folder = Path(tempfile.mkdtemp(prefix="nightload-bench-"))
+    results = Results()
+    try:
+        documents = {size.rows(way, "document") for way in WAYS}
+        render(folder, documents=documents, records=size.records, small_pages=size.slow_pages)
+        with _served(folder) as url:
+            for number in range(1, rounds + 1):
+                print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
+                for part in parts:
+                    _measure(part, url, size, folder / "home", results)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    _tell(results, size, rounds)
+
+
+# -- measuring ----------------------------------------------------------------------------------
+
+
+def _measure(part: str, url: str, size: Size, home: Path, results: Results) -> None:
+    """One round of one part."""
+    if part == "start":
+        results.add("--help", part, _command([sys.executable, "-m", "pipelines.cli", "--help"], {}))
+        imports = {"RUNTIME__DLTHUB_TELEMETRY": "false"}
+        results.add("import dlt", part, _command([sys.executable, "-c", "import dlt"], imports))
+    elif part == "paging":
+        for way in ("nightload", "one_at_a_time"):
+            with _empty(home):
+                base, rows = f"{url}/small/{LATENCY}/v2", size.slow_pages * SMALL_PAGE
+                results.add(way, part, _child(way, "records", base, rows, home))
+    else:
+        for way in WAYS:
+            rows = size.rows(way, part)
+            base = f"{url}/r{rows}" if part == "document" else f"{url}/records/v2"
+            with _empty(home):
+                results.add(way, part, _child(way, part, base, rows, home))
+                if way == "nightload":
+                    again = ["-m", "bench.child", "again", part, base, str(rows), str(home)]
+                    results.add("again", part, _command([sys.executable, *again], {}))
+                    results.add("status", part, _command([sys.executable, "-m", "pipelines.cli", "status"], _at(home)))
+
+
+def _child(way: str, kind: str, url: str, rows: int, home: Path) -> Taken:
+    command = [sys.executable, "-m", "bench.child", way, kind, url, str(rows), str(home)]
+    done = subprocess.run(command, cwd=ROOT, env=_environment(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{way}, {kind}:\n{done.stdout}{done.stderr}")
+    return Taken(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def _command(command: list[str], extra: dict[str, str]) -> Taken:
+    """A whole process, imports and all."""
+    started = time.perf_counter()
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=_environment() | extra, stdout=output, stderr=subprocess.STDOUT
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)}:\n{output.read().decode()}")
+    wall = time.perf_counter() - started
+    return Taken(cpu=usage.ru_utime + usage.ru_stime, wall=wall, peak=usage.ru_maxrss / 1024)
+
+
+def _at(home: Path) -> dict[str, str]:
+    return {"NIGHTLOAD_HOME": str(home)}
+
+
+def _environment() -> dict[str, str]:
+    """Without what would configure dlt or nightload from outside."""
+    foreign = ("SOURCES__", "NIGHTLOAD_", "DESTINATION__", "LOAD__", "NORMALIZE__", "DATA_WRITER__", "DLT_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+
+
+@contextmanager
+def _empty(home: Path) -> Iterator[None]:
+    home.mkdir()
+    try:
+        yield
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def _served(folder: Path) -> Iterator[str]:
+    command = [sys.executable, "-m", "bench.server", str(folder)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None and server.stdin is not None
+        try:
+            yield f"http://127.0.0.1:{int(server.stdout.readline())}"
+        finally:
+            server.stdin.close()  # it ends with us
+
+
+# -- telling ------------------------------------------------------------------------------------
+
+
+def _tell(results: Results, size: Size, rounds: int) -> None:
+    versions = ", ".join(f"{name} {version(name)}" for name in ("dlt", "duckdb", "pyarrow"))
+    python = f"Python {platform.python_version()}, {os.cpu_count()} cores"
+    print(f"{date.today():%Y-%m-%d}, medians of {rounds}; {python}; {versions}")
+    for kind, title in KINDS.items():
+        print(f"\n{title:<42}{'rows':>9}{'rows/cpu-s':>12}{'cpu s':>8}{'wall s':>8}{'peak MB':>9}")
+        for way, name in WAYS.items():
+            if taken := results.median(way, kind):
+                rows = size.rows(way, kind)
+                print(
+                    f"{name:<42}{rows:>9,}{rows / taken.cpu:>12,.0f}"
+                    f"{taken.cpu:>8.2f}{taken.wall:>8.2f}{taken.peak:>9.0f}"
+                )
+    print(f"\n{'':<58}{'measured':>9}   goal")
+    for name, measured, goal, high in _goals(results, size):
+        reached = measured >= goal if high else measured <= goal
+        sign = "≥" if high else "≤"
+        print(f"{name:<58}{measured:>9.2f}   {sign} {goal:<6g} {'reached' if reached else 'MISSED'}")
+    _tell_imports(results, size)
+
+
+def _goals(results: Results, size: Size) -> Iterator[tuple[str, float, float, bool]]:
+    """(what, measured, goal, is more better?) of all that was measured."""
+    for kind, letter in (("document", "(a)"), ("records", "(b)")):
+        ours = results.median("nightload", kind)
+        if ours is None:
+            continue
+        for way, goal in (("floor", 0.55), ("rest_api_parquet", 10.0), ("rest_api", 60.0)):
+            other = results.median(way, kind)
+            if other is not None:
+                ratio = (size.rows("nightload", kind) / ours.cpu) / (size.rows(way, kind) / other.cpu)
+                yield f"{letter} rows/cpu-s, times {WAYS[way].partition(':')[0]}", ratio, goal, True
+        yield f"{letter} peak memory, MB", ours.peak, 300.0, False
+    wide, narrow = results.median("nightload", "paging"), results.median("one_at_a_time", "paging")
+    if wide and narrow:
+        yield f"{size.slow_pages} pages of {LATENCY} ms, 8 wide: times faster", narrow.wall / wide.wall, 6.0, True
+    imported = results.median("import dlt", "start")
+    for kind, letter in (("document", "(a)"), ("records", "(b)")):
+        again = results.median("again", kind)
+        if again and imported:
+            yield f"{letter} no-change run: cpu s beyond `import dlt`", again.cpu - imported.cpu, 1.0, False
+        if status := results.median("status", kind):
+            yield f"{letter} nightload status: cpu s", status.cpu, 0.5, False
+    if shown := results.median("--help", "start"):
+        yield "nightload --help: cpu s", shown.cpu, 0.5, False
+
+
+def _tell_imports(results: Results, size: Size) -> None:
+    """The same ratios with the imports counted, which the goals leave out on both sides."""
+    if imported := results.median("import dlt", "start"):
+        print(f"\n`import dlt` alone: {imported.cpu:.2f} cpu s")
+    for kind, letter in (("document", "(a)"), ("records", "(b)")):
+        rates = {
+            way: size.rows(way, kind) / (taken.cpu + taken.imports)
+            for way in WAYS
+            if (taken := results.median(way, kind)) is not None
+        }
+        if len(rates) == len(WAYS):
+            told = ", ".join(f"{rates['nightload'] / rates[way]:.2f} × {way}" for way in WAYS if way != "nightload")
+            print(f"{letter} with each way's imports counted: {told}")
+
+
+if __name__ == "__main__":
+    main()

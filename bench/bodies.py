@@ -1,0 +1,149 @@
+"""The answers that the bench's vendors give, rendered once to files: the server then only copies bytes."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+KEY = "bench-key-000000"
+PAGE, KEY_PAGE, SMALL_PAGE = 1000, 2000, 100
+
+DOCUMENT = {
+    # label: (Redash's type, DuckDB's type)
+    "order_id": ("integer", "BIGINT"),
+    "customer_id": ("integer", "BIGINT"),
+    "quantity": ("integer", "BIGINT"),
+    "price": ("float", "DOUBLE"),
+    "discount": ("float", "DOUBLE"),
+    "is_paid": ("boolean", "BOOLEAN"),
+    "day": ("date", "DATE"),
+    "created_at": ("datetime", "TIMESTAMPTZ"),
+    "shipped_at": ("datetime", "TIMESTAMPTZ"),
+    "city": ("string", "VARCHAR"),
+    "channel": ("string", "VARCHAR"),
+    "product": ("string", "VARCHAR"),
+    "coupon": ("string", "VARCHAR"),
+    "comment": ("string", "VARCHAR"),
+}
+RECORDS = {
+    # label: (TUNE's type, DuckDB's type)
+    "id": ("integer", "BIGINT"),
+    "advertiser_id": ("integer", "BIGINT"),
+    "score": ("float", "DOUBLE"),
+    "is_active": ("boolean", "BOOLEAN"),
+    "name": ("string", "VARCHAR"),
+    "status": ("string", "VARCHAR"),
+    "country": ("string", "VARCHAR"),
+    "url": ("string", "VARCHAR"),
+    "ref": ("string", "VARCHAR"),
+    "notes": ("string", "VARCHAR"),
+    "created": ("datetime", "TIMESTAMPTZ"),
+    "modified": ("datetime", "TIMESTAMPTZ"),
+}
+"""About 290 bytes a row as JSON: 2 integers, 1 float, 1 bool, 6 texts (1 nullable), 2 times."""
+
+WORDS = ("northern", "harbour", "lantern", "quiet", "meadow", "copper", "violet", "granite", "willow", "ember")
+CITIES = ("上海", "Berlin", "São Paulo", "Oslo", "Nairobi", "Montréal", "北京", "Lima")
+
+
+@dataclass(frozen=True)
+class Bodies:
+    """What there is to serve: whole documents by row count, and pages as (offset, length) in one file per kind."""
+
+    folder: str
+    totals: dict[str, int]
+    documents: dict[int, str]
+    pages: dict[str, list[tuple[int, int]]]
+
+    def save(self) -> None:
+        (Path(self.folder) / "bodies.json").write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def load(cls, folder: Path) -> Bodies:
+        read = json.loads((folder / "bodies.json").read_text())
+        return cls(**read | {"documents": {int(rows): name for rows, name in read["documents"].items()}})
+
+
+def render(folder: Path, *, documents: Iterable[int], records: int, small_pages: int) -> Bodies:
+    """Write every body into `folder`; the same bytes for the same numbers."""
+    for rows in documents:
+        with (folder / f"document-{rows}.json").open("w", encoding="utf-8") as file:
+            columns = [{"name": name, "friendly_name": name, "type": kind} for name, (kind, _) in DOCUMENT.items()]
+            head = {"id": rows, "query_hash": "0" * 32, "query": "select * from orders"}
+            file.write(json.dumps({"query_result": head})[:-2])
+            file.write(f', "data": {{"columns": {json.dumps(columns)}, "rows": [')
+            file.writelines(f"{', ' if n else ''}{row}" for n, row in enumerate(_document_rows(rows)))
+            file.write(']}, "data_source_id": 1, "runtime": 1.5, "retrieved_at": "2026-01-01T00:00:00.000Z"}}')
+    rows_by_name = {
+        "records": (list(_record_rows(records)), PAGE),
+        "keys": ([f'{{"id":{n}}}' for n in range(1, records + 1)], KEY_PAGE),
+    }
+    few = small_pages * SMALL_PAGE
+    rows_by_name["small"] = list(_record_rows(few)), SMALL_PAGE
+    rows_by_name["small_keys"] = [f'{{"id":{n}}}' for n in range(1, few + 1)], KEY_PAGE
+    pages = {}
+    for name, (rows, size) in rows_by_name.items():
+        with (folder / f"{name}.json").open("wb") as file:
+            spots = []
+            for start in range(0, len(rows), size):
+                data = ",".join(rows[start : start + size])
+                spots.append((file.tell(), file.write(enveloped(f"[{data}]"))))
+        pages[name] = spots
+    bodies = Bodies(
+        folder=str(folder),
+        totals={"records": records, "small": few},
+        documents={rows: f"document-{rows}.json" for rows in documents},
+        pages=pages,
+    )
+    bodies.save()
+    return bodies
+
+
+def enveloped(data: str) -> bytes:
+    content = data.encode()
+    return b'{"status_code":200,"response_size":"%d","data":%b}' % (len(content) + 49, content)
+
+
+def definition() -> dict[str, Any]:
+    return {"fields": {name: {"type": kind} for name, (kind, _) in RECORDS.items()}, "related_entities": {}}
+
+
+def _record_rows(count: int) -> Iterator[str]:
+    dice = random.Random(1)
+    words = _sentences(dice)
+    for n in range(1, count + 1):
+        pick = dice.getrandbits(30)
+        note = "null" if pick % 3 == 0 else f'"{words[pick % 997]}"'
+        yield (
+            f'{{"id":{n},"advertiser_id":{pick % 5000},"score":{pick % 100000 / 64},'
+            f'"is_active":{"true" if pick % 2 else "false"},"name":"{words[pick % 991]} {n}",'
+            f'"status":"{("active", "paused", "deleted")[pick % 3]}","country":"{CITIES[pick % 8]}",'
+            f'"url":"https://example.com/c/{pick}/{n}","ref":"{pick:08x}{n:08x}","notes":{note},'
+            f'"created":"2025-{pick % 12 + 1:02}-{pick % 28 + 1:02} {pick % 24:02}:{pick % 60:02}:{n % 60:02}",'
+            f'"modified":"2026-{pick % 10 + 1:02}-{pick % 28 + 1:02} {pick % 24:02}:{n % 60:02}:{pick % 60:02}"}}'
+        )
+
+
+def _document_rows(count: int) -> Iterator[str]:
+    dice = random.Random(2)
+    words = _sentences(dice)
+    for n in range(1, count + 1):
+        pick = dice.getrandbits(30)
+        shipped = "null" if pick % 4 == 0 else f'"2026-{pick % 12 + 1:02}-{pick % 28 + 1:02}T{pick % 24:02}:00:00.250"'
+        coupon = "null" if pick % 5 else f'"C-{pick % 1000:04}"'
+        yield (
+            f'{{"order_id": {n}, "customer_id": {pick % 60000}, "quantity": {pick % 9 + 1}, '
+            f'"price": {pick % 100000 / 64}, "discount": {pick % 32 / 32}, "is_paid": {"true" if pick % 2 else "false"}, '
+            f'"day": "2026-{pick % 12 + 1:02}-{pick % 28 + 1:02}", '
+            f'"created_at": "2026-{pick % 12 + 1:02}-{pick % 28 + 1:02}T{pick % 24:02}:{n % 60:02}:{pick % 60:02}.123", '
+            f'"shipped_at": {shipped}, "city": "{CITIES[pick % 8]}", "channel": "{("web", "app", "shop")[pick % 3]}", '
+            f'"product": "{words[pick % 499]}", "coupon": {coupon}, "comment": "{words[pick % 983]} {n}"}}'
+        )
+
+
+def _sentences(dice: random.Random) -> list[str]:
+    return [" ".join(dice.choices(WORDS, k=dice.randint(2, 6))) for _ in range(1000)]

@@ -1,0 +1,239 @@
+"""One way to load, in a fresh process: `python -m bench.child WAY KIND URL ROWS FOLDER` prints what it took.
+
+The clock runs from after the imports to the end, since `import dlt` costs more than loading 200,000 rows and is a
+matter of its own (the bench tells it as well). CPU is that of this process and its children, memory the highest
+resident size of this process, imports included.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from bench.bodies import DOCUMENT, KEY, PAGE, RECORDS, SMALL_PAGE
+
+Way = Callable[[str, str, int, Path], Callable[[], None]]
+"""Does the imports; what it returns does the work."""
+
+TUNE_PATH = "advertiser/campaigns"
+TUNE_OTHERS = (
+    "account account/users advertiser advertiser/accounts advertiser/agencies agency advertiser/sites "
+    "advertiser/publishers advertiser/publishers/sub/campaigns advertiser/site/events countries regions languages "
+    "browsers browser_platform currency_exchange_rates"
+).split()
+"""The endpoints that the bench leaves out, written down since reading them off the source would import dlt."""
+
+
+def nightload(kind: str, url: str, rows: int, folder: Path, *, width: int = 8) -> Callable[[], None]:
+    """A whole night: extract, prove, load, count, swap, ledger."""
+    from pipelines import engine, place
+
+    where = place.find(str(folder))
+    engine.prepare(where)
+    os.environ.update(settings(kind, url, width=width))
+    from pipelines.request import Request
+    from pipelines.run import run
+    from sources.vendor import package
+
+    vendor = "tonalytica" if kind == "document" else "tune"
+    package(vendor)
+
+    def work() -> None:
+        report = run(Request(place=where, vendors=(vendor,)))
+        if report.status != "ok":
+            raise SystemExit(json.dumps(report.as_json(), indent=1))
+
+    return work
+
+
+def again(kind: str, url: str, rows: int, folder: Path) -> Callable[[], None]:
+    """The next night, with nothing new at the vendor: as the command line does it."""
+    os.environ.update(settings(kind, url), NIGHTLOAD_HOME=str(folder))
+    sys.argv = ["nightload", "run", "tonalytica" if kind == "document" else "tune"]
+    from pipelines.cli import main
+
+    return main
+
+
+def one_at_a_time(kind: str, url: str, rows: int, folder: Path) -> Callable[[], None]:
+    """nightload, one page after the other."""
+    return nightload(kind, url, rows, folder, width=1)
+
+
+def rest_api(kind: str, url: str, rows: int, folder: Path, *, tuned: bool = False) -> Callable[[], None]:
+    """dlt's own declarative source, with its defaults."""
+    os.environ.update(
+        RUNTIME__DLTHUB_TELEMETRY="false", DLT_PROJECT_DIR=str(folder), DLT_DATA_DIR=str(folder / "dlt")
+    )
+    import dlt
+    import duckdb
+    import pyarrow
+    from dlt.sources.rest_api import rest_api_source
+
+    assert duckdb and pyarrow
+    if kind == "document":
+        endpoint: dict[str, Any] = {
+            "path": f"api/query_results/{rows}.json",
+            "data_selector": "query_result.data.rows",
+            "paginator": "single_page",
+        }
+    else:
+        endpoint = {
+            "path": f"{TUNE_PATH}/find.json",
+            "params": {"limit": PAGE},
+            "data_selector": "data",
+            "paginator": {"type": "page_number", "base_page": 1, "total_path": None, "maximum_page": rows // PAGE},
+        }
+
+    def work() -> None:
+        source = rest_api_source({"client": {"base_url": f"{url}/"}, "resources": [{"name": kind, "endpoint": endpoint}]})
+        destination = dlt.destinations.duckdb(str(folder / "bench.duckdb"))
+        pipeline = dlt.pipeline("rest", destination=destination, dataset_name="loaded", pipelines_dir=str(folder / "p"))
+        pipeline.run(source, loader_file_format="parquet" if tuned else None)
+
+    return work
+
+
+def rest_api_parquet(kind: str, url: str, rows: int, folder: Path) -> Callable[[], None]:
+    """The same, told to go by parquet files."""
+    return rest_api(kind, url, rows, folder, tuned=True)
+
+
+def floor(kind: str, url: str, rows: int, folder: Path) -> Callable[[], None]:
+    """The least that can be done with these bytes: fetch them, cut the rows out, let DuckDB read them into a table."""
+    import duckdb
+
+    def work() -> None:
+        spool = folder / "rows.json"
+        (_fetch_document if kind == "document" else _fetch_pages)(url, rows, spool)
+        types = DOCUMENT if kind == "document" else RECORDS
+        columns = ", ".join(f"{name}: '{sql_type}'" for name, (_, sql_type) in types.items())
+        with duckdb.connect(str(folder / "bench.duckdb")) as connection:
+            connection.execute("SET preserve_insertion_order = false")
+            connection.execute("SET TimeZone = 'UTC'")
+            spec = ", ".join(f"{name} {sql_type}" for name, (_, sql_type) in types.items())
+            connection.execute(f"CREATE SCHEMA loaded; CREATE TABLE loaded.{kind} ({spec})")
+            connection.execute(
+                f"INSERT INTO loaded.{kind} FROM read_json('{spool}', format='array', columns={{{columns}}})"
+            )
+            connection.execute("CHECKPOINT")
+        spool.unlink()
+
+    return work
+
+
+def _fetch_document(url: str, rows: int, spool: Path) -> None:
+    body = spool.with_name("body.json")
+    parts = urlsplit(url)
+    connection = HTTPConnection(parts.netloc)
+    connection.request("GET", f"{parts.path}/api/query_results/{rows}.json")
+    with connection.getresponse() as answer, body.open("wb") as file:
+        while chunk := answer.read(2**20):
+            file.write(chunk)
+    head = body.open("rb").read(2**16)
+    opening = re.search(rb'"rows": \[', head)
+    tail_at = max(body.stat().st_size - 2**16, 0)
+    with body.open("rb") as file:
+        file.seek(tail_at)
+        end = tail_at + file.read().rindex(b"]")
+    assert opening is not None
+    start = opening.end() - 1
+    with body.open("rb") as source, spool.open("wb") as target:
+        left, at = end + 1 - start, start
+        while left:
+            sent = os.sendfile(target.fileno(), source.fileno(), at, left)
+            at, left = at + sent, left - sent
+    body.unlink()
+
+
+def _fetch_pages(url: str, rows: int, spool: Path) -> None:
+    parts = urlsplit(url)
+    connection = HTTPConnection(parts.netloc)
+
+    def pages() -> Iterator[bytes]:
+        for page in range(1, rows // PAGE + 1):
+            connection.request("GET", f"{parts.path}/{TUNE_PATH}/find.json?limit={PAGE}&page={page}")
+            body = connection.getresponse().read()
+            yield body[body.index(b'"data":[') + 8 : body.rindex(b"]")]
+
+    with spool.open("wb") as file:
+        file.write(b"[")
+        for number, inside in enumerate(pages()):
+            file.write(b",\n" if number else b"")
+            file.write(inside)
+        file.write(b"]")
+
+
+def settings(kind: str, url: str, *, width: int = 8) -> dict[str, str]:
+    """nightload's settings for one bench vendor, as environment variables; the rate limit is out of the way."""
+    if kind == "document":
+        return {
+            "SOURCES__TONALYTICA__API_KEY": KEY,
+            "SOURCES__TONALYTICA__BASE_URL": url,
+            "SOURCES__TONALYTICA__REQUESTS_PER_SECOND": "100000",
+        }
+    return {
+        "SOURCES__TUNE__API_KEY": KEY,
+        "SOURCES__TUNE__BASE_URL": url,
+        "SOURCES__TUNE__REQUESTS_PER_SECOND": "100000",
+        "SOURCES__TUNE__CONCURRENCY": str(width),
+        "SOURCES__TUNE__PAGE_SIZE": str(PAGE if "/records/" in url else SMALL_PAGE),
+        "SOURCES__TUNE__EXCLUDE": json.dumps(TUNE_OTHERS),
+    }
+
+
+WAYS: dict[str, Way] = {
+    "nightload": nightload,
+    "again": again,
+    "one_at_a_time": one_at_a_time,
+    "rest_api": rest_api,
+    "rest_api_parquet": rest_api_parquet,
+    "floor": floor,
+}
+
+
+def _landed(folder: Path, kind: str) -> int:
+    import duckdb
+
+    name = {"document": "tonalytica_results.query_1", "records": "tune.advertiser_campaigns"}[kind]
+    ours = folder / "data" / "warehouse.duckdb"
+    path, table = (ours, name) if ours.exists() else (folder / "bench.duckdb", f"loaded.{kind}")
+    with duckdb.connect(str(path), read_only=True) as connection:
+        row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+    return row[0] if row else 0
+
+
+def _peak_mb() -> float:
+    status = Path("/proc/self/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+)", status)
+    own = int(found[1]) if found else 0
+    return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
+
+
+def _cpu() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def main(way: str, kind: str, url: str, rows: int, folder: Path) -> None:
+    work = WAYS[way](kind, url, rows, folder)
+    imports = _cpu()
+    started = time.perf_counter()
+    work()
+    taken = {"wall": time.perf_counter() - started, "cpu": _cpu() - imports, "imports": imports, "peak": _peak_mb()}
+    if (landed := _landed(folder, kind)) != rows:
+        raise SystemExit(f"{way} landed {landed} rows of {rows}")
+    print(json.dumps(taken))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), Path(sys.argv[5]))

@@ -1,0 +1,134 @@
+"""Two vendors on loopback, as far as a load needs them: `python -m bench.server FOLDER` prints its port.
+
+A process of its own, so that its CPU counts for nobody; bodies go from file to socket by sendfile. The base URL says
+what is served: `/r<rows>/` is a Redash whose one query has a result of so many rows, `/<set>/v2` a TUNE with one
+endpoint of the records or of the small pages, `/<set>/<ms>/v2` the same with so many milliseconds per page.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socketserver
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from bench.bodies import KEY_PAGE, PAGE, SMALL_PAGE, Bodies, definition, enveloped
+
+QUERY = {
+    "id": 1,
+    "name": "Orders",
+    "description": None,
+    "query": "select * from orders",
+    "query_hash": "0" * 32,
+    "schedule": None,
+    "api_key": "bench-query-key",
+    "is_archived": False,
+    "is_draft": False,
+    "updated_at": "2026-01-01T00:00:00.000Z",
+    "created_at": "2026-01-01T00:00:00.000Z",
+    "data_source_id": 1,
+    "options": {"parameters": []},
+    "version": 1,
+    "tags": [],
+    "is_safe": True,
+    "user": {"id": 1},
+    "last_modified_by_id": 1,
+    "retrieved_at": "2026-01-01T00:00:00.000Z",
+    "runtime": 1.5,
+    "is_favorite": False,
+}
+EMPTY_LIST = {"count": 0, "page": 1, "page_size": 250, "results": []}
+
+
+class Handler(socketserver.StreamRequestHandler):
+    """HTTP/1.1 with kept connections; GET only."""
+
+    disable_nagle_algorithm = True
+
+    def handle(self) -> None:
+        while line := self.rfile.readline():
+            while self.rfile.readline().strip():
+                pass
+            parts = urlsplit(line.split()[1].decode())
+            _, first, *rest = parts.path.split("/")
+            params = {name: values[0] for name, values in parse_qs(parts.query).items()}
+            if match := re.fullmatch(r"r(\d+)", first):
+                self._redash("/".join(rest), int(match[1]))
+            else:
+                self._tune(first, rest, params)
+
+    def _redash(self, path: str, rows: int) -> None:
+        query = QUERY | {"latest_query_data_id": rows}
+        if path == f"api/query_results/{rows}.json":
+            self._file(bodies.documents[rows], None)
+        elif path == "api/queries":
+            self._json({"count": 1, "page": 1, "page_size": 250, "results": [query]})
+        elif path == "api/queries/1":
+            self._json(query | {"visualizations": []})
+        elif path == "api/session":
+            self._json({"user": {"id": 1, "name": "Bench", "groups": [1]}, "client_config": {"version": "10.1.0"}})
+        else:
+            self._json([] if path in ("api/data_sources", "api/alerts", "api/query_snippets") else EMPTY_LIST)
+
+    def _tune(self, pages: str, rest: list[str], params: dict[str, str]) -> None:
+        action = rest[-1]
+        if action == "define.json":
+            self._send(enveloped(json.dumps(definition())))
+        elif action == "count.json":
+            self._send(enveloped("0" if "filter" in params else str(bodies.totals[pages])))
+        else:
+            if rest[0].isdecimal():
+                time.sleep(int(rest[0]) / 1000)
+            keys_only = params.get("fields") == "id"
+            name = {"records": "keys", "small": "small_keys"}[pages] if keys_only else pages
+            size = KEY_PAGE if keys_only else PAGE if pages == "records" else SMALL_PAGE
+            if params.get("limit") != str(size):
+                raise ValueError(f"only pages of {size} are rendered, not of {params.get('limit')}")
+            page, found = int(params["page"]), bodies.pages[name]
+            if "filter" in params or page > len(found):
+                self._send(enveloped("[]"))
+            else:
+                self._file(f"{name}.json", found[page - 1])
+
+    def _json(self, document: Any) -> None:
+        self._send(json.dumps(document).encode())
+
+    def _send(self, body: bytes) -> None:
+        self.request.sendall(_head(len(body)) + body)
+
+    def _file(self, name: str, spot: tuple[int, int] | None) -> None:
+        descriptor = files[name]
+        offset, left = spot or (0, os.fstat(descriptor).st_size)
+        self.request.sendall(_head(left))
+        while left:
+            sent = os.sendfile(self.request.fileno(), descriptor, offset, left)
+            offset, left = offset + sent, left - sent
+
+
+def _head(length: int) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % length
+
+
+class Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = daemon_threads = True
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    bodies = Bodies.load(Path(sys.argv[1]))
+    names = [*bodies.documents.values(), *(f"{name}.json" for name in bodies.pages)]
+    files = {name: os.open(Path(bodies.folder) / name, os.O_RDONLY) for name in names}
+    with Server(("127.0.0.1", 0), Handler) as server:
+        print(server.server_address[1], flush=True)
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        server.serve_forever()

@@ -1,0 +1,71 @@
+"""What a run is asked to do, checked before anything happens."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pipelines.place import Place
+from sources import VENDORS
+from sources.errors import ConfigurationError
+from sources.vendor import package
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a run is asked to do. `tables`, `full` and `allow_empty` hold `dataset.table` names."""
+
+    place: Place
+    vendors: Sequence[str] = ()
+    tables: frozenset[str] = frozenset()
+    full: bool = False
+    allow_empty: frozenset[str] = frozenset()
+    on_progress: Callable[[str, str], None] | None = None
+
+
+def choose(request: Request) -> tuple[list[str], list[str]]:
+    """The vendors to run, and those skipped because they have no key."""
+    of_tables = {
+        vendor for name in request.tables for vendor in VENDORS if name.split(".")[0] in package(vendor).tables()
+    }
+    for name in request.tables | request.allow_empty:
+        refuse_unknown_table(name)
+    named = list(dict.fromkeys(request.vendors)) or sorted(of_tables)
+    for vendor in named:
+        package(vendor)
+    if named:
+        return [vendor for vendor in VENDORS if vendor in named], []
+    configured = [vendor for vendor in VENDORS if package(vendor).configured()]
+    if not configured:
+        names = ", ".join(f"sources.{vendor}.api_key" for vendor in VENDORS)
+        raise ConfigurationError(
+            what="no vendor has a key", todo=f"Set one of {names} in .dlt/secrets.toml or in the environment"
+        )
+    return configured, [vendor for vendor in VENDORS if vendor not in configured]
+
+
+def refuse_unknown_table(name: str) -> None:
+    """Raise `ConfigurationError` unless `name` is `dataset.table` of a registered vendor."""
+    known = {
+        f"{dataset}.{table.name}": None
+        for vendor in VENDORS
+        for dataset, tables in package(vendor).tables().items()
+        for table in tables
+    }
+    dataset, _, table = name.partition(".")
+    datasets = {key.split(".")[0] for key in known} | {ds for vendor in VENDORS for ds in package(vendor).tables()}
+    if dataset not in datasets or not table:
+        raise ConfigurationError(
+            what=f"there is no table {name}",
+            todo=f"Write DATASET.TABLE; the datasets are {', '.join(sorted(datasets))}",
+        )
+    if name not in known and not package(vendor_of(dataset)).tables()[dataset]:
+        return  # a dataset whose tables the vendor decides
+    if name not in known and (near := difflib.get_close_matches(name, known, n=1, cutoff=0.8)):
+        raise ConfigurationError(what=f"there is no table {name}", todo=f"Did you mean {near[0]}?")
+
+
+def vendor_of(dataset: str) -> str:
+    """The vendor that loads this dataset."""
+    return next(vendor for vendor in VENDORS if dataset in package(vendor).tables())

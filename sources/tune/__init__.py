@@ -1,0 +1,272 @@
+"""TUNE (MobileAppTracking): records of the Management API, one table per endpoint.
+
+A walk asks the vendor for its fields, then for a count, then for all pages sorted by the key, then for the keys once
+more and the count again. Offsets shift when rows come and go under the walk: a moved count shows some of that, and the
+second look at the keys the rest (a row deleted and another added leave the count as it was).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import dlt
+from dlt.extract import DltResource
+
+from sources.configuration import is_set, settings_of
+from sources.errors import ConfigurationError, CountMismatch, Refused
+from sources.extraction import Extraction, Fetch, Table, Walk
+from sources.http import in_order
+from sources.tables import Column, Spool, greatest, iter_rows, keys_apart, labels_of
+from sources.tune.client import Client, Request
+from sources.tune.fields import Metadata, Plan, column_of, is_dropped, plan
+from sources.tune.settings import DATASET, MOST_ROWS, VENDOR, Endpoint, Settings, endpoints_of, table_of
+from sources.tune.settings import check as check_settings
+from sources.vendor import Part
+
+_TIME = r"[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}( [0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?)?"
+_CLOCK_TOLERANCE = 60.0
+
+
+def configured() -> bool:
+    return is_set(VENDOR, "api_key")
+
+
+def connect() -> Tune:
+    """Raises `ConfigurationError` for a setting that is missing or cannot work."""
+    settings = _settings()
+    if not settings.api_key:
+        raise ConfigurationError(
+            what=f"sources.{VENDOR}.api_key is not set",
+            todo=f"Write it into .dlt/secrets.toml, or set SOURCES__{VENDOR.upper()}__API_KEY",
+        )
+    return Tune(settings)
+
+
+def tables() -> dict[str, tuple[Table, ...]]:
+    settings = _settings()
+    return {DATASET: tuple(table_of(endpoint, settings) for endpoint in endpoints_of(settings))}
+
+
+def _settings() -> Settings:
+    settings = settings_of(VENDOR, Settings(), secrets=Settings.secrets)
+    check_settings(settings)
+    return settings
+
+
+class Tune:
+    """A connected TUNE account."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.endpoints = endpoints_of(settings)
+        self.client = Client(settings)
+        self.http = self.client.http
+
+    def parts(self, extraction: Extraction) -> list[Part]:
+        return [Part(dataset=DATASET, source=lambda: tune(self, extraction))]
+
+    def resources(self, extraction: Extraction) -> list[DltResource]:
+        """A resource per endpoint that the extraction wants."""
+        return [
+            extraction.resource(DATASET, table, self._fetch(endpoint))
+            for endpoint in self.endpoints
+            if extraction.wants(DATASET, (table := table_of(endpoint, self.settings)).name)
+        ]
+
+    def check(self) -> Iterator[str]:
+        try:
+            answer = self.client.greet()
+        except Refused:
+            yield "the key is accepted, though not for advertiser"
+        else:
+            yield "the key is accepted"
+            yield _clock(answer.headers.get("date", ""))
+        hidden, shown = [], []
+        counts = in_order(self._look, self.endpoints, width=self.settings.concurrency)
+        for endpoint, count in zip(self.endpoints, counts, strict=True):
+            if count is None:
+                hidden.append(endpoint.path)
+            else:
+                shown.append(f"{endpoint.path} ({count})")
+        yield f"visible, with their counts: {', '.join(shown) or 'none'}"
+        if hidden:
+            yield f"not visible to this key, and skipped: {', '.join(hidden)}"
+
+    def close(self) -> None:
+        self.client.http.close()
+
+    def _look(self, endpoint: Endpoint) -> int | None:
+        """How many rows there are; None for one of the default endpoints that the key does not see."""
+        try:
+            if endpoint.configured:
+                plan(endpoint, self._metadata(endpoint), self.settings)
+            return self.client.count(endpoint.path, endpoint.filter)
+        except Refused as error:
+            if endpoint.configured or error.status not in (403, 404):
+                raise
+            return None
+
+    def _metadata(self, endpoint: Endpoint) -> Metadata | None:
+        dotted = any("." in name for name in (*endpoint.related, *endpoint.fields, endpoint.filter))
+        return self.client.metadata(endpoint.path, related=dotted)
+
+    def _fetch(self, endpoint: Endpoint) -> Fetch:
+        def fetch(walk: Walk) -> None:
+            try:
+                self._walk(endpoint, walk)
+            except Refused as error:
+                # What was visible once and is not any more is a failure; what never was is not.
+                if endpoint.configured or error.status not in (403, 404) or walk.state.get("rows") or walk.limit:
+                    raise
+                walk.notes.append(f"skipped: {error}")
+                walk.unchanged(0)
+
+        return fetch
+
+    def _walk(self, endpoint: Endpoint, walk: Walk) -> None:
+        metadata = self._metadata(endpoint)
+        if metadata is None and "metadata" in walk.state:
+            metadata = Metadata.load(walk.state["metadata"])
+            walk.notes.append("the vendor tells no fields today: those that it told last are asked for")
+        elif metadata is None:
+            walk.notes.append("the vendor tells no fields: loaded is what it sends by default, typed by the values")
+        asked = plan(endpoint, metadata, self.settings)
+        since = None if walk.limit else self._since(endpoint, asked, walk)
+        text = " AND ".join(f"({each})" for each in (endpoint.filter, since) if each)
+        request = Request(path=endpoint.path, key=endpoint.key, fields=asked.fields, filter=text)
+        if walk.limit:
+            size = min(walk.limit, self.settings.page_size)
+            walk.spool.array(self.client.page(request, 1, size=size, may_be_empty=True))
+        else:
+            self._spool(request, walk)
+            walk.complete = since is None
+            walk.total = walk.vendor_count if walk.complete else self.client.count(endpoint.path, endpoint.filter)
+        walk.columns = asked.columns if asked.columns is not None else self._columns_of(endpoint, walk)
+        _note_missing(endpoint, asked, walk)
+        if not walk.limit:
+            self._remember(endpoint, asked, metadata, walk)
+
+    def _spool(self, request: Request, walk: Walk) -> None:
+        """All rows of the request. Raises `CountMismatch` if they moved meanwhile; then the table is walked again."""
+        size, counted = self.settings.page_size, self.client.count(request.path, request.filter)
+        for rows in self.client.pages(request, count=counted, size=size):
+            walk.spool.array(rows)
+        if counted >= size:
+            self._look_again(request, walk, counted)
+        after = self.client.count(request.path, request.filter)
+        if after != counted:
+            raise CountMismatch(
+                table=f"{DATASET}.{walk.table.name}",
+                what=f"the count of {request.path} moved from {counted} to {after} while its pages were read",
+                counts={"before": counted, "after": after},
+                todo="Run again at a quieter hour",
+            )
+        walk.vendor_count = counted
+
+    def _look_again(self, request: Request, walk: Walk, counted: int) -> None:
+        """The keys once more, in the largest pages: they are those of the rows, unless something shifted."""
+        keys = replace(request, fields=request.key)
+        spool = Spool(walk.spool.path.with_suffix(".keys.json"))
+        try:
+            for rows in self.client.pages(keys, count=counted, size=MOST_ROWS):
+                spool.array(rows)
+            apart = keys_apart(walk.spool, spool, request.key)
+        finally:
+            spool.close()
+            spool.path.unlink(missing_ok=True)
+        if apart:
+            raise CountMismatch(
+                table=f"{DATASET}.{walk.table.name}",
+                what=f"{apart} rows of {request.path} came or went while its pages were read",
+                todo="Run again at a quieter hour",
+            )
+
+    def _since(self, endpoint: Endpoint, asked: Plan, walk: Walk) -> str | None:
+        """The filter of what changed, or None to walk the table whole.
+
+        It has no upper edge. Rows changed after the frozen one come along, and rows of a future date come every night:
+        with an edge neither would be found until the next whole walk.
+        """
+        cursor = walk.state.get("cursor")
+        if asked.cursor is None or cursor is None or walk.due_whole:
+            return None
+        if walk.state.get("asked") != asked.fingerprint(endpoint):
+            walk.notes.append("walked whole, because other fields, another filter, key or cursor are asked for")
+            return None
+        try:
+            # The vendor's own clock text: no zone is guessed for it, and so a wrong one cannot lose a row.
+            start = datetime.fromisoformat(cursor) - walk.table.lookback
+        except (ValueError, OverflowError):
+            return None  # 2014-13-45 was the newest
+        return f"{asked.cursor} >= '{start:%Y-%m-%d}'" if len(cursor) == 10 else f"{asked.cursor} >= '{start:%Y-%m-%d %H:%M:%S}'"
+
+    def _remember(self, endpoint: Endpoint, asked: Plan, metadata: Metadata | None, walk: Walk) -> None:
+        """What the next walk goes on from; kept only if the rows load."""
+        walk.state["asked"] = asked.fingerprint(endpoint)
+        if metadata is not None:
+            walk.state["metadata"] = metadata.dump()
+        before = None if walk.complete else walk.state.get("cursor")
+        newest = before
+        if asked.cursor is not None:
+            # A row dated 2999 must not stop the stream: the cursor never passes the start of the run.
+            edge = f"{walk.until.astimezone(ZoneInfo(self.settings.zone)):%Y-%m-%d %H:%M:%S}"
+            seen = greatest(walk.spool, asked.cursor, like=_TIME, up_to=edge)
+            newest = max((each for each in (seen, before) if each), default=None)
+        if newest is None:
+            walk.state.pop("cursor", None)
+        else:
+            walk.state["cursor"] = newest
+
+    def _columns_of(self, endpoint: Endpoint, walk: Walk) -> tuple[Column, ...]:
+        """The columns that the rows show, where the vendor tells none."""
+        walk.spool.close()
+        kept = frozenset(self.settings.keep_personal or ())
+        told = labels_of(iter_rows(walk.spool.path))
+        labels = [label for label in told if not is_dropped(endpoint.path, label, kept)]
+        missing = [name for name in endpoint.key if name not in labels]
+        if labels and missing:
+            raise ConfigurationError(
+                what=f"the rows of {endpoint.path} have no {' and no '.join(missing)} to tell them apart by",
+                where=f"sources.{VENDOR}",
+                todo="Write [[sources.tune.endpoints]] with this path, and as key one or more of: " + ", ".join(labels),
+            )
+        if not labels and not walk.state.get("rows"):
+            walk.unchanged(0)  # an empty table of unknown columns: nothing to make
+        zone = self.settings.zone
+        return tuple(replace(column_of(label, "", zone=zone), path=()) for label in labels or endpoint.key)
+
+
+def _note_missing(endpoint: Endpoint, asked: Plan, walk: Walk) -> None:
+    """The vendor leaves out what it does not know without a word; the first row tells."""
+    walk.spool.close()
+    try:
+        first = next(iter_rows(walk.spool.path), None)
+    except ValueError:
+        return  # the conversion tells what is wrong with the rows
+    missing = [name for name in asked.fields if first is not None and name.partition(".")[0] not in first]
+    if missing:
+        walk.notes.append(f"asked for, but not sent by {endpoint.path}: {', '.join(missing)}")
+
+
+def _clock(date: str) -> str:
+    try:
+        theirs = parsedate_to_datetime(date)
+    except ValueError:
+        return "the vendor's clock is not known: its answers have no date"
+    apart = (datetime.now(UTC) - theirs.replace(tzinfo=theirs.tzinfo or UTC)) / timedelta(seconds=1)
+    if abs(apart) > _CLOCK_TOLERANCE:
+        side = "ahead of" if apart > 0 else "behind"
+        return f"warning: this machine's clock is {abs(apart):.0f} s {side} the vendor's"
+    return "the clocks agree"
+
+
+@dlt.source(name=DATASET)
+def tune(vendor: Tune | None = None, extraction: Extraction | None = None) -> Any:
+    """TUNE's records, a resource per endpoint. Both parameters are for nightload's own runs."""
+    vendor = vendor or connect()
+    return vendor.resources(extraction or Extraction.standalone(VENDOR))

@@ -1,0 +1,165 @@
+"""Nights against the sandbox: as a process (`night(...)`) where the command line is the promise, in this one elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import duckdb
+import pytest
+from sandbox_process import SandboxProcess, start_sandbox
+
+NIGHTLOAD = Path(sys.executable).with_name("nightload")
+OURS = ("SOURCES__", "NIGHTLOAD_", "DLT_", "RUNTIME__", "DESTINATION__")
+
+# dlt looks for its settings when it is first imported; nothing of this machine's user may be found.
+_nowhere = Path(tempfile.mkdtemp(prefix="nightload-tests-"))
+os.environ["DLT_PROJECT_DIR"] = str(_nowhere)
+os.environ["DLT_DATA_DIR"] = str(_nowhere / "dlt")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.out)
+        return document
+
+    @property
+    def tables(self) -> dict[str, dict[str, Any]]:
+        return {table["table"]: table for vendor in self.json["vendors"] for table in vendor["tables"]}
+
+
+@dataclass
+class Night:
+    """A home with its warehouse, and the settings of the vendors that it knows (in the environment)."""
+
+    home: Path
+    settings: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def warehouse(self) -> Path:
+        return self.home / "data" / "warehouse.duckdb"
+
+    @property
+    def state(self) -> Path:
+        return self.home / "data" / "warehouse.nightload"
+
+    def set(self, vendor: str = "tonalytica", **settings: Any) -> None:
+        """Settings of one vendor; None takes one away."""
+        for name, value in settings.items():
+            variable = f"SOURCES__{vendor}__{name}".upper()
+            if value is None:
+                self.settings.pop(variable, None)
+            else:
+                self.settings[variable] = value if isinstance(value, str) else json.dumps(value)
+
+    def environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+        return {**kept, "NIGHTLOAD_HOME": str(self.home), "COLUMNS": "200", **self.settings, **(env or {})}
+
+    def __call__(self, *args: str, env: Mapping[str, str] | None = None, **options: Any) -> Ran:
+        """The installed command line, as a process."""
+        done = subprocess.run(
+            [str(NIGHTLOAD), *args],
+            env=self.environment(env),
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            **options,
+        )
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *args: str, command: tuple[str, ...] = (str(NIGHTLOAD),), **options: Any) -> subprocess.Popen[str]:
+        """The command line, not waited for."""
+        return subprocess.Popen(
+            [*command, *args],
+            env=self.environment(),
+            cwd=self.home,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+    @contextmanager
+    def here(self) -> Iterator[Any]:
+        """This process, set up as the command line would be for this home; yields the place."""
+        from pipelines import place as places
+        from pipelines.engine import prepare
+
+        with mock.patch.dict(os.environ, self.environment(), clear=True):
+            os.environ["DLT_PROJECT_DIR"] = str(_nowhere)
+            place = places.find()
+            prepare(place)
+            yield place
+
+    def run(self, *vendors: str, **request: Any) -> Ran:
+        """One night in this process."""
+        from pipelines.run import Request, exit_code, run
+
+        handler = signal.getsignal(signal.SIGTERM)
+        request = {name: frozenset(value) if isinstance(value, list) else value for name, value in request.items()}
+        try:
+            with self.here() as place:
+                report = run(Request(place=place, vendors=vendors, **request))
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+        return Ran(exit_code(report), json.dumps(report.as_json(), default=str), "")
+
+    def rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """A query on the published warehouse."""
+        with duckdb.connect(str(self.warehouse), read_only=True) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            return connection.execute(sql, list(parameters)).fetchall()
+
+    def files(self) -> set[str]:
+        """Everything below the home but the warehouse, the ledger and the lock."""
+        usual = {"data/warehouse.duckdb", "data/warehouse.nightload/lock"}
+        found = {str(path.relative_to(self.home)) for path in self.home.rglob("*") if path.is_file()}
+        return {name for name in found - usual if not name.startswith("data/warehouse.nightload/ledger.sqlite")}
+
+
+@pytest.fixture(scope="session")
+def sandbox_process() -> Iterator[SandboxProcess]:
+    with start_sandbox("--scale", "0.05") as process:
+        yield process
+
+
+@pytest.fixture
+def sandbox(sandbox_process: SandboxProcess) -> SandboxProcess:
+    """Both vendors, small, as seeded."""
+    for vendor in sandbox_process.ready:
+        sandbox_process.control(vendor, "POST", "reset")
+    return sandbox_process
+
+
+def settle(night: Night, sandbox: SandboxProcess) -> Night:
+    """Let the night know both vendors of the sandbox, and be as quick as they are."""
+    for vendor, ready in sandbox.ready.items():
+        night.set(vendor, base_url=ready["base_url"], api_key=ready["api_key"], requests_per_second=1000)
+    return night
+
+
+@pytest.fixture
+def night(sandbox: SandboxProcess, tmp_path: Path) -> Night:
+    """A fresh home that knows both vendors of the sandbox."""
+    return settle(Night(home=tmp_path), sandbox)
