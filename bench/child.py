@@ -91,7 +91,7 @@ def rest_api(kind: str, url: str, rows: int, folder: Path, *, tuned: bool = Fals
             "path": f"{TUNE_PATH}/find.json",
             "params": {"limit": PAGE},
             "data_selector": "data",
-            "paginator": {"type": "page_number", "base_page": 1, "total_path": None, "maximum_page": rows // PAGE},
+            "paginator": {"type": "page_number", "base_page": 1, "total_path": None, "maximum_page": rows // PAGE + 1},
         }
 
     def work() -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import dlt
 import duckdb
 import pendulum
+from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from pipelines import __version__
@@ -34,6 +35,8 @@ from sources.extraction import Extraction, Outcome
 from sources.vendor import Part, Vendor, package
 
 log = logging.getLogger(__name__)
+
+UNMET = "nothing to load: no such table or no result yet, or the key cannot see it, or the settings leave it out"
 
 
 @dataclass(kw_only=True)
@@ -126,7 +129,9 @@ def _refuse_unmet(night: Night, report: RunReport) -> None:
     for name in sorted(night.request.tables - met):
         vendor = next((v for v in report.vendors if v.vendor == vendor_of(name.split(".")[0])), None)
         if vendor is not None and vendor.error is None:
-            vendor.tables.append(TableReport(table=name, status="failed", error=f"the vendor has no table {name}"))
+            vendor.tables.append(
+                TableReport(table=name, status="failed", error=f"the vendor shows nothing for {name}: {UNMET}")
+            )
             vendor.settle()
 
 
@@ -204,8 +209,9 @@ def _pass(night: Night, vendor: Vendor, extraction: Extraction, report: VendorRe
     """Extract all parts, then load them in the opposite order; True if the build changed."""
     extracted = []
     for part in vendor.parts(extraction):
-        if extraction.tables is None or any(name.split(".")[0] == part.dataset for name in extraction.tables):
-            extracted.append((part, *_extract(night, part, rebuild=rebuild)))
+        source = part.source()
+        if source.resources:
+            extracted.append((part, *_extract(night, part, source, rebuild=rebuild)))
     if rebuild and any(outcome.error for outcome in extraction.outcomes.values()):
         raise NightloadError(what="a table could not be built anew", where=report.vendor, todo="Run again")
     changed = False
@@ -216,7 +222,7 @@ def _pass(night: Night, vendor: Vendor, extraction: Extraction, report: VendorRe
     return changed
 
 
-def _extract(night: Night, part: Part, *, rebuild: bool) -> tuple[dlt.Pipeline, Mapping[str, Any]]:
+def _extract(night: Night, part: Part, source: DltSource, *, rebuild: bool) -> tuple[dlt.Pipeline, Mapping[str, Any]]:
     pipeline = dlt.pipeline(
         part.dataset,
         pipelines_dir=str(_folder(night, part.dataset, f"pipelines-{time.monotonic_ns()}")),
@@ -225,9 +231,7 @@ def _extract(night: Night, part: Part, *, rebuild: bool) -> tuple[dlt.Pipeline, 
     )
     pipeline.sync_destination()
     before = snapshot(pipeline)
-    source = part.source()
-    if source.resources:
-        pipeline.extract(source, refresh="drop_resources" if rebuild else None)
+    pipeline.extract(source, refresh="drop_resources" if rebuild else None)
     return pipeline, before
 
 

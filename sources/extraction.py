@@ -14,7 +14,8 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -29,6 +30,7 @@ from dlt.extract import DltResource
 from sources import naming
 from sources.errors import (
     AccessDenied,
+    ConfigurationError,
     CountMismatch,
     EmptyAnswer,
     NightloadError,
@@ -184,10 +186,16 @@ class Extraction:
     @classmethod
     def standalone(cls, vendor: str) -> Extraction:
         """For a source that is used in a dlt pipeline of one's own."""
-        return cls(vendor=vendor, spool_dir=Path(tempfile.mkdtemp(prefix="nightload-")), until=pendulum.now("UTC"))
+        folder = tempfile.TemporaryDirectory(prefix="nightload-")
+        extraction = cls(vendor=vendor, spool_dir=Path(folder.name), until=pendulum.now("UTC"))
+        weakref.finalize(extraction, folder.cleanup)
+        return extraction
 
     def wants(self, dataset: str, table: str) -> bool:
         return self.tables is None or f"{dataset}.{table}" in self.tables or f"{dataset}.*" in self.tables
+
+    def wants_any_of(self, dataset: str) -> bool:
+        return self.tables is None or any(name.startswith(f"{dataset}.") for name in self.tables)
 
     def resource(self, dataset: str, table: Table, fetch: Fetch) -> DltResource:
         """The dlt resource that walks one table."""
@@ -228,6 +236,12 @@ class Extraction:
 
     def _walk(self, dataset: str, table: Table, fetch: Fetch) -> Iterator[Any]:
         schema = dlt.current.source_schema()
+        if schema.naming.name() != naming.__name__:
+            raise ConfigurationError(
+                what="this pipeline would lose names",
+                why=f"its naming convention is {schema.naming.name()}",
+                todo=f"Set SCHEMA__NAMING={naming.__name__} in the environment, or schema.naming in .dlt/config.toml",
+            )
         name = schema.naming.normalize_table_identifier(table.name)
         outcome = Outcome(dataset=dataset, table=name, label=table.label or table.name, mode=table.mode)
         self.outcomes[f"{dataset}.{name}"] = outcome
@@ -284,13 +298,15 @@ class Extraction:
         walk = Walk(table=table, spool=spool, until=self.until, full=full, state=state)
         try:
             fetch(walk)
-            outcome.notes += walk.notes
+            outcome.notes[:] = walk.notes  # of this walk only, not of one that the counts refused
             outcome.total, outcome.vendor_count = walk.total, walk.vendor_count
             outcome.complete = walk.complete or table.mode in (Mode.FULL, Mode.HISTORY)
             if walk.unchanged_rows is not None:
                 outcome.unchanged, outcome.extracted = True, walk.unchanged_rows
                 return None, walk.state
-            columns = name_columns(walk.columns if walk.columns is not None else table.columns, stored)
+            columns = name_columns(
+                walk.columns if walk.columns is not None else table.columns, stored, taken=walk.extra
+            )
             columns = [_at_least(column, stored) for column in columns]
             names = {column.label: column.name for column in columns}
             key = tuple(names[label] for label in table.key)
@@ -344,10 +360,13 @@ class Extraction:
         return dlt.mark.with_file_import(str(converted.path), "parquet", converted.rows, hints=hints), walk.state
 
 
-def name_columns(columns: Sequence[Column], stored: Mapping[str, TColumnSchema]) -> list[Column]:
-    """Give each column its name; a label keeps the column that it has in the warehouse."""
+def name_columns(
+    columns: Sequence[Column], stored: Mapping[str, TColumnSchema], *, taken: Iterable[str] = ()
+) -> list[Column]:
+    """Give each column its name; a label keeps the column that it has in the warehouse; `taken` are ours."""
     known = {str(hints["x-label"]): name for name, hints in stored.items() if "x-label" in hints}  # type: ignore[typeddict-item]
-    named = naming.columns_for([column.label for column in columns], known=known)
+    labels = [column.label for column in columns]
+    named = naming.columns_for(labels, known=known, reserved=naming.RESERVED.union(taken))
     return [Column(**{**vars(column), "name": named[column.label]}) for column in columns]
 
 
@@ -444,6 +463,6 @@ def _dlt_columns(
             hints[name] = {"name": name, "data_type": "timestamp", "nullable": True, role: True}
         hints[VALID_TO]["x-active-record-timestamp"] = None
     if table.scope:
-        hints[table.scope] |= {"merge_key": True, "nullable": False}
+        hints[table.scope] |= {"merge_key": True}
     hints["_dlt_load_id"] = {"name": "_dlt_load_id", "data_type": "text", "nullable": False}
     return hints

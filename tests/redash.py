@@ -64,10 +64,11 @@ def assert_warehouse_is_the_truth(
             wrong += differences(connection, "tonalytica", table, expect, labels=LABELS[table].split(), where=live)
         compared = 0
         for card in rows["query_results"]:
-            query, (labels, data) = card["query_id"], result_of(sandbox, card)
-            if labels:
-                wrong += differences(connection, "tonalytica_results", f"query_{query}", data, labels=labels)
-                compared += 1
+            table, (labels, data) = f"query_{card['query_id']}", result_of(sandbox, card)
+            columns = connection.table(f'tonalytica_results."{table}"').columns
+            newest_of_kept = f"_result_id = {card['id']}" if "_result_id" in columns else "true"
+            wrong += differences(connection, "tonalytica_results", table, data, labels=labels, where=newest_of_kept)
+            compared += 1
     assert not wrong, "\n".join(wrong[:10])
     return len(tables) + compared
 

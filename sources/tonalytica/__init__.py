@@ -170,7 +170,9 @@ class Tonalytica:
             by_query_keys_alone = not self.client.has_user_key and table is not has.QUERY_RESULTS
             if by_query_keys_alone or table.name in (self.settings.exclude or ()):
                 continue
-            if extraction.wants(has.DATASET, table.name):
+            # a result that was just loaded is told of, even where only its own table was asked for
+            told = table is has.QUERY_RESULTS and self._loaded_results
+            if told or extraction.wants(has.DATASET, table.name):
                 yield extraction.resource(has.DATASET, table, fetches[table.name])
 
     def _fetch_queries(self, walk: Walk) -> None:
@@ -217,7 +219,7 @@ class Tonalytica:
 
     def results(self, extraction: Extraction) -> Iterator[DltResource]:
         """One resource per query that has a result, or that is to be executed."""
-        if "results" in (self.settings.exclude or ()):
+        if "results" in (self.settings.exclude or ()) or not extraction.wants_any_of(has.RESULTS):
             return
         executed = {execution.query for execution in self.executions}
         for query in self._queries_with_keys():

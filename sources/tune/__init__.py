@@ -203,7 +203,11 @@ class Tune:
             start = datetime.fromisoformat(cursor) - walk.table.lookback
         except (ValueError, OverflowError):
             return None  # 2014-13-45 was the newest
-        return f"{asked.cursor} >= '{start:%Y-%m-%d}'" if len(cursor) == 10 else f"{asked.cursor} >= '{start:%Y-%m-%d %H:%M:%S}'"
+        return (
+            f"{asked.cursor} >= '{start:%Y-%m-%d}'"
+            if len(cursor) == 10
+            else f"{asked.cursor} >= '{start:%Y-%m-%d %H:%M:%S}'"
+        )
 
     def _remember(self, endpoint: Endpoint, asked: Plan, metadata: Metadata | None, walk: Walk) -> None:
         """What the next walk goes on from; kept only if the rows load."""

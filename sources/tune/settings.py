@@ -158,7 +158,7 @@ def check(settings: Settings) -> None:
         raise wrong(f"sort is {settings.sort!r}", 'Set it to "brackets" (sort[id]=ASC) or "colon" (sort=id)')
     try:
         ZoneInfo(settings.zone)
-    except (ValueError, OSError):
+    except (KeyError, ValueError, OSError):
         raise wrong(f"there is no time zone {settings.zone!r}", "Write it like America/Los_Angeles") from None
 
 

@@ -1,0 +1,212 @@
+"""Killed at any moment, a night leaves yesterday's warehouse; the next one loads everything, once."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from conftest import Night, settle
+from redash import Row, assert_warehouse_is_the_truth
+from reference import truth
+from sandbox_process import SandboxProcess
+
+DLT = "dlt.common.storages"
+MERGED, REPLACED = "visualizations.", "query_"
+
+POINTS = {
+    # extract
+    "E1 between two tables": ("sources.extraction:to_parquet", "before", 3, ""),
+    "E1 before a table's state is kept": ("dlt.common.storages.load_package:PackageStorage.save_pipeline_state", "before", 1, ""),
+    "E2 before the extract is committed": ("dlt.extract.extract:Extract.commit_packages", "before", 1, ""),
+    "E3 after the extract is committed": ("dlt.extract.extract:Extract.commit_packages", "after", 1, ""),
+    "E3 between the two datasets": ("dlt.extract.extract:Extract.commit_packages", "after", 2, ""),
+    # normalize
+    "N1 before anything is normalized": ("dlt.normalize.normalize:Normalize.run", "before", 1, ""),
+    "N2 before the normalized files are committed": (f"{DLT}.load_storage:LoadStorage.commit_new_load_package", "before", 1, ""),
+    "N3 before the extracted package is deleted": (f"{DLT}.load_storage:LoadStorage.commit_new_load_package", "after", 1, ""),
+    # load
+    "L1 before the first job": ("dlt.load.load:Load.start_new_jobs", "before", 1, ""),
+    "L2 a job is committed and not marked": (f"{DLT}.load_package:PackageStorage.complete_job", "before", 1, REPLACED),
+    "L3 a job is committed and marked": (f"{DLT}.load_package:PackageStorage.complete_job", "after", 1, REPLACED),
+    "L4 inside an open transaction": ("dlt.destinations.impl.duckdb.sql_client:DuckDbSqlClient.commit_transaction", "before", 4, ""),
+    "L5 at the start of a merge": ("dlt.destinations.sql_jobs:SqlMergeFollowupJob.generate_sql", "before", 1, ""),
+    "L6 before the load is completed": ("dlt.load.load:Load.complete_package", "before", 1, ""),
+    "L7 completed there, not here": (f"{DLT}.load_storage:LoadStorage.complete_load_package", "before", 1, ""),
+    "L8 a merge's staging job is committed and not marked": (f"{DLT}.load_package:PackageStorage.complete_job", "before", 1, MERGED),
+    # ours
+    "one dataset loaded, the other not": ("pipelines.run:_load", "before", 2, ""),
+    "before the counts": ("pipelines.run:_count", "before", 1, ""),
+    "before the checkpoint": ("pipelines.warehouse:_write_ledger", "after", 1, ""),
+    "between the checkpoint and the swap": ("os:replace", "before", 1, "warehouse.duckdb"),
+    "after the swap, before the ledger knows": ("pipelines.ledger:Ledger.published", "before", 1, ""),
+    "before the run is closed": ("pipelines.ledger:Ledger.close_run", "before", 1, "status='ok'"),
+}  # fmt: skip
+RANDOM_KILLS = 6
+TABLES = ("queries", "query_versions", "visualizations", "query_snippets", "query_results")
+
+
+@dataclass
+class Killed:
+    night: Night
+    code: int
+    before: dict[str, Any]
+    after: dict[str, Any]
+    reads: int
+    unreadable: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Yesterday:
+    """A warehouse of one good night, and a vendor that moved on since."""
+
+    home: Path
+    base: Night
+    sandbox: SandboxProcess
+    results: Callable[[Row], bool]
+
+    def copy(self, name: str) -> Night:
+        home = self.home.with_name(name.replace(" ", "-").replace("'", ""))
+        shutil.copytree(self.home, home)
+        return Night(home=home, settings=dict(self.base.settings))
+
+
+def contents(warehouse: Path) -> dict[str, Any]:
+    """Everything a vendor said, without what differs from one load to the next."""
+    with duckdb.connect(str(warehouse), read_only=True) as connection:
+        tables = connection.execute(
+            "SELECT schema_name, table_name FROM duckdb_tables() "
+            "WHERE schema_name LIKE 'tonalytica%' AND table_name NOT LIKE '\\_dlt%' ESCAPE '\\'"
+        ).fetchall()
+        found: dict[str, Any] = {}
+        for schema, table in tables:
+            names = [row[0] for row in connection.execute(f'DESCRIBE "{schema}"."{table}"').fetchall()]
+            picked = [
+                f'"{name}" IS NULL' if name in ("_deleted_at", "valid_to") else f'"{name}"::VARCHAR'
+                for name in names
+                if name not in ("_dlt_load_id", "_dlt_id", "valid_from")
+            ]
+            rows = connection.execute(f'SELECT {", ".join(picked)} FROM "{schema}"."{table}"').fetchall()
+            found[f"{schema}.{table}"] = sorted(rows, key=repr)
+        return found
+
+
+@pytest.fixture(scope="module")
+def yesterday(sandbox_process: SandboxProcess, tmp_path_factory: pytest.TempPathFactory) -> Yesterday:
+    sandbox_process.control("tonalytica", "POST", "reset")
+    home = tmp_path_factory.mktemp("crash") / "yesterday"
+    home.mkdir()
+    base = settle(Night(home=home), sandbox_process)
+    queries = [row for row in truth(sandbox_process, "queries") if row["_where"] == "list"]
+    loaded = [row["id"] for row in queries if row["latest_query_data_id"] and not row["is_archived"]][:3]
+    kept = loaded[2]
+    base.set(
+        results={"include": {"ids": loaded}, "keep_history": [kept]},
+        exclude=["dashboards", "widgets", "data_sources", "users", "alerts"],
+    )
+    assert base.run("tonalytica").code == 0
+    edits: list[dict[str, Any]] = [
+        {"table": "queries", "op": "execute", "key": key, "row": {"rows": [{"n": n, "t": f"text {n}"} for n in range(9)]}}
+        for key in loaded
+    ]
+    edits += [
+        {"table": "query_snippets", "op": "insert", "row": {"trigger": "fresh"}},
+        {"table": "query_snippets", "op": "delete", "key": 2},
+        {"table": "queries", "op": "update", "key": queries[-1]["id"], "row": {"query": "select 'other'"}},
+        {"table": "visualizations", "op": "update", "key": 3, "row": {"name": "moved"}},
+    ]
+    sandbox_process.control("tonalytica", "POST", "edit", edits)
+    return Yesterday(home, base, sandbox_process, lambda row: row["id"] in loaded)
+
+
+@pytest.fixture(scope="module")
+def unbroken(yesterday: Yesterday) -> tuple[dict[str, Any], float]:
+    """What a night that nobody kills comes to, and how long it takes."""
+    night = yesterday.copy("unbroken")
+    started = time.monotonic()
+    ran = night("run", "tonalytica", "--json")
+    took = time.monotonic() - started
+    assert ran.code == 0, ran.out
+    assert_warehouse_is_the_truth(night, yesterday.sandbox, results=yesterday.results, tables=TABLES)
+    return contents(night.warehouse), took
+
+
+@pytest.fixture(scope="module")
+def kills(yesterday: Yesterday, unbroken: tuple[dict[str, Any], float]) -> dict[str, Killed]:
+    """All of them, two at a time."""
+    seed = random.SystemRandom().randrange(10**6)
+    dice = random.Random(seed)
+    print(f"seed of the random kills: {seed}")
+    moments = {f"random {n}": dice.uniform(0.2, 1.05) * unbroken[1] for n in range(RANDOM_KILLS)}
+    with ThreadPoolExecutor(2) as pool:
+        named = {name: pool.submit(kill, yesterday, name, point=point) for name, point in POINTS.items()}
+        named |= {name: pool.submit(kill, yesterday, name, after=moment) for name, moment in moments.items()}
+        return {name: future.result() for name, future in named.items()}
+
+
+def kill(yesterday: Yesterday, name: str, *, point: Any = None, after: float = 0) -> Killed:
+    night = yesterday.copy(name)
+    before = contents(night.warehouse)
+    command = (sys.executable, str(Path(__file__).with_name("killed.py")), *map(str, point)) if point else None
+    process = night.start("run", "tonalytica", "--json", **({"command": command} if command else {}))
+    started, reads, unreadable = time.monotonic(), 0, []
+    while process.poll() is None:
+        if not point and time.monotonic() - started > after:
+            process.send_signal(signal.SIGKILL)
+        try:
+            with duckdb.connect(str(night.warehouse), read_only=True) as connection:
+                assert connection.execute("SELECT count(*) FROM tonalytica.query_snippets").fetchone() in ((6,), (7,))
+            reads += 1
+        except (duckdb.Error, AssertionError) as error:
+            unreadable.append(str(error))
+        try:
+            process.wait(0.1)
+        except subprocess.TimeoutExpired:
+            pass
+    process.communicate()
+    return Killed(night, process.returncode, before, contents(night.warehouse), reads, unreadable)
+
+
+@pytest.mark.parametrize("name", [*POINTS, *(f"random {n}" for n in range(RANDOM_KILLS))])
+def test_killed_night_changes_nothing_and_the_next_one_is_whole(
+    name: str, kills: dict[str, Killed], unbroken: tuple[dict[str, Any], float]
+) -> None:
+    killed, (whole, _) = kills[name], unbroken
+    night = killed.night
+    is_random = name.startswith("random")
+    assert killed.code == -signal.SIGKILL or (is_random and killed.code == 0)
+    assert (killed.unreadable, killed.reads > 0) == ([], True)
+    done = killed.code == 0 or name.startswith("after the swap") or name == "before the run is closed"
+    if not is_random:
+        assert killed.after == (whole if done else killed.before)
+    assert killed.after in (killed.before, whole)
+
+    ran = night.run("tonalytica")
+    assert (ran.code, ran.json["status"]) == (0, "ok")
+    assert contents(night.warehouse) == whole
+    assert night.files() == set()
+    assert sorted(path.name for path in night.state.iterdir() if path.is_dir()) == []
+    with sqlite3.connect(night.state / "ledger.sqlite") as ledger:
+        states = [row[0] for row in ledger.execute("SELECT status FROM runs ORDER BY started_at")]
+    begun = len(states) == 3  # a random kill may come before the run has begun
+    assert states == (["ok", "crashed", "ok"] if killed.code and begun else ["ok"] * len(states))
+    assert begun or is_random
+    assert night.rows("SELECT status FROM nightload.runs ORDER BY started_at") == [(state,) for state in states]
+    assert night.rows("SELECT count(*) FROM (SELECT load_id FROM tonalytica._dlt_loads GROUP BY 1 HAVING count(*) > 1)") == [(0,)]
+
+
+@pytest.fixture
+def slow(yesterday: Yesterday) -> Iterator[SandboxProcess]:
+    yield yesterday.sandbox
+    yesterday.sandbox.control("tonalytica", "DELETE", "faults")
