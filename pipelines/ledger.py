@@ -182,6 +182,20 @@ class Ledger:
         self._db.execute("INSERT OR IGNORE INTO unpublished VALUES (?)", (run_id,))
 
     @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """What is recorded inside is kept when the block ends; if it does not come to its end, none of it is."""
+        with self._recording():
+            self._db.execute("BEGIN")
+        try:
+            yield
+        except BaseException:
+            with self._recording():
+                self._db.execute("ROLLBACK")
+            raise
+        with self._recording():
+            self._db.execute("COMMIT")
+
+    @contextmanager
     def _recording(self) -> Iterator[None]:
         try:
             yield

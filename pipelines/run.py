@@ -64,7 +64,7 @@ def run(request: Request) -> RunReport:
         ledger = Ledger(request.place.ledger)
         try:
             for crashed in ledger.close_crashed():
-                log.warning("run %s had crashed: it left nothing in the warehouse", crashed)
+                log.warning("run %s had crashed: nothing half done is in the warehouse", crashed)
             warehouse = Warehouse(request.place, datasets=[name for v in VENDORS for name in package(v).tables()])
             run_id = ledger.open_run(chosen, version=__version__)
             night = Night(request=request, ledger=ledger, warehouse=warehouse, run_id=run_id, until=pendulum.now("UTC"))
@@ -81,9 +81,10 @@ def _night(night: Night, chosen: Sequence[str], skipped: Sequence[str]) -> RunRe
             night.reports.append(_vendor(night, vendor))
         if night.request.tables:
             _refuse_unmet(night, report)
-        # closed first, so that the last swap shows how the run ended
-        night.ledger.close_run(night.run_id, status=report.status)
-        _publish(night)
+        # The last swap shows how the run ended, and only the swap ends it: killed before that, it has crashed.
+        with night.ledger.at_once():
+            night.ledger.close_run(night.run_id, status=report.status)
+            _publish(night)
         _show_ledger(night)
     except BaseException as stopped:
         interrupted = isinstance(stopped, KeyboardInterrupt | SystemExit)

@@ -61,6 +61,7 @@ class Warehouse:
             )
         self.place = place
         self._built = False
+        self._held: duckdb.DuckDBPyConnection | None = None
 
     def begin(self) -> None:
         """Copy the published file to `build/`, unless a clean copy stands there."""
@@ -77,6 +78,7 @@ class Warehouse:
     def discard(self) -> None:
         """Forget the copy; the published file stays as it is."""
         self._built = False
+        self._let_go()
         shutil.rmtree(self.place.build.parent, ignore_errors=True)
 
     def publish(self, ledger: Ledger) -> None:
@@ -85,6 +87,7 @@ class Warehouse:
         with self.connect() as connection:
             _write_ledger(connection, ledger, runs)
             connection.execute("CHECKPOINT")
+        self._let_go()
         build = self.place.build
         leftover = build.with_name(f"{build.name}.wal")
         if leftover.exists():
@@ -100,6 +103,7 @@ class Warehouse:
         ledger.published(runs)
 
     def destination(self) -> AnyDestination:
+        self._hold()
         credentials = DuckDbCredentials(str(self.place.build))
         credentials.global_config = dict(DUCKDB_SETTINGS)
         return dlt.destinations.duckdb(credentials, preferred_loader_file_format="parquet")  # type: ignore[return-value]
@@ -107,9 +111,24 @@ class Warehouse:
     @contextmanager
     def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection to the copy."""
-        with duckdb.connect(str(self.place.build), config=DUCKDB_SETTINGS) as connection:
+        with self._hold().cursor() as connection:
             connection.execute("SET TimeZone = 'UTC'")
             yield connection
+
+    def _hold(self) -> duckdb.DuckDBPyConnection:
+        """Open the copy until it is published or discarded, for dlt as well: opened and closed each time, it costs
+        a checkpoint each time."""
+        if self._held is None:
+            # without a config, since dlt gives none: one process cannot open a file in two manners
+            self._held = duckdb.connect(str(self.place.build))
+            for name, value in DUCKDB_SETTINGS.items():
+                self._held.execute(f"SET GLOBAL {name} = {value!r}")
+        return self._held
+
+    def _let_go(self) -> None:
+        if self._held is not None:
+            self._held.close()
+            self._held = None
 
     @contextmanager
     def _no_writer(self) -> Iterator[None]:

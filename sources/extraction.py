@@ -16,7 +16,7 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -367,7 +367,7 @@ def name_columns(
     known = {str(hints["x-label"]): name for name, hints in stored.items() if "x-label" in hints}  # type: ignore[typeddict-item]
     labels = [column.label for column in columns]
     named = naming.columns_for(labels, known=known, reserved=naming.RESERVED.union(taken))
-    return [Column(**{**vars(column), "name": named[column.label]}) for column in columns]
+    return [replace(column, name=named[column.label]) for column in columns]
 
 
 def _at_least(column: Column, stored: Mapping[str, TColumnSchema]) -> Column:
@@ -378,7 +378,8 @@ def _at_least(column: Column, stored: Mapping[str, TColumnSchema]) -> Column:
     kind = Kind(str(hints["data_type"]))
     if kind not in (*NUMERIC_ORDER, Kind.TEXT, Kind.JSON):
         return column
-    return Column(**{**vars(column), "kind": join(column.kind, kind) if column.kind else kind, "declared": False})
+    joined = join(column.kind, kind) if column.kind else kind
+    return replace(column, kind=joined, declared=False, scale=hints.get("scale") or 0)
 
 
 def _refuse_flips(

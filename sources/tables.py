@@ -25,6 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -38,6 +39,7 @@ SAMPLE_ROWS = 500
 EXACT_DOUBLE = 2**53
 ROW_BYTES = 16 * 2**20
 """DuckDB's bound for one row; its buffers take twice as much, so only a longer row gets more."""
+MEMORY = "100MB"
 PARQUET = "FORMAT parquet, COMPRESSION snappy"
 ZERO_DATES = ("", "NULL", "0000-00-00", "0000-00-00 00:00:00", "0000-00-00T00:00:00", "0000-00-00T00:00:00Z")
 REPLACEMENT = "\ufffd"
@@ -208,9 +210,7 @@ def iter_rows(path: Path, *, start: int = 0, as_written: bool = True) -> Iterato
 
     `as_written` keeps numbers with a point or exponent as their text (`Real`), else they are floats.
     """
-    decoder = json.JSONDecoder(
-        parse_float=Real if as_written else None, strict=False, object_pairs_hook=_each_key_once
-    )
+    decoder = json.JSONDecoder(parse_float=Real if as_written else None, strict=False, object_pairs_hook=_each_key_once)
     with path.open("rb") as raw:
         raw.seek(start)
         file = io.TextIOWrapper(raw, encoding="utf-8", errors="replace")
@@ -285,6 +285,7 @@ def to_parquet(
         extra = {**(extra or {}), "_dlt_load_id": _text(load_id)}
         try:
             _fast(connection, spool, out=out, columns=chosen, extra=extra)
+            chosen = tuple(column if column.kind else replace(column, kind=Kind.TEXT) for column in chosen)
         except (_Misfit, duckdb.InvalidInputException, duckdb.ConversionException, duckdb.OutOfRangeException):
             chosen = _exact(connection, spool, out=out, columns=columns, extra=extra, where=where)
         rows, keys = _count(connection, out, key)
@@ -314,15 +315,20 @@ def join(first: Kind, second: Kind) -> Kind:
 # -- the fast way -------------------------------------------------------------------------------
 
 
-def _connect() -> duckdb.DuckDBPyConnection:
+@cache
+def _database() -> duckdb.DuckDBPyConnection:
     # One thread and 100 MB: the load step sets a run's peak memory, not this one. DuckDB overshoots by half.
-    connection = duckdb.connect(config={"threads": 1, "memory_limit": "100MB", "preserve_insertion_order": False})
+    return duckdb.connect(config={"threads": 1, "memory_limit": MEMORY, "preserve_insertion_order": False})
+
+
+def _connect() -> duckdb.DuckDBPyConnection:
+    connection = _database().cursor()
     connection.execute("SET TimeZone = 'UTC'")
     return connection
 
 
 def _from_sample(path: Path, columns: Sequence[Column]) -> tuple[Column, ...]:
-    """Give the columns without a kind the one that the first rows show."""
+    """Give the columns without a kind the one that the first rows show; those that are all null keep none."""
     if all(column.kind for column in columns):
         return tuple(columns)
     open_columns = [column for column in columns if column.kind is None]
@@ -335,7 +341,9 @@ def _from_sample(path: Path, columns: Sequence[Column]) -> tuple[Column, ...]:
     except (ValueError, AttributeError):
         pass  # the conversion itself tells what is wrong with the rows
     return tuple(
-        replace(column, kind=_settle(column, seen[column.label])) if column.kind is None else column
+        replace(column, kind=_settle(column, seen[column.label]), declared=False, scale=0)
+        if seen.get(column.label)
+        else column
         for column in columns
     )
 
@@ -361,7 +369,7 @@ Nested = Mapping[str, "Nested | str"]
 
 
 def _nested(columns: Sequence[Column]) -> Nested:
-    """What the rows hold where, as DuckDB is to read it: texts that can then be checked, its own types where exact."""
+    """What the rows hold where, as DuckDB is to read it: as text, which can then be checked."""
     tree: dict[str, Any] = {}
     for column in columns:
         level = tree
@@ -373,7 +381,7 @@ def _nested(columns: Sequence[Column]) -> Nested:
         # DuckDB takes Amount and amount for one column, and cannot name ""
         if not name or _SURROGATE.search(name) or name.lower() in map(str.lower, level):
             raise _Misfit
-        level[name] = {Kind.DOUBLE: "DOUBLE", Kind.JSON: "JSON"}.get(column.kind or Kind.TEXT, "VARCHAR")
+        level[name] = "JSON" if column.kind == Kind.JSON or _as_written(column) else "VARCHAR"
     return tree
 
 
@@ -381,6 +389,11 @@ def _shape(held: Nested | str) -> str:
     if isinstance(held, str):
         return held
     return f"STRUCT({', '.join(f'{_quote(name)} {_shape(inner)}' for name, inner in held.items())})"
+
+
+def _as_written(column: Column) -> bool:
+    """Is a text "12" to be told from a number 12? Not where the column is declared to be a number."""
+    return not column.declared and column.kind in NUMERIC_ORDER
 
 
 def _raw(column: Column) -> str:
@@ -404,13 +417,19 @@ def _copy(connection: duckdb.DuckDBPyConnection, exprs: Mapping[str, str], *, so
 
 def _checked(column: Column, *, has_nul: bool) -> str:
     """SQL: the value, or an error that ends the fast way; never a value that is almost right."""
-    raw = _raw(column)
+    raw = f"{_raw(column)}::VARCHAR" if _as_written(column) else _raw(column)
     misfit = f"error({_text('misfit in ' + column.label)})"
-    if column.nulls and column.kind not in (Kind.DOUBLE, Kind.JSON):
-        raw = f"CASE WHEN {raw} NOT IN ({', '.join(map(_text, column.nulls))}) THEN {raw} END"
+    if column.nulls and column.kind != Kind.JSON:
+        nulls = [json.dumps(null) for null in column.nulls] if _as_written(column) else column.nulls
+        raw = f"CASE WHEN {raw} NOT IN ({', '.join(map(_text, nulls))}) THEN {raw} END"
     match column.kind:
+        case None:  # the first rows had nothing: the first value sends us the exact way
+            return f"CASE WHEN ({raw}) IS NOT NULL THEN {misfit} END::VARCHAR"
         case Kind.BIGINT:
-            return f"CASE WHEN ({raw})::BIGINT::VARCHAR = ({raw}) THEN ({raw})::BIGINT WHEN ({raw}) IS NOT NULL THEN {misfit} END"
+            return (
+                f"CASE WHEN ({raw})::BIGINT::VARCHAR = ({raw}) THEN ({raw})::BIGINT "
+                f"WHEN ({raw}) IS NOT NULL THEN {misfit} END"
+            )
         case Kind.BOOL:
             yes, no = ("'true', '1'", "'false', '0'") if column.declared else ("'true'", "'false'")
             return (
@@ -418,7 +437,8 @@ def _checked(column: Column, *, has_nul: bool) -> str:
                 f"WHEN ({raw}) IS NOT NULL THEN {misfit} END"
             )
         case Kind.DOUBLE:
-            return f"CASE WHEN abs({raw}) < {EXACT_DOUBLE} THEN {raw} WHEN isfinite({raw}) THEN {misfit} END"
+            value = f"({raw})::DOUBLE"
+            return f"CASE WHEN abs({value}) < {EXACT_DOUBLE} THEN {value} WHEN isfinite({value}) THEN {misfit} END"
         case Kind.DECIMAL:
             pattern = f"-?[0-9]{{1,{38 - column.scale}}}([.][0-9]{{0,{column.scale}}})?"
             # DuckDB has read a number with a point as a double: fifteen digits are sure to have come through
@@ -480,7 +500,7 @@ def _settle(column: Column, seen: set[Kind]) -> Kind:
         return column.kind if set(kinds) <= {Kind.TEXT} else Kind.TEXT
     if column.kind in (Kind.TEXT, Kind.JSON):
         return column.kind
-    settled = column.kind
+    settled: Kind | None = column.kind
     for kind in kinds:
         settled = kind if settled is None else join(settled, kind)
     return settled or Kind.TEXT
@@ -535,6 +555,7 @@ def _exact(
                 chosen[position] = _time_or_text(connection, source, column, where=where)
         _copy(connection, {**{column.name: _cast(column) for column in chosen}, **extra}, source=source, out=out)
     finally:
+        connection.execute(f"SET memory_limit = '{MEMORY}'")
         cleaned.unlink(missing_ok=True)
     return tuple(chosen)
 
@@ -684,7 +705,8 @@ def _keep_newest(
     order = f"{_quote(newest_by)} DESC NULLS LAST" if newest_by else "1"
     once = out.with_suffix(".once.parquet")
     connection.execute(
-        f"COPY (SELECT * FROM {_text(str(out))} QUALIFY row_number() OVER (PARTITION BY {_key(key)} ORDER BY {order}) = 1) "  # noqa: S608
+        f"COPY (SELECT * FROM {_text(str(out))} "  # noqa: S608
+        f"QUALIFY row_number() OVER (PARTITION BY {_key(key)} ORDER BY {order}) = 1) "
         f"TO {_text(str(once))} ({PARQUET})"
     )
     once.replace(out)
@@ -692,7 +714,8 @@ def _keep_newest(
 
 def _digest(connection: duckdb.DuckDBPyConnection, out: Path) -> str:
     row = connection.execute(
-        f"SELECT count(*) || ':' || coalesce(bit_xor(hash(r)), 0) FROM (SELECT * EXCLUDE (_dlt_load_id) FROM {_text(str(out))}) r"  # noqa: S608
+        f"SELECT count(*) || ':' || coalesce(bit_xor(hash(r)), 0) "  # noqa: S608
+        f"FROM (SELECT * EXCLUDE (_dlt_load_id) FROM {_text(str(out))}) r"
     ).fetchone()
     assert row is not None  # noqa: S101 - an aggregate has a row
     return str(row[0])

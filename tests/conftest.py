@@ -114,7 +114,8 @@ class Night:
 
     def run(self, *vendors: str, **request: Any) -> Ran:
         """One night in this process."""
-        from pipelines.run import Request, exit_code, run
+        from pipelines.request import Request
+        from pipelines.run import exit_code, run
 
         handler = signal.getsignal(signal.SIGTERM)
         request = {name: frozenset(value) if isinstance(value, list) else value for name, value in request.items()}

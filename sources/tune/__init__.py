@@ -1,8 +1,8 @@
 """TUNE (MobileAppTracking): records of the Management API, one table per endpoint.
 
-A walk asks the vendor for its fields, then for a count, then for all pages sorted by the key, then for the keys once
-more and the count again. Offsets shift when rows come and go under the walk: a moved count shows some of that, and the
-second look at the keys the rest (a row deleted and another added leave the count as it was).
+A walk asks the vendor for its fields, then for a count, then for all pages sorted by the key, then for the count
+again and, if there were several pages, for the keys once more. Pages shift when rows come and go under the walk: a moved
+count shows some of that, the second look at the keys the rest (one row gone and one new leave the count as it was).
 """
 
 from __future__ import annotations
@@ -156,8 +156,6 @@ class Tune:
         size, counted = self.settings.page_size, self.client.count(request.path, request.filter)
         for rows in self.client.pages(request, count=counted, size=size):
             walk.spool.array(rows)
-        if counted >= size:
-            self._look_again(request, walk, counted)
         after = self.client.count(request.path, request.filter)
         if after != counted:
             raise CountMismatch(
@@ -166,6 +164,8 @@ class Tune:
                 counts={"before": counted, "after": after},
                 todo="Run again at a quieter hour",
             )
+        if counted >= size:
+            self._look_again(request, walk, counted)
         walk.vendor_count = counted
 
     def _look_again(self, request: Request, walk: Walk, counted: int) -> None:
