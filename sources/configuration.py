@@ -69,11 +69,12 @@ def _texts(value: Any) -> list[str]:
 
 
 def _refuse_unknown(where: str, known: set[str]) -> None:
-    section: object = dlt.secrets.get(where)
-    for name in section if isinstance(section, dict) else ():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise ConfigurationError(
-                what=f"there is no setting {where}.{name}",
-                todo=f"Did you mean {near[0]}?" if near else f"It has: {', '.join(sorted(known))}",
-            )
+    for accessor in (dlt.secrets, dlt.config):
+        section: object = accessor.get(where)
+        for name in section if isinstance(section, dict) else ():
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                raise ConfigurationError(
+                    what=f"there is no setting {where}.{name}",
+                    todo=f"Did you mean {near[0]}?" if near else f"It has: {', '.join(sorted(known))}",
+                )

@@ -1,0 +1,93 @@
+"""What the READMEs show is run as it stands."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from sandbox_process import SandboxProcess, start_sandbox
+
+ROOT = Path(__file__).resolve().parent.parent
+READMES = [ROOT / "README.md", *sorted((ROOT / "sources").glob("*/README.md"))]
+
+
+def blocks(readme: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", readme.read_text(encoding="utf-8").replace("\n   ", "\n"), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with start_sandbox("--scale", "0.05") as running:
+        yield running
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda readme: readme.parent.name)
+def test_every_setting_shown_is_one_that_the_vendor_has(readme: Path, tmp_path: Path) -> None:
+    shown = blocks(readme, "toml")
+    assert shown, "a README without an example"
+    (tmp_path / ".dlt").mkdir()
+    for block in shown:
+        name = "config.toml" if ".dlt/config.toml" in block else "secrets.toml"
+        with (tmp_path / ".dlt" / name).open("a", encoding="utf-8") as file:
+            file.write(block)
+    vendors = {vendor for block in shown for vendor in tomllib.loads(block)["sources"]}
+    connect = "import sys; from pipelines import engine, place; engine.prepare(place.find()); "
+    connect += "from sources.vendor import package; [package(vendor).connect() for vendor in sys.argv[1:]]"
+    ran = subprocess.run(
+        [sys.executable, "-c", connect, *vendors],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={n: v for n, v in os.environ.items() if not n.startswith("SOURCES__")} | {"NIGHTLOAD_HOME": str(tmp_path)},
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_a_setting_that_nobody_has_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".dlt").mkdir()
+    (tmp_path / ".dlt" / "config.toml").write_text('[sources.tune]\nzoen = "UTC"\n', encoding="utf-8")
+    ran = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", "tables", "--home", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 2
+    assert "sources.tune.zoen" in ran.stderr
+    assert "Did you mean zone?" in ran.stderr
+
+
+def test_the_dlt_source_loads_in_a_pipeline_of_ones_own(sandbox: SandboxProcess, tmp_path: Path) -> None:
+    (example,) = blocks(ROOT / "README.md", "python")
+    environment = {
+        **os.environ,
+        "SOURCES__TUNE__BASE_URL": sandbox.tune["base_url"],
+        "SOURCES__TUNE__API_KEY": sandbox.tune["api_key"],
+        "SOURCES__TUNE__REQUESTS_PER_SECOND": "1000",
+        "RUNTIME__DLTHUB_TELEMETRY": "false",
+        "DLT_DATA_DIR": str(tmp_path / "dlt"),
+        "DLT_PROJECT_DIR": str(tmp_path),
+    }
+    ran = subprocess.run(
+        [sys.executable, "-c", example], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    with duckdb.connect(str(tmp_path / "mine.duckdb"), read_only=True) as connection:
+        loaded = connection.sql("SELECT count(*), count(DISTINCT id) FROM tune.advertiser_campaigns").fetchall()
+    truth = sandbox.control("tune", "GET", "truth")["advertiser/campaigns"]["count"]
+    assert loaded == [(truth, truth)]
+
+
+def test_every_command_in_the_table_exists() -> None:
+    told = set(re.findall(r"^\| `nightload (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
+    ran = subprocess.run([sys.executable, "-m", "pipelines.cli", "--help"], capture_output=True, text=True, check=True)
+    assert told, "the README lists no command"
+    assert told == set(re.findall(r"^[│ ]+(run|check|tables|preview|status|demo)\b", ran.stdout, re.MULTILINE))
