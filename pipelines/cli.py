@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from pipelines import __version__
 from pipelines import place as places
 from sources import VENDORS
 from sources.errors import ConfigurationError, NightloadError, Recovery, summarize
@@ -25,7 +26,6 @@ OK, FAILED, USAGE, LOCKED, MISMATCH = range(5)
 app = typer.Typer(
     name="nightload",
     help="Loads analytics vendors into your warehouse, and proves it.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -47,9 +47,6 @@ def main() -> NoReturn:
     except NightloadError as error:
         _say_error(error)
         sys.exit(_code_of(error))
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the warehouse is as it was\n")
-        sys.exit(130)
     except BrokenPipeError:
         sys.exit(FAILED)
     except Exception as error:
@@ -59,6 +56,16 @@ def main() -> NoReturn:
             sys.stderr.write("This is a mistake of nightload itself; run it with --verbose to see where it happened.\n")
         sys.exit(FAILED)
     sys.exit(OK)
+
+
+@app.callback(invoke_without_command=True)
+def nightload(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    if version:
+        sys.stdout.write(f"nightload {__version__}\n")
+    elif context.invoked_subcommand is None:
+        sys.stdout.write(context.get_help() + "\n")
 
 
 @app.command()
@@ -197,7 +204,11 @@ def _engine(place: places.Place, *, verbose: bool = False, quiet: bool = False) 
     install()
     signal.signal(signal.SIGTERM, _interrupted)
     prepare(place)
-    yield
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; nothing half done was published\n")
+        raise typer.Exit(130) from None
 
 
 def _interrupted(*_: Any) -> None:

@@ -146,6 +146,8 @@ def _vendor(night: Night, name: str) -> VendorReport:
     except NightloadError as error:
         report.failed(summarize(error), error.recovery)
     except PipelineStepFailed as error:
+        if isinstance(error.exception, KeyboardInterrupt):  # Ctrl-C or SIGTERM, which dlt wraps
+            raise error.exception from None
         log.debug("%s failed", name, exc_info=True)
         report.failed(f"{error.step} failed: {summarize(error.exception)}", None)
     except Exception as error:
