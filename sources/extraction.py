@@ -70,7 +70,7 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """One table as the vendor defines it. `key` and `cursor` are the vendor's labels.
+    """One table as the vendor defines it. `key` and `cursor` are the vendor's labels; a key may be an extra column too.
 
     `label` is the vendor's own name of the table. `dropped` lists labels that are never loaded
     (keys, personal data). `lookback` is how far before the cursor an incremental walk starts, and
@@ -133,7 +133,8 @@ class Walk:
     walk left; a change is kept only if the rows load), `limit` (enough rows for a preview).
     Says back: `vendor_count` of the rows asked for, `total` of all rows that the vendor has,
     `columns` where they are only known now, `extra` columns of our own, `complete` (the table was
-    walked whole), `on_loaded` (called with the number of rows once they are proven), `unchanged`.
+    walked whole), `on_loaded` (called with the number of rows once they are proven), `unchanged`,
+    `counts_rows` (the vendor counts rows, of which some may repeat a key: each key is loaded once).
     """
 
     table: Table
@@ -150,6 +151,7 @@ class Walk:
     on_loaded: Sequence[Callable[[int], None]] = ()
     notes: list[str] = field(default_factory=list)
     unchanged_rows: int | None = None
+    counts_rows: bool = False
 
     def unchanged(self, rows: int) -> None:
         """There is nothing new to load: so many rows of the last time still stand."""
@@ -309,7 +311,7 @@ class Extraction:
             )
             columns = [_at_least(column, stored) for column in columns]
             names = {column.label: column.name for column in columns}
-            key = tuple(names[label] for label in table.key)
+            key = tuple(names.get(label, label) for label in table.key)
             extra = dict(walk.extra)
             if table.mode in (Mode.FULL, Mode.INCREMENTAL):
                 extra[DELETED_AT] = Extra("NULL::TIMESTAMPTZ", "timestamp")
@@ -329,6 +331,9 @@ class Extraction:
             spool.close()
             spool.path.unlink(missing_ok=True)
         outcome.extracted = converted.keys
+        if walk.counts_rows and converted.repeats:
+            outcome.vendor_count = None if walk.vendor_count is None else walk.vendor_count - converted.repeats
+            outcome.notes.append(f"{converted.repeats} rows repeat a key; each is loaded once")
         _compare(outcome, where)
         _refuse_flips(converted, stored, table=table, full=full, where=where)
         for tell in walk.on_loaded:
@@ -454,10 +459,14 @@ def _dlt_columns(
         if column.kind == Kind.DECIMAL:
             hint |= {"precision": 38, "scale": column.scale}
         if column.name in key:
-            hint |= {"primary_key": True, "nullable": False}
+            # not "nullable": False, which to_parquet has proven and DuckDB cannot write into the file: dlt would
+            # rewrite it in Python
+            hint["primary_key"] = True
         hints[column.name] = hint
     for name, each in extra.items():
         hints[name] = {"name": name, "data_type": each.data_type}
+        if name in key:
+            hints[name] |= {"primary_key": True, "nullable": False}
     if table.mode == Mode.HISTORY:
         hints[ROW_VERSION] |= {"x-row-version": True, "nullable": False}
         for name, role in ((VALID_FROM, "x-valid-from"), (VALID_TO, "x-valid-to")):

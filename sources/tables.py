@@ -40,7 +40,8 @@ EXACT_DOUBLE = 2**53
 ROW_BYTES = 16 * 2**20
 """DuckDB's bound for one row; its buffers take twice as much, so only a longer row gets more."""
 MEMORY = "100MB"
-PARQUET = "FORMAT parquet, COMPRESSION snappy"
+PARQUET = "FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE 30720"
+"""Larger row groups do not fit into `MEMORY` and are written to disk twice."""
 ZERO_DATES = ("", "NULL", "0000-00-00", "0000-00-00 00:00:00", "0000-00-00T00:00:00", "0000-00-00T00:00:00Z")
 REPLACEMENT = "\ufffd"
 _ZEROS = ", ".join(f"'{text}'" for text in ZERO_DATES)
@@ -115,11 +116,16 @@ class Column:
 
 
 class Spool:
-    """Rows on their way to disk: one JSON array, appended to page by page."""
+    """Rows on their way to disk: one JSON array, appended to page by page.
+
+    A row is an object, or, once `lists` has said what their places mean, an array.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.has_nul = False
+        self.labels: list[str] | None = None
+        self.widths: set[int] = set()
         self._file: IO[bytes] = path.open("wb")
         self._file.write(b"[")
         self._empty = True
@@ -162,6 +168,27 @@ class Spool:
             self._file.seek(0, os.SEEK_END)
             self._empty = False
             self.has_nul = self.has_nul or view.find(b"\\u0000", start, end) >= 0
+
+    def lists(self, labels: Sequence[str]) -> None:
+        """The rows that follow are arrays, their places so labelled; each label once.
+
+        Said again, the labels may only become more: what the rows before lack is NULL.
+        """
+        known = self.labels or []
+        if list(labels[: len(known)]) != known or len(set(labels)) < len(labels) or (not known and not self._empty):
+            raise ValueError("the places of rows that were spooled cannot change their meaning")
+        self.labels = list(labels)
+        self.widths.add(len(labels))
+
+    def mark(self) -> int:
+        """Where the spool stands, for `rewind`."""
+        return self._file.tell()
+
+    def rewind(self, mark: int) -> None:
+        """Forget the rows that came after `mark`."""
+        self._file.seek(mark)
+        self._file.truncate()
+        self._empty = mark <= 1
 
     def close(self) -> None:
         if not self._file.closed:
@@ -237,6 +264,18 @@ def iter_rows(path: Path, *, start: int = 0, as_written: bool = True) -> Iterato
                 text, position = text[position:] + chunk, 0
 
 
+def spooled_rows(spool: Spool) -> Iterator[dict[str, Any]]:
+    """The rows of a closed spool by their labels. Raises `ValueError` for an array of another length."""
+    rows: Iterator[Any] = iter_rows(spool.path)
+    if spool.labels is None:
+        yield from rows
+        return
+    for row in rows:
+        if not isinstance(row, list) or len(row) not in spool.widths:
+            raise ValueError(f"a row is no list of {' or '.join(map(str, sorted(spool.widths)))} values")
+        yield dict(zip(spool.labels, row, strict=False))
+
+
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     row = dict(pairs)
     if len(row) < len(pairs):
@@ -260,6 +299,8 @@ class Converted:
     rows: int
     keys: int
     digest: str
+    repeats: int = 0
+    """Rows that came beside one with the same key, and were left out."""
 
 
 def to_parquet(
@@ -277,23 +318,28 @@ def to_parquet(
 
     `key` are column names; rows that repeat a key are reduced to one, the newest by `newest_by`.
     `extra` maps further columns to SQL expressions. Raises `TypeFlip` when a declared column gets
-    a value that it cannot hold, `BrokenAnswer` when the rows are not JSON.
+    a value that it cannot hold, `BrokenAnswer` when the rows are not JSON or a key is NULL.
     """
     spool.close()
     with _connect() as connection:
-        chosen = _from_sample(spool.path, columns)
+        chosen = _from_sample(spool, columns)
         extra = {**(extra or {}), "_dlt_load_id": _text(load_id)}
         try:
             _fast(connection, spool, out=out, columns=chosen, extra=extra)
             chosen = tuple(column if column.kind else replace(column, kind=Kind.TEXT) for column in chosen)
         except (_Misfit, duckdb.InvalidInputException, duckdb.ConversionException, duckdb.OutOfRangeException):
             chosen = _exact(connection, spool, out=out, columns=columns, extra=extra, where=where)
-        rows, keys = _count(connection, out, key)
+        came, keys = rows, _ = _count(connection, out, key, where=where)
         if keys < rows:
             _keep_newest(connection, out, key=key, newest_by=newest_by)
-            rows, _ = _count(connection, out, ())
+            rows, _ = _count(connection, out, (), where=where)
         return Converted(
-            path=out, columns=chosen, rows=rows, keys=keys if key else rows, digest=_digest(connection, out)
+            path=out,
+            columns=chosen,
+            rows=rows,
+            keys=keys if key else rows,
+            digest=_digest(connection, out),
+            repeats=came - rows,
         )
 
 
@@ -327,14 +373,14 @@ def _connect() -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _from_sample(path: Path, columns: Sequence[Column]) -> tuple[Column, ...]:
+def _from_sample(spool: Spool, columns: Sequence[Column]) -> tuple[Column, ...]:
     """Give the columns without a kind the one that the first rows show; those that are all null keep none."""
     if all(column.kind for column in columns):
         return tuple(columns)
     open_columns = [column for column in columns if column.kind is None]
     seen: dict[str, set[Kind]] = {column.label: set() for column in open_columns}
     try:
-        for row in islice(iter_rows(path), SAMPLE_ROWS):
+        for row in islice(spooled_rows(spool), SAMPLE_ROWS):
             for column in open_columns:
                 if (kind := kind_of(column.of(row))) is not None:
                     seen[column.label].add(kind)
@@ -360,9 +406,14 @@ def _fast(
     columns: Sequence[Column],
     extra: Mapping[str, str],
 ) -> None:
-    source = _json_rows(spool.path, "array", {name: _shape(held) for name, held in _nested(columns).items()})
-    exprs = {column.name: _checked(column, has_nul=spool.has_nul) for column in columns}
-    _copy(connection, {**exprs, **extra}, source=source, out=out)
+    if spool.labels is None:
+        source = _json_rows(spool.path, "array", {name: _shape(held) for name, held in _nested(columns).items()})
+        exprs = {column.name: _checked(column, _raw(column), has_nul=spool.has_nul) for column in columns}
+    else:
+        source = _json_lists(spool)
+        places = {column.name: _place(column, spool.labels) for column in columns}
+        exprs = {column.name: _checked(column, places[column.name], has_nul=spool.has_nul) for column in columns}
+    _copy(connection, exprs, extra, source=source, out=out)
 
 
 Nested = Mapping[str, "Nested | str"]
@@ -410,14 +461,48 @@ def _json_rows(path: Path, form: str, types: Mapping[str, str], row_bytes: int =
     )
 
 
-def _copy(connection: duckdb.DuckDBPyConnection, exprs: Mapping[str, str], *, source: str, out: Path) -> None:
-    select = ", ".join(f"{expression} AS {_quote(name)}" for name, expression in exprs.items())
-    connection.execute(f"COPY (SELECT {select} FROM {source}) TO {_text(str(out))} ({PARQUET})")  # noqa: S608
+_VALUES = "_values_of_a_row"
 
 
-def _checked(column: Column, *, has_nul: bool) -> str:
+def _json_lists(spool: Spool) -> str:
+    """SQL: the rows of a spool of arrays, their lengths checked."""
+    widths = ", ".join(map(str, sorted(spool.widths)))
+    whole = f"CASE WHEN len({_VALUES}) IN ({widths}) THEN {_VALUES} ELSE error('misfit in length') END"
+    return (
+        f"(SELECT {whole} AS {_VALUES} "  # noqa: S608
+        f"FROM read_json({_text(str(spool.path))}, format='array', records=false, "
+        f"columns={{{_VALUES}: 'JSON[]'}}, maximum_object_size={ROW_BYTES}))"
+    )
+
+
+def _place(column: Column, labels: Sequence[str]) -> str:
+    if len(column.place) > 1:
+        raise _Misfit
+    name = column.place[0]
+    if name not in labels:
+        return "NULL::VARCHAR"
+    value = f"{_VALUES}[{labels.index(name) + 1}]"
+    return value if column.kind == Kind.JSON or _as_written(column) else f"json_extract_string({value}, '$')"
+
+
+def _copy(
+    connection: duckdb.DuckDBPyConnection,
+    exprs: Mapping[str, str],
+    extra: Mapping[str, str],
+    *,
+    source: str,
+    out: Path,
+) -> None:
+    # Around the rows, not beside them: DuckDB lets no expression see a column that can raise an error.
+    inner, outer = (", ".join(f"{sql} AS {_quote(name)}" for name, sql in each.items()) for each in (exprs, extra))
+    connection.execute(
+        f"COPY (SELECT *, {outer} FROM (SELECT {inner} FROM {source})) TO {_text(str(out))} ({PARQUET})"  # noqa: S608
+    )
+
+
+def _checked(column: Column, raw: str, *, has_nul: bool) -> str:
     """SQL: the value, or an error that ends the fast way; never a value that is almost right."""
-    raw = f"{_raw(column)}::VARCHAR" if _as_written(column) else _raw(column)
+    raw = f"{raw}::VARCHAR" if _as_written(column) else raw
     misfit = f"error({_text('misfit in ' + column.label)})"
     if column.nulls and column.kind != Kind.JSON:
         nulls = [json.dumps(null) for null in column.nulls] if _as_written(column) else column.nulls
@@ -519,7 +604,7 @@ def _exact(
     seen: dict[str, set[Kind]] = {column.label: set() for column in columns}
     inexact: set[str] = set()  # columns with an integer that a double would round
     try:
-        for row in iter_rows(spool.path):
+        for row in spooled_rows(spool):
             for column in columns:
                 value = column.of(row)
                 if (kind := kind_of(value)) is not None:
@@ -528,7 +613,7 @@ def _exact(
                     inexact.add(column.label)
     except (ValueError, AttributeError) as error:
         raise BrokenAnswer(
-            what="the rows are not JSON objects",
+            what=f"the rows are not JSON {'objects' if spool.labels is None else 'arrays of one length'}",
             where=where,
             why=str(error),
             todo="run again; if it stays, tell the vendor",
@@ -543,7 +628,7 @@ def _exact(
     try:
         longest = ROW_BYTES
         with cleaned.open("wb") as file:
-            for row in iter_rows(spool.path):
+            for row in spooled_rows(spool):
                 line = orjson.dumps({c.name: _as_text(c.of(row), c, where=where) for c in chosen}) + b"\n"
                 longest = max(longest, len(line) + 1)
                 file.write(line)
@@ -553,7 +638,7 @@ def _exact(
         for position, column in enumerate(chosen):
             if column.kind in (Kind.TIMESTAMP, Kind.DATE):
                 chosen[position] = _time_or_text(connection, source, column, where=where)
-        _copy(connection, {**{column.name: _cast(column) for column in chosen}, **extra}, source=source, out=out)
+        _copy(connection, {column.name: _cast(column) for column in chosen}, extra, source=source, out=out)
     finally:
         connection.execute(f"SET memory_limit = '{MEMORY}'")
         cleaned.unlink(missing_ok=True)
@@ -688,10 +773,20 @@ def _time_or_text(connection: duckdb.DuckDBPyConnection, source: str, column: Co
 # -- what is in the file ------------------------------------------------------------------------
 
 
-def _count(connection: duckdb.DuckDBPyConnection, out: Path, key: Sequence[str]) -> tuple[int, int]:
+def _count(connection: duckdb.DuckDBPyConnection, out: Path, key: Sequence[str], *, where: str) -> tuple[int, int]:
+    """(rows, distinct keys)"""
     distinct = f"count(DISTINCT {_key(key)})" if key else "count(*)"
-    row = connection.execute(f"SELECT count(*), {distinct} FROM {_text(str(out))}").fetchone()  # noqa: S608
+    lacking = " OR ".join(f"{_quote(name)} IS NULL" for name in key) or "false"
+    row = connection.execute(
+        f"SELECT count(*), {distinct}, count(*) FILTER ({lacking}) FROM {_text(str(out))}"  # noqa: S608
+    ).fetchone()
     assert row is not None  # noqa: S101 - an aggregate has a row
+    if row[2]:
+        raise BrokenAnswer(
+            what=f"{row[2]} of {row[0]} rows have no {' or no '.join(key)} to tell them apart by",
+            where=where,
+            todo="run again; if it stays, the vendor changed what a row is",
+        )
     return row[0], row[1]
 
 
@@ -735,8 +830,9 @@ def greatest(spool: Spool, label: str, *, like: str, up_to: str) -> str | None:
     None if there is none, or if the rows need the exact way.
     """
     spool.close()
-    source = _json_rows(spool.path, "array", {label: "VARCHAR"})
-    name = _quote(label)
+    source, name = _json_rows(spool.path, "array", {label: "VARCHAR"}), _quote(label)
+    if spool.labels is not None:
+        source, name = _json_lists(spool), _place(Column(label=label), spool.labels)
     try:
         with _connect() as connection:
             row = connection.execute(
@@ -757,8 +853,8 @@ def keys_apart(first: Spool, second: Spool, labels: Sequence[str]) -> int:
     try:
         with _connect() as connection:
             row = connection.execute(
-                f"SELECT count(*) FROM ((SELECT {names} FROM {one} EXCEPT SELECT {names} FROM {other}) "  # noqa: S608
-                f"UNION ALL (SELECT {names} FROM {other} EXCEPT SELECT {names} FROM {one}))"
+                f"SELECT count(*) FROM (SELECT bit_or(side) AS sides FROM (SELECT {names}, 1 AS side FROM {one} "  # noqa: S608
+                f"UNION ALL SELECT {names}, 2 FROM {other}) GROUP BY {names} HAVING sides <> 3)"
             ).fetchone()
         assert row is not None  # noqa: S101 - an aggregate has a row
         return int(row[0])

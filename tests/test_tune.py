@@ -26,6 +26,7 @@ from sources.errors import AccessDenied, ConfigurationError, NightloadError, Rec
 from sources.extraction import Extraction, Outcome
 from sources.tables import Column, Kind, Spool, to_parquet
 from sources.tune.client import Request
+from sources.tune.fields import is_dropped
 from sources.tune.settings import ENDPOINTS, PERSONAL
 
 CAMPAIGNS = "advertiser/campaigns"
@@ -234,6 +235,11 @@ def test_personal_fields_are_listed_and_kept_only_by_name(nights: Nights, config
         package.connect()
 
 
+@pytest.mark.parametrize("name", ["api_key", "owner.secret", "password_hash", "session_token"])
+def test_credentials_are_never_asked_for(name: str) -> None:
+    assert is_dropped("agency", name, frozenset({f"agency.{name}"}))
+
+
 def test_pages_are_fetched_side_by_side_and_in_the_order_of_the_key(vendor: Vendor, configure: Set) -> None:
     vendor.control("POST", "options", {"latency": 0.05})
     configure(page_size=10)
@@ -360,10 +366,20 @@ def test_a_quiet_table_is_told_unchanged_and_walked_whole_after_a_week(nights: N
     assert outcome.unchanged and not outcome.complete and not outcome.loaded
     first = str(vendor.rows(CAMPAIGNS)[0]["id"])
     vendor.edit({"table": CAMPAIGNS, "op": "update", "key": first, "row": {"url": "silently"}, "silent": True})
-    assert nights.one(CAMPAIGNS, days=6).complete is False
+    assert nights.one(CAMPAIGNS, days=6).unchanged
     outcome = nights.one(CAMPAIGNS, days=8)
     assert outcome.complete and outcome.loaded
     same_as_truth(nights, vendor, CAMPAIGNS)
+
+
+def test_a_row_that_went_and_came_back_as_it_was_is_loaded(nights: Nights, vendor: Vendor) -> None:
+    nights.one("agency")
+    nights.one("agency")
+    row = next(row for row in vendor.rows("agency") if not row["modified"].startswith("0000"))
+    vendor.edit({"table": "agency", "op": "delete", "key": str(row["id"])})
+    assert nights.one("agency", full=True).extracted == 9
+    vendor.edit({"table": "agency", "op": "insert", "row": row})
+    assert nights.one("agency").loaded, "the run has marked it as deleted: only a loaded row lives again"
 
 
 def test_another_choice_of_fields_walks_the_table_whole(nights: Nights, vendor: Vendor, configure: Set) -> None:
@@ -611,7 +627,7 @@ def test_the_key_is_in_every_url_and_in_no_log(
     nights: Nights, vendor: Vendor, configure: Set, caplog: pytest.LogCaptureFixture, session: bool
 ) -> None:
     configure(session=session)
-    vendor.says("languages/find", 500, {"status_code": 500, "errors": _errors(f"no such api_key={vendor.key}")})
+    vendor.says("languages/find", 500, {"status_code": 500, "errors": _errors(f"{vendor.key} is no such")})
     vendor.says("countries/count", 502, f"<html>{vendor.key}</html>", times=1)
     package.connect().close()  # the first one silences httpx: here it is to speak up
     for name in ("", "httpx", "httpcore", "dlt", "sources"):
