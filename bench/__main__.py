@@ -25,7 +25,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -107,6 +107,7 @@ def main() -> None:
         documents = {size.rows(way, "document") for way in WAYS}
         render(folder, documents=documents, records=size.records, small_pages=size.slow_pages)
         with _served(folder) as url:
+            _warm_up(url, size, folder)
             for number in range(1, rounds + 1):
                 print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
                 for part in parts:
@@ -140,6 +141,18 @@ def _measure(part: str, url: str, size: Size, home: Path, results: Results) -> N
                     again = ["-m", "bench.child", "again", part, base, str(rows), str(home)]
                     results.add("again", part, _command([sys.executable, *again], {}))
                     results.add("status", part, _command([sys.executable, "-m", "pipelines.cli", "status"], _at(home)))
+
+
+def _warm_up(url: str, size: Size, folder: Path) -> None:
+    """Once through all that is imported, so that no round has to compile it; the compiled files stand in the folder."""
+    os.environ["PYTHONPYCACHEPREFIX"] = str(folder / "pyc")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    for way in ("nightload", "rest_api_parquet"):
+        with _empty(folder / "home"):
+            rows = size.default
+            _child(way, "document", f"{url}/r{rows}", rows, folder / "home")
+    with _empty(folder / "home"):
+        _command([sys.executable, "-m", "pipelines.cli", "status"], _at(folder / "home"))
 
 
 def _child(way: str, kind: str, url: str, rows: int, home: Path) -> Taken:
@@ -202,7 +215,7 @@ def _served(folder: Path) -> Iterator[str]:
 def _tell(results: Results, size: Size, rounds: int) -> None:
     versions = ", ".join(f"{name} {version(name)}" for name in ("dlt", "duckdb", "pyarrow"))
     python = f"Python {platform.python_version()}, {os.cpu_count()} cores"
-    print(f"{date.today():%Y-%m-%d}, medians of {rounds}; {python}; {versions}")
+    print(f"{datetime.now(UTC):%Y-%m-%d}, medians of {rounds}; {python}; {versions}")
     for kind, title in KINDS.items():
         print(f"\n{title:<42}{'rows':>9}{'rows/cpu-s':>12}{'cpu s':>8}{'wall s':>8}{'peak MB':>9}")
         for way, name in WAYS.items():

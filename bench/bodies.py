@@ -86,11 +86,11 @@ def render(folder: Path, *, documents: Iterable[int], records: int, small_pages:
     rows_by_name["small"] = list(_record_rows(few)), SMALL_PAGE
     rows_by_name["small_keys"] = [f'{{"id":{n}}}' for n in range(1, few + 1)], KEY_PAGE
     pages = {}
-    for name, (rows, size) in rows_by_name.items():
+    for name, (lines, size) in rows_by_name.items():
         with (folder / f"{name}.json").open("wb") as file:
             spots = []
-            for start in range(0, len(rows), size):
-                data = ",".join(rows[start : start + size])
+            for start in range(0, len(lines), size):
+                data = ",".join(lines[start : start + size])
                 spots.append((file.tell(), file.write(enveloped(f"[{data}]"))))
         pages[name] = spots
     bodies = Bodies(
@@ -137,10 +137,10 @@ def _document_rows(count: int) -> Iterator[str]:
         coupon = "null" if pick % 5 else f'"C-{pick % 1000:04}"'
         yield (
             f'{{"order_id": {n}, "customer_id": {pick % 60000}, "quantity": {pick % 9 + 1}, '
-            f'"price": {pick % 100000 / 64}, "discount": {pick % 32 / 32}, "is_paid": {"true" if pick % 2 else "false"}, '
-            f'"day": "2026-{pick % 12 + 1:02}-{pick % 28 + 1:02}", '
-            f'"created_at": "2026-{pick % 12 + 1:02}-{pick % 28 + 1:02}T{pick % 24:02}:{n % 60:02}:{pick % 60:02}.123", '
-            f'"shipped_at": {shipped}, "city": "{CITIES[pick % 8]}", "channel": "{("web", "app", "shop")[pick % 3]}", '
+            f'"price": {pick % 100000 / 64}, "discount": {pick % 32 / 32}, '
+            f'"is_paid": {"true" if pick % 2 else "false"}, "day": "2026-{pick % 12 + 1:02}-{pick % 28 + 1:02}", '
+            f'"created_at": "2026-{pick % 12 + 1:02}-{pick % 28 + 1:02}T{pick % 24:02}:{n % 60:02}:{pick % 60:02}.123",'
+            f' "shipped_at": {shipped}, "city": "{CITIES[pick % 8]}", "channel": "{("web", "app", "shop")[pick % 3]}", '
             f'"product": "{words[pick % 499]}", "coupon": {coupon}, "comment": "{words[pick % 983]} {n}"}}'
         )
 

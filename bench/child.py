@@ -25,11 +25,24 @@ Way = Callable[[str, str, int, Path], Callable[[], None]]
 """Does the imports; what it returns does the work."""
 
 TUNE_PATH = "advertiser/campaigns"
-TUNE_OTHERS = (
-    "account account/users advertiser advertiser/accounts advertiser/agencies agency advertiser/sites "
-    "advertiser/publishers advertiser/publishers/sub/campaigns advertiser/site/events countries regions languages "
-    "browsers browser_platform currency_exchange_rates"
-).split()
+TUNE_OTHERS = [
+    "account",
+    "account/users",
+    "advertiser",
+    "advertiser/accounts",
+    "advertiser/agencies",
+    "agency",
+    "advertiser/sites",
+    "advertiser/publishers",
+    "advertiser/publishers/sub/campaigns",
+    "advertiser/site/events",
+    "countries",
+    "regions",
+    "languages",
+    "browsers",
+    "browser_platform",
+    "currency_exchange_rates",
+]
 """The endpoints that the bench leaves out, written down since reading them off the source would import dlt."""
 
 
@@ -40,12 +53,22 @@ def nightload(kind: str, url: str, rows: int, folder: Path, *, width: int = 8) -
     where = place.find(str(folder))
     engine.prepare(where)
     os.environ.update(settings(kind, url, width=width))
+    # what dlt and httpx import only when they are first used
+    import dlt.common.libs.pyarrow
+    import dlt.destinations.impl.duckdb.duck
+    import dlt.sources.helpers.requests
+    import httpcore
+    import pyarrow.parquet
+
     from pipelines.request import Request
     from pipelines.run import run
+    from sources import VENDORS
     from sources.vendor import package
 
+    assert dlt and httpcore and pyarrow
     vendor = "tonalytica" if kind == "document" else "tune"
-    package(vendor)
+    for name in VENDORS:
+        package(name)
 
     def work() -> None:
         report = run(Request(place=where, vendors=(vendor,)))
@@ -71,17 +94,17 @@ def one_at_a_time(kind: str, url: str, rows: int, folder: Path) -> Callable[[], 
 
 def rest_api(kind: str, url: str, rows: int, folder: Path, *, tuned: bool = False) -> Callable[[], None]:
     """dlt's own declarative source, with its defaults."""
-    os.environ.update(
-        RUNTIME__DLTHUB_TELEMETRY="false", DLT_PROJECT_DIR=str(folder), DLT_DATA_DIR=str(folder / "dlt")
-    )
+    os.environ.update(RUNTIME__DLTHUB_TELEMETRY="false", DLT_PROJECT_DIR=str(folder), DLT_DATA_DIR=str(folder / "dlt"))
     import dlt
+    import dlt.common.libs.pyarrow
+    import dlt.destinations.impl.duckdb.duck
     import duckdb
-    import pyarrow
+    import pyarrow.parquet
     from dlt.sources.rest_api import rest_api_source
 
     assert duckdb and pyarrow
     if kind == "document":
-        endpoint: dict[str, Any] = {
+        endpoint: Any = {
             "path": f"api/query_results/{rows}.json",
             "data_selector": "query_result.data.rows",
             "paginator": "single_page",
@@ -95,10 +118,15 @@ def rest_api(kind: str, url: str, rows: int, folder: Path, *, tuned: bool = Fals
         }
 
     def work() -> None:
-        source = rest_api_source({"client": {"base_url": f"{url}/"}, "resources": [{"name": kind, "endpoint": endpoint}]})
+        source = rest_api_source(
+            {"client": {"base_url": f"{url}/"}, "resources": [{"name": kind, "endpoint": endpoint}]}
+        )
         destination = dlt.destinations.duckdb(str(folder / "bench.duckdb"))
         pipeline = dlt.pipeline("rest", destination=destination, dataset_name="loaded", pipelines_dir=str(folder / "p"))
-        pipeline.run(source, loader_file_format="parquet" if tuned else None)
+        if tuned:
+            pipeline.run(source, loader_file_format="parquet")
+        else:
+            pipeline.run(source)
 
     return work
 

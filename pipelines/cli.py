@@ -82,15 +82,14 @@ def run(
     verbose: Verbose = False,
 ) -> None:
     """Load the vendors, count, and publish the warehouse."""
-    place = places.find(home, warehouse)
-    with _engine(place, verbose=verbose, quiet=as_json):
-        from pipelines.request import Request
-        from pipelines.run import exit_code
-        from pipelines.run import run as run_night
-        from pipelines.show import Progress, show_run
-        from pipelines.warehouse import Locked
+    try:
+        place = places.find(home, warehouse)
+        with _engine(place, verbose=verbose, quiet=as_json):
+            from pipelines.request import Request
+            from pipelines.run import exit_code
+            from pipelines.run import run as run_night
+            from pipelines.show import Progress, show_run
 
-        try:
             with Progress(enabled=not as_json) as progress:
                 report = run_night(
                     Request(
@@ -102,13 +101,13 @@ def run(
                         on_progress=progress.table,
                     )
                 )
-        except NightloadError as error:
-            if as_json:
-                status = "locked" if isinstance(error, Locked) else "failed"
-                _print_json({"run_id": None, "status": status, "vendors": [], "error": summarize(error)})
-            raise
-        _print_json(report.as_json()) if as_json else show_run(report, place)
-        raise typer.Exit(exit_code(report))
+    except NightloadError as error:
+        if as_json:
+            status = "locked" if _code_of(error) == LOCKED else "failed"
+            _print_json({"run_id": None, "status": status, "vendors": [], "error": summarize(error)})
+        raise
+    _print_json(report.as_json()) if as_json else show_run(report, place)
+    raise typer.Exit(exit_code(report))
 
 
 @app.command()

@@ -13,6 +13,12 @@ from sources.extraction import DELETED_AT, Mode, Outcome
 
 def mark_deleted(connection: duckdb.DuckDBPyConnection, outcome: Outcome, *, at: datetime) -> None:
     """After a whole walk each live row carries its load id; the others are gone at the vendor's."""
+    if outcome.emptied and outcome.scope and (outcome.loaded or outcome.unchanged):
+        connection.execute(
+            f"DELETE FROM {quote(outcome.dataset, outcome.table)} "  # noqa: S608
+            f"WHERE {quote(outcome.scope)} IN (SELECT unnest(?::VARCHAR[]))",
+            [sorted(outcome.emptied)],
+        )
     if not (outcome.loaded and outcome.complete and outcome.mode in (Mode.FULL, Mode.INCREMENTAL)):
         return
     outcome.deleted = connection.execute(
@@ -38,6 +44,10 @@ def count(connection: duckdb.DuckDBPyConnection, outcome: Outcome, *, exists: bo
     if outcome.error is not None:
         report.status, report.error = "mismatch" if outcome.count_differs else "failed", outcome.error
         report.recovery = outcome.recovery
+        if outcome.missed is not None and outcome.loaded and exists:
+            report.landed = _rows(connection, outcome, "_dlt_load_id = ?", [outcome.load_id])
+            if report.landed != outcome.extracted:
+                report.status, report.landed_differs = "mismatch", True
         return report
     if outcome.unchanged:
         report.status = "unchanged"

@@ -111,9 +111,10 @@ def _start_sandbox(scale: float) -> subprocess.Popen[str]:
 
 def _environment(ready: dict[str, dict[str, Any]], home: Path) -> dict[str, str]:
     settings = {
-        f"SOURCES__{vendor}__{name}".upper(): ready[vendor][name]
+        f"SOURCES__{vendor}__{name}".upper(): told
         for vendor in ready
-        for name in ("base_url", "api_key")
+        for name, told in ready[vendor].items()
+        if isinstance(told, str) and name != "control_url"
     }
     others = {name: value for name, value in os.environ.items() if not name.startswith(("SOURCES__", "NIGHTLOAD_"))}
     quick = {f"SOURCES__{vendor}__REQUESTS_PER_SECOND".upper(): "500" for vendor in ready}

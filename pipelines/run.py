@@ -121,7 +121,9 @@ def _show_ledger(night: Night) -> None:
             night.warehouse.begin()
             night.warehouse.publish(night.ledger)
     except (NightloadError, OSError, duckdb.Error) as error:
-        log.error("the ledger could not be shown in the warehouse: %s", summarize(error))
+        why = summarize(error)
+        if why not in {vendor.error for vendor in night.reports}:  # then it has been said
+            log.error("the ledger could not be shown in the warehouse: %s", why)
 
 
 def _refuse_unmet(night: Night, report: RunReport) -> None:
@@ -130,9 +132,9 @@ def _refuse_unmet(night: Night, report: RunReport) -> None:
     for name in sorted(night.request.tables - met):
         vendor = next((v for v in report.vendors if v.vendor == vendor_of(name.split(".")[0])), None)
         if vendor is not None and vendor.error is None:
-            vendor.tables.append(
-                TableReport(table=name, status="failed", error=f"the vendor shows nothing for {name}: {UNMET}")
-            )
+            error = f"the vendor shows nothing for {name}: {UNMET}"
+            vendor.tables.append(TableReport(table=name, status="failed", error=error))
+            log.warning("%s: %s", vendor.vendor, error)
             vendor.settle()
 
 

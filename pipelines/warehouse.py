@@ -141,9 +141,9 @@ class Warehouse:
                     connection.execute("CHECKPOINT")
             with duckdb.connect(str(published), read_only=True):
                 yield
-        except duckdb.IOException as error:
+        except duckdb.Error as error:
             text = str(error)
-            if "lock" not in text:
+            if not isinstance(error, duckdb.IOException) or "lock" not in text:
                 raise NightloadError(
                     what="the warehouse cannot be opened",
                     where=str(published),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from email.utils import formatdate
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -42,9 +43,11 @@ class Gate:
             await _transmit(answer, scope, receive, send)
             return
         method: str = scope["method"]
-        self.journal.enter(method, path)
+        # A vendor whose actions share one path tells them apart itself.
+        target = getattr(self.vendor, "target", _target)(scope)
+        self.journal.enter(method, target.partition("?")[0])
         try:
-            await self._serve(method, _target(scope), scope, receive, send)
+            await self._serve(method, target, scope, receive, send)
         finally:
             self.journal.leave()
 
@@ -111,7 +114,10 @@ async def _body(receive: Receive) -> bytes:
 
 
 async def _transmit(answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
-    await send({"type": "http.response.start", "status": answer.status, "headers": list(answer.headers)})
+    headers = list(answer.headers)
+    if not any(name.lower() == b"date" for name, _ in headers):
+        headers.append((b"date", formatdate(usegmt=True).encode()))
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     body = memoryview(answer.body)
     if answer.cut is not None:
         await send({"type": "http.response.body", "body": bytes(body[: answer.cut]), "more_body": True})

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sandbox.dataworks.vendor import Dataworks
+from sandbox.growingio.vendor import Growingio
 from sandbox.journal import Journal
+from sandbox.thinkingengine.vendor import Thinkingengine
 from sandbox.tonalytica.vendor import Tonalytica
 from sandbox.tune.vendor import Tune
 from sandbox.vendor import Vendor
@@ -14,4 +17,7 @@ Build = Callable[[int, float, Journal], Vendor]
 VENDORS: dict[str, Build] = {
     "tonalytica": Tonalytica,
     "tune": Tune,
+    "dataworks": Dataworks,
+    "growingio": Growingio,
+    "thinkingengine": Thinkingengine,
 }

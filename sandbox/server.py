@@ -81,6 +81,8 @@ async def serve(
             log_level="warning",
             access_log=False,
             server_header=False,
+            # A vendor's clock may be wrong on purpose: the gate adds the date where the vendor told none.
+            date_header=False,
             # A loader may be busy between two requests; hanging up is for faults to do.
             timeout_keep_alive=120,
             timeout_graceful_shutdown=1,

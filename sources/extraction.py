@@ -76,7 +76,8 @@ class Table:
     (keys, personal data). `lookback` is how far before the cursor an incremental walk starts, and
     `whole_every` how often it is walked whole nevertheless. `walks` is how often the table is walked
     at most in one run when the vendor's rows move under the walk, so that the counts disagree.
-    `scope`: of a KEPT table without a key, the column whose values each load replaces.
+    `scope`: of a KEPT table, the column whose values each load replaces; a key, if there is one, only
+    proves the rows then.
     """
 
     name: str
@@ -114,15 +115,26 @@ class Outcome:
     recovery: Recovery | None = None
     count_differs: bool = False
     rebuild: bool = False
+    missed: NightloadError | None = None
+    scope: str | None = None
+    emptied: frozenset[str] = frozenset()
     notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Extra:
-    """A column that is not the vendor's: an SQL expression over the row, and its type in dlt's words."""
+    """A column that is not the vendor's: an SQL expression over the row, and its type in dlt's words.
 
-    sql: str
+    The expression may be a function of the row's columns: label → quoted name.
+    """
+
+    sql: str | Callable[[Mapping[str, str]], str]
     data_type: str
+
+    def over(self, columns: Sequence[Column]) -> str:
+        if isinstance(self.sql, str):
+            return self.sql
+        return self.sql({column.label: '"' + column.name.replace('"', '""') + '"' for column in columns})
 
 
 @dataclass(kw_only=True)
@@ -134,7 +146,9 @@ class Walk:
     Says back: `vendor_count` of the rows asked for, `total` of all rows that the vendor has,
     `columns` where they are only known now, `extra` columns of our own, `complete` (the table was
     walked whole), `on_loaded` (called with the number of rows once they are proven), `unchanged`,
-    `counts_rows` (the vendor counts rows, of which some may repeat a key: each key is loaded once).
+    `counts_rows` (the vendor counts rows, of which some may repeat a key: each key is loaded once),
+    `missed` (an error that fails the table, though what came is loaded; the state must lead back to
+    what is missing), `emptied` (values of `Table.scope` whose rows are gone at the vendor's: deleted).
     """
 
     table: Table
@@ -152,6 +166,8 @@ class Walk:
     notes: list[str] = field(default_factory=list)
     unchanged_rows: int | None = None
     counts_rows: bool = False
+    missed: NightloadError | None = None
+    emptied: frozenset[str] = frozenset()
 
     def unchanged(self, rows: int) -> None:
         """There is nothing new to load: so many rows of the last time still stand."""
@@ -231,9 +247,9 @@ class Extraction:
             limit=limit,
         )
         fetch(walk)
-        columns = name_columns(walk.columns if walk.columns is not None else table.columns, {})
+        columns = name_columns(walk.columns if walk.columns is not None else table.columns, {}, taken=walk.extra)
         out = self.spool_dir / f"{name}.parquet"
-        extra = {label: each.sql for label, each in walk.extra.items()}
+        extra = {label: each.over(columns) for label, each in walk.extra.items()}
         return to_parquet(walk.spool, out=out, columns=columns, load_id="preview", where=name, extra=extra)
 
     def _walk(self, dataset: str, table: Table, fetch: Fetch) -> Iterator[Any]:
@@ -262,6 +278,8 @@ class Extraction:
             if new_state != state:
                 state.clear()
                 state.update(new_state)
+            if outcome.missed is not None:
+                self._failed(outcome, outcome.missed)
         except NightloadError as error:
             self._failed(outcome, error)
         except Exception as error:  # one broken table never stops the others
@@ -302,6 +320,7 @@ class Extraction:
             fetch(walk)
             outcome.notes[:] = walk.notes  # of this walk only, not of one that the counts refused
             outcome.total, outcome.vendor_count = walk.total, walk.vendor_count
+            outcome.missed, outcome.scope, outcome.emptied = walk.missed, table.scope, walk.emptied
             outcome.complete = walk.complete or table.mode in (Mode.FULL, Mode.HISTORY)
             if walk.unchanged_rows is not None:
                 outcome.unchanged, outcome.extracted = True, walk.unchanged_rows
@@ -325,7 +344,7 @@ class Extraction:
                 where=where,
                 key=key,
                 newest_by=names.get(table.cursor or ""),
-                extra={name: each.sql for name, each in extra.items()},
+                extra={name: each.over(columns) for name, each in extra.items()},
             )
         finally:
             spool.close()
@@ -458,7 +477,8 @@ def _dlt_columns(
         hint: dict[str, Any] = {"name": column.name, "data_type": str(column.kind), "x-label": column.label}
         if column.kind == Kind.DECIMAL:
             hint |= {"precision": 38, "scale": column.scale}
-        if column.name in key:
+        if column.name in key and not table.scope:
+            # of a scope and a key dlt deletes by one OR the other, which no hash join can serve
             # not "nullable": False, which to_parquet has proven and DuckDB cannot write into the file: dlt would
             # rewrite it in Python
             hint["primary_key"] = True

@@ -67,6 +67,7 @@ _dice = random.SystemRandom()
 
 Scalar = str | int | float | bool | None
 Inspect = Callable[[int, Any], NightloadError | None]
+Head = Callable[[bytes], NightloadError | None]
 
 
 class Options(TypedDict, total=False):
@@ -81,6 +82,8 @@ class Options(TypedDict, total=False):
     accept   the statuses that are an answer (200 only)
     inspect  gets the status and the parsed JSON: every one in `json`, those not accepted in `body` and `spool`.
              It may return an error to raise; one whose recovery is RETRY is retried under the same rules.
+    head     gets the first bytes (at most 256 KB) of an accepted answer in `body` and `spool`, for vendors that refuse
+             under a status that is an answer. What it returns counts as what `inspect` returns.
     """
 
     params: Mapping[str, Scalar | Sequence[Scalar]]
@@ -91,6 +94,7 @@ class Options(TypedDict, total=False):
     retry: bool
     accept: Sequence[int]
     inspect: Inspect
+    head: Head
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,7 @@ class _Call:
     retry: bool
     accept: Sequence[int]
     inspect: Inspect | None
+    head: Head | None
 
 
 class _Failure(Exception):
@@ -192,8 +197,9 @@ class Http:
 
     `timeout` bounds each wait for bytes, `deadline` a whole answer, `max_bytes` its decoded size, all per try.
     `retry_budget` is shared by everything this instance does. `sign` is called with each request about to be sent,
-    again for every retry: for signatures over a fresh nonce and date. `requests`, `retries` and `bytes` (as received,
-    before decoding) count.
+    again for every retry: for signatures over a fresh nonce and date. `pause_asked` reads the pause in seconds from
+    headers that a vendor has of its own; None leaves it to `Retry-After`. `requests`, `retries` and `bytes` (as
+    received, before decoding) count.
 
     Raises ConfigurationError at once for a `base_url` or a header that cannot work.
     """
@@ -213,6 +219,7 @@ class Http:
         secrets: Iterable[str] = (),
         concurrency: int = 8,
         sign: Callable[[httpx.Request], None] | None = None,
+        pause_asked: Callable[[Mapping[str, str]], float | None] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         # Here, not only in the command line: the dlt sources are also used without it, and httpx logs URLs.
@@ -229,6 +236,7 @@ class Http:
         self._budget = retry_budget
         self._slots = threading.BoundedSemaphore(concurrency)
         self._sign, self._sleep = sign, sleep
+        self._own_pause = pause_asked
         # Only gzip is offered, because only gzip is decoded here (httpx lets a cut gzip stream pass as whole).
         offered = {"User-Agent": "nightload", "Accept-Encoding": "gzip", **_checked_headers(vendor, headers or {})}
         host = self._base.host
@@ -277,7 +285,7 @@ class Http:
 
         def receive(response: httpx.Response, chunks: Iterator[bytes]) -> Answer:
             content = b"".join(chunks)
-            self._refuse_web_page(call, response, content)
+            self._look_at_head(call, response, content)
             return Answer(status=response.status_code, headers=response.headers, content=content)
 
         return self._run(call, receive)
@@ -296,7 +304,7 @@ class Http:
                 with partial.open("w+b", buffering=_CHUNK) as out:
                     size = sum(map(out.write, chunks))
                     out.seek(0)
-                    self._refuse_web_page(call, response, out.read(512))
+                    self._look_at_head(call, response, out.read(_ERROR_BYTES))
                 partial.replace(file)
             finally:
                 partial.unlink(missing_ok=True)
@@ -344,6 +352,7 @@ class Http:
             retry=options.get("retry", method.upper() in {"GET", "HEAD"}),
             accept=options.get("accept", (200,)),
             inspect=options.get("inspect"),
+            head=options.get("head"),
         )
 
     def _run(self, call: _Call, receive: _Receive[Result]) -> Result:
@@ -419,27 +428,28 @@ class Http:
     def _chunks(self, call: _Call, response: httpx.Response, *, until: float) -> Iterator[bytes]:
         """The decoded body, bounded in time and size; a gzip stream must come to its end."""
         smaller = "Ask for a smaller window or page"
-        late = Unavailable(
-            what="the answer did not end in time",
-            where=call.where,
-            why=f"still coming after {self._deadline:g} s",
-            todo=smaller,
-            status=response.status_code,
-        )
-        large = _broken(
-            call, response, what="the answer is too large", why=f"more than {self._max_bytes} bytes", todo=smaller
-        )
+
+        # made when needed: an error redacts its texts, which would cost more than a small answer does
+        def late() -> _Failure:
+            what, why = "the answer did not end in time", f"still coming after {self._deadline:g} s"
+            status = response.status_code
+            error = Unavailable(what=what, where=call.where, why=why, todo=smaller, status=status)
+            return _Failure(error, again=True, once=True)
+
+        def large() -> _Failure:
+            why = f"more than {self._max_bytes} bytes"
+            return _Failure(_broken(call, response, what="the answer is too large", why=why, todo=smaller))
 
         def received() -> Iterator[bytes]:
             for data in response.iter_raw():
                 self._count(bytes=len(data))
                 if time.monotonic() > until:
-                    raise _Failure(late, again=True, once=True)
+                    raise late()
                 yield data
 
         length = response.headers.get("content-length", "")
         if call.method != "HEAD" and length.isdecimal() and int(length) > self._max_bytes:
-            raise _Failure(large)
+            raise large()
         encoding = response.headers.get("content-encoding", "").strip().lower() or "identity"
         if encoding not in {"identity", "gzip", "x-gzip"}:
             what = f"the answer is encoded as {encoding}"
@@ -449,7 +459,7 @@ class Http:
             for chunk in received() if encoding == "identity" else _gunzip(received()):
                 size += len(chunk)
                 if size > self._max_bytes:
-                    raise _Failure(large)
+                    raise large()
                 yield chunk
         except (zlib.error, EOFError):
             damaged = _broken(call, response, what="the gzip stream is broken", why="it is cut or damaged")
@@ -461,7 +471,7 @@ class Http:
         if failure := self._inspected(call, response, parsed):
             return failure
         message = _plain_text(content) if parsed is _UNPARSED else _vendor_text(parsed)
-        what, where, pause = f"the vendor answered {status}", call.where, _pause_asked(response)
+        what, where, pause = f"the vendor answered {status}", call.where, self._asked(response)
         error: NightloadError
         if status in {401, 403}:
             todo = f"Check the credentials under sources.{self.vendor} and what they may read"
@@ -479,16 +489,26 @@ class Http:
         if call.inspect is None or parsed is _UNPARSED:
             return None
         error = call.inspect(response.status_code, parsed)
-        if error is None:
-            return None
+        return None if error is None else self._told(call, response, error)
+
+    def _look_at_head(self, call: _Call, response: httpx.Response, content: bytes) -> None:
+        self._refuse_web_page(call, response, content)
+        if call.head is not None and (error := call.head(content[:_ERROR_BYTES])) is not None:
+            raise self._told(call, response, error)
+
+    def _told(self, call: _Call, response: httpx.Response, error: NightloadError) -> _Failure:
         error.where = error.where or call.where
         pause = error.retry_after if isinstance(error, Unavailable) else None
         return _Failure(
             error,
             again=error.recovery is Recovery.RETRY,
             once=response.status_code == 500,
-            pause=_pause_asked(response) if pause is None else pause,
+            pause=self._asked(response) if pause is None else pause,
         )
+
+    def _asked(self, response: httpx.Response) -> float | None:
+        own = self._own_pause(response.headers) if self._own_pause else None
+        return _pause_asked(response) if own is None else own
 
     def _refuse_web_page(self, call: _Call, response: httpx.Response, content: bytes) -> None:
         start = content[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()

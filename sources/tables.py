@@ -126,6 +126,7 @@ class Spool:
         self.has_nul = False
         self.labels: list[str] | None = None
         self.widths: set[int] = set()
+        self.parts: list[Path] = []
         self._file: IO[bytes] = path.open("wb")
         self._file.write(b"[")
         self._empty = True
@@ -180,15 +181,23 @@ class Spool:
         self.labels = list(labels)
         self.widths.add(len(labels))
 
-    def mark(self) -> int:
-        """Where the spool stands, for `rewind`."""
-        return self._file.tell()
+    def part(self, parquet: Path) -> None:
+        """Append the rows of a parquet file of texts, its columns named as `Column.place` says; rows come in no
+        other form then, and all columns are TEXT. What a file lacks is NULL. It is deleted with the spool's owner."""
+        if not self._empty:
+            raise ValueError("rows that were spooled cannot be joined with files")
+        self.parts.append(parquet)
 
-    def rewind(self, mark: int) -> None:
-        """Forget the rows that came after `mark`."""
-        self._file.seek(mark)
+    def mark(self) -> tuple[int, list[str] | None, set[int]]:
+        """Where the spool stands, for `rewind`."""
+        return self._file.tell(), self.labels, set(self.widths)
+
+    def rewind(self, mark: tuple[int, list[str] | None, set[int]]) -> None:
+        """Forget the rows, and the labels, that came after `mark`."""
+        position, self.labels, self.widths = mark[0], mark[1], set(mark[2])
+        self._file.seek(position)
         self._file.truncate()
-        self._empty = mark <= 1
+        self._empty = position <= 1
 
     def close(self) -> None:
         if not self._file.closed:
@@ -322,12 +331,17 @@ def to_parquet(
     """
     spool.close()
     with _connect() as connection:
-        chosen = _from_sample(spool, columns)
+        chosen = tuple(columns) if spool.parts else _from_sample(spool, columns)
         extra = {**(extra or {}), "_dlt_load_id": _text(load_id)}
         try:
-            _fast(connection, spool, out=out, columns=chosen, extra=extra)
+            if spool.parts:
+                _joined(connection, spool.parts, out=out, columns=chosen, extra=extra)
+            else:
+                _fast(connection, spool, out=out, columns=chosen, extra=extra)
             chosen = tuple(column if column.kind else replace(column, kind=Kind.TEXT) for column in chosen)
         except (_Misfit, duckdb.InvalidInputException, duckdb.ConversionException, duckdb.OutOfRangeException):
+            if spool.parts:
+                raise  # there is no other way to read them
             chosen = _exact(connection, spool, out=out, columns=columns, extra=extra, where=where)
         came, keys = rows, _ = _count(connection, out, key, where=where)
         if keys < rows:
@@ -414,6 +428,22 @@ def _fast(
         places = {column.name: _place(column, spool.labels) for column in columns}
         exprs = {column.name: _checked(column, places[column.name], has_nul=spool.has_nul) for column in columns}
     _copy(connection, exprs, extra, source=source, out=out)
+
+
+def _joined(
+    connection: duckdb.DuckDBPyConnection,
+    parts: Sequence[Path],
+    *,
+    out: Path,
+    columns: Sequence[Column],
+    extra: Mapping[str, str],
+) -> None:
+    """Files of texts into one."""
+    if any(column.kind != Kind.TEXT or len(column.place) != 1 for column in columns):
+        raise ValueError("the columns of files are texts")
+    files = ", ".join(_text(str(part)) for part in parts)
+    exprs = {column.name: _quote(column.place[0]) for column in columns}
+    _copy(connection, exprs, extra, source=f"read_parquet([{files}], union_by_name=true)", out=out)
 
 
 Nested = Mapping[str, "Nested | str"]

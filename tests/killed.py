@@ -1,6 +1,8 @@
 """nightload's command line, made to kill itself (SIGKILL, no goodbye) at one point of a night.
 
-    python killed.py <module:name> <before|after> <nth call> <text in its arguments> run …
+    python killed.py <module:name> <before|after|term> <nth call> <text in its arguments> run …
+
+`term`: a SIGTERM instead, before the call.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ def arm(target: str, when: str, nth: int, text: str) -> None:
             if calls == nth:
                 if when == "after":
                     original(*args, **kwargs)
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), signal.SIGTERM if when == "term" else signal.SIGKILL)
         return original(*args, **kwargs)
 
     setattr(owner, name, trap)

@@ -83,8 +83,10 @@ def result_of(sandbox: SandboxProcess, card: Row) -> tuple[list[str], list[Row]]
 def expected_rows(
     sandbox: SandboxProcess, *, places: Collection[str], results: Callable[[Row], bool]
 ) -> dict[str, list[Row]]:
+    # runtime and retrieved_at are told by lists only
+    untold = {"runtime": None, "retrieved_at": None}
     queries = [
-        row | {"user_id": row["user"]["id"], "found_in": row["_where"]}
+        row | {"user_id": row["user"]["id"], "found_in": row["_where"]} | (untold if row["_where"] == "hidden" else {})
         for row in truth(sandbox, "queries")
         if row["_where"] in places
     ]

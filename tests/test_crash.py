@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,7 +121,7 @@ def yesterday(sandbox_process: SandboxProcess, tmp_path_factory: pytest.TempPath
         for key in loaded
     ]
     edits += [
-        {"table": "query_snippets", "op": "insert", "row": {"trigger": "fresh"}},
+        {"table": "query_snippets", "op": "insert", "row": {"id": 77, "trigger": "fresh"}},
         {"table": "query_snippets", "op": "delete", "key": 2},
         {"table": "queries", "op": "update", "key": queries[-1]["id"], "row": {"query": "select 'other'"}},
     ]
@@ -174,6 +174,8 @@ def kill(yesterday: Yesterday, name: str, *, point: Any = None, after: float = 0
         except subprocess.TimeoutExpired:
             pass
     process.communicate()
+    for file in night.home.rglob("*"):
+        assert not (file.is_file() and b"CANARY" in file.read_bytes()), f"{file} holds a key"
     return Killed(night, process.returncode, before, contents(night.warehouse), reads, unreadable)
 
 
@@ -205,7 +207,49 @@ def test_killed_night_changes_nothing_and_the_next_one_is_whole(
     assert night.rows("SELECT count(*) FROM (SELECT load_id FROM tonalytica._dlt_loads GROUP BY 1 HAVING count(*) > 1)") == [(0,)]
 
 
-@pytest.fixture
-def slow(yesterday: Yesterday) -> Iterator[SandboxProcess]:
-    yield yesterday.sandbox
-    yesterday.sandbox.control("tonalytica", "DELETE", "faults")
+def test_sigterm_while_waiting_for_the_vendor_ends_the_run_at_once(yesterday: Yesterday) -> None:
+    night, sandbox = yesterday.copy("sigterm waiting"), yesterday.sandbox
+    before = night.warehouse.read_bytes()
+    sandbox.control("tonalytica", "POST", "faults", [{"match": {"path": "query_snippets"}, "do": {"delay": 20}}])
+    asked = sandbox.control("tonalytica", "GET", "stats")["by_path"].get("GET /api/query_snippets", 0)
+    process = night.start("run", "tonalytica", "--json")
+    while sandbox.control("tonalytica", "GET", "stats")["by_path"].get("GET /api/query_snippets", 0) == asked:
+        assert process.poll() is None
+        time.sleep(0.05)
+    sent = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=15)
+    sandbox.control("tonalytica", "DELETE", "faults")
+    assert time.monotonic() - sent < 10
+    assert_ended_cleanly(night, process.returncode, err, before)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "sources.extraction:to_parquet",
+        "dlt.extract.extract:Extract.commit_packages",
+        "dlt.normalize.normalize:Normalize.run",
+        "dlt.load.load:Load.start_new_jobs",
+        "dlt.destinations.sql_jobs:SqlMergeFollowupJob.generate_sql",
+        "pipelines.run:_count",
+        "pipelines.warehouse:_write_ledger",
+    ],
+)
+def test_sigterm_anywhere_leaves_the_old_warehouse(target: str, yesterday: Yesterday) -> None:
+    night = yesterday.copy(f"sigterm at {target.replace(':', '-')}")
+    before = night.warehouse.read_bytes()
+    command = (sys.executable, str(Path(__file__).with_name("killed.py")), target, "term", "1", "")
+    process = night.start("run", "--json", command=command)
+    _, err = process.communicate(timeout=60)
+    assert_ended_cleanly(night, process.returncode, err, before)
+
+
+def assert_ended_cleanly(night: Night, code: int, err: str, before: bytes) -> None:
+    assert (code, err.strip().splitlines()[-1]) == (130, "interrupted; nothing half done was published")
+    assert "Traceback" not in err
+    assert night.warehouse.read_bytes() == before
+    assert night.files() == set()
+    with sqlite3.connect(night.state / "ledger.sqlite") as ledger:
+        rows = ledger.execute("SELECT status, error FROM runs ORDER BY started_at").fetchall()
+    assert rows[-1] == ("failed", "interrupted")

@@ -70,6 +70,7 @@ class Tonalytica:
                 todo="Set sources.tonalytica.api_key (or query_keys) in .dlt/secrets.toml, "
                 "or SOURCES__TONALYTICA__API_KEY in the environment",
             )
+        has.check(settings)
         self.settings = settings
         self.selection = Selection.read(settings.results)
         self.executions = read_executions(settings.executions)
@@ -204,7 +205,7 @@ class Tonalytica:
 
     def _fetch_array(self, path: str) -> Fetch:
         def fetch(walk: Walk) -> None:
-            rows = self.client.get(path)
+            rows = self.client.array(path)
             _spool(walk, rows, count=len(rows))
 
         return fetch

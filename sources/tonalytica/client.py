@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from sources.errors import AccessDenied, NightloadError, NotReady, Refused, Unavailable
+from sources.errors import AccessDenied, BrokenAnswer, NightloadError, NotReady, Refused, Unavailable
 from sources.http import Http, Rate, in_order
 from sources.tables import cut_array
 from sources.tonalytica.settings import CONCURRENCY, ORDERS, PAGE_SIZE, VENDOR, Settings
@@ -104,6 +104,8 @@ class Client:
 
     def _pages(self, path: str, params: Mapping[str, Any]) -> tuple[int, list[dict[str, Any]]]:
         first = self.get(path, **params, page=1, page_size=PAGE_SIZE)
+        if not isinstance(first, dict) or not isinstance(first.get("count"), int) or "results" not in first:
+            raise _other_shape(path)
         rows = list(first["results"])
         pages = range(2, -(-first["count"] // PAGE_SIZE) + 1)
 
@@ -118,6 +120,13 @@ class Client:
         for page in in_order(fetch, pages, width=CONCURRENCY):
             rows += page
         return first["count"], rows
+
+    def array(self, path: str) -> list[dict[str, Any]]:
+        """A list that has no pages."""
+        rows = self.get(path)
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise _other_shape(path)
+        return rows
 
     def details(self, path: str, ids: list[int]) -> Iterator[tuple[int, dict[str, Any] | None]]:
         """One object per id, None where there is none (any more)."""
@@ -241,6 +250,14 @@ def read_result(file: Path) -> Result:
     with file.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as view:
         envelope, start, end = cut_array(view, "rows", where=f"{VENDOR}, result")
     return Result(envelope=envelope["query_result"], path=file, start=start, end=end)
+
+
+def _other_shape(path: str) -> BrokenAnswer:
+    return BrokenAnswer(
+        what=f"the answer to api/{path} has not the shape of a Redash's",
+        where=VENDOR,
+        todo="Check that sources.tonalytica.base_url is a Redash's",
+    )
 
 
 def _key_header(key: str | None) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""GrowingIO, as its own pages and its clients' code tell of it."""

@@ -1,0 +1,1 @@
+"""ThinkingEngine (TE, formerly TA), as the sandbox plays it."""

@@ -1,0 +1,386 @@
+"""How GrowingIO is asked: the token, the generations of its paths, what its refusals mean. Reads only.
+
+One token serves a whole run. Minting a new one makes the former one invalid, so it is done under a lock, once, and
+once more if the vendor stops taking the token in mid-run (another job has then minted one).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import mmap
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import orjson
+
+from sources.errors import (
+    AccessDenied,
+    BrokenAnswer,
+    NightloadError,
+    NotReady,
+    Refused,
+    Unavailable,
+    Unreachable,
+    one_line,
+)
+from sources.growingio.settings import VENDOR, Settings, wrong
+from sources.http import Http, Rate, Scalar
+from sources.redaction import register_secret
+from sources.tables import cut_array
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+SCHEMES = ("Token ", "")
+_ID = re.compile(r"[A-Za-z0-9_.-]+")
+_LIMITED = re.compile(r"rate|limit|too many|throttl|频", re.IGNORECASE)
+_LARGEST = 16 * 2**30
+_SERIES = {"chart": "charts", "funnel": "funnels", "retention": "retentions"}
+
+
+class TimedOut(Refused):
+    """The vendor's own clock of 5000 ms ran out over this window: ask for less."""
+
+
+class TooMany(Refused):
+    """As many rows as one answer carries at most: it may be cut. Ask for less."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """An answer of a chart, funnel or retention: what it says of itself, and where its rows stand in `file`."""
+
+    file: Path
+    start: int
+    envelope: Mapping[str, Any]
+
+
+class Client:
+    """One project. To be used from any number of threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._signed = settings.auth_mode == "signed"
+        self._project = str(settings.project_uid)
+        self._token = None if self._signed else str(settings.console_token)
+        self._scheme = settings.auth_scheme
+        self._scheme_is_sure = self._minted_again = False
+        self._lock = threading.Lock()
+        self.http = Http(
+            vendor=VENDOR,
+            base_url=settings.base_url,
+            headers={"X-Client-Id": settings.client_id} if settings.client_id else {},
+            secrets=[str(each) for each in (settings.console_token, settings.secret) if each],
+            rates={"default": Rate(per_second=settings.requests_per_second)},
+            concurrency=settings.concurrency,
+            max_bytes=_LARGEST,
+            deadline=3600.0,
+        )
+
+    # -- what there is ----------------------------------------------------------------------------
+
+    def dashboards(self) -> list[dict[str, Any]]:
+        """The boards; later than the first generation of the interface, so a server may not have the list."""
+        return self._list("dashboards.json")
+
+    def dashboard(self, dashboard_id: str) -> dict[str, Any]:
+        """One board with its `charts`."""
+        path = f"dashboards/{_id(dashboard_id)}.json"
+        board = self._json(path)
+        if not isinstance(board, dict) or not isinstance(board.get("charts"), list):
+            raise _shapeless(path, board, "an object with a list of charts")
+        return board
+
+    def segmentations(self) -> list[dict[str, Any]]:
+        return self._list("segmentations.json")
+
+    def rules(self, file: Path) -> None:
+        """The rules as the CSV text that came. Raises `BrokenAnswer` for an error told under status 200."""
+        self._text("rules.csv", file)
+
+    # -- series -----------------------------------------------------------------------------------
+
+    def series(self, kind: str, uid: str, params: Mapping[str, Scalar], file: Path) -> Series:
+        """One window of a chart, funnel or retention, its body kept in `file`.
+
+        Raises `TimedOut` where a smaller window may work, `NotReady` where the vendor does not come to an end.
+        """
+        generation, until = self._settings.charts_api, time.monotonic() + self._settings.poll_timeout
+        path = self._series_path(kind, uid)
+        while True:
+            self._call(lambda headers: self.http.spool(path, file, params=params, headers=headers, inspect=_windowed))
+            found = _series(file, where=f"{VENDOR}, {path}")
+            if isinstance(found, Series):
+                return found
+            self._still_doing(found, path, generation=generation, until=until)
+
+    def _series_path(self, kind: str, uid: str) -> str:
+        what = f"projects/{self._project}/{_SERIES[kind]}/{_id(uid)}"
+        if self._settings.charts_api == "v3":
+            return f"v3/exporter/{what}"
+        # the first generation has charts only: funnels and retentions came with the second
+        if self._settings.charts_api == "v1" and kind == "chart":
+            return f"{what}.json"
+        return f"v2/{what}.json"
+
+    # -- the users of a segment -------------------------------------------------------------------
+
+    def segmentation_users(self, segmentation_id: str, file: Path) -> None:
+        """Stream the users of one segment to `file`, as the CSV text that comes."""
+        if self._settings.segmentations_api == "v1":
+            self._text(f"segmentations/{_id(segmentation_id)}/users.csv", file)
+            return
+        path = f"v3/exporter/projects/{self._project}/segmentations/{_id(segmentation_id)}/users"
+        params, until = {"expire": self._settings.link_minutes}, time.monotonic() + self._settings.poll_timeout
+        while True:
+            answer = self._call(lambda headers: self.http.json("GET", path, params=params, headers=headers))
+            links = answer.get("downloadLinks") if isinstance(answer, dict) else None
+            if isinstance(answer, dict) and answer.get("status") == "done" and links:
+                break
+            self._still_doing(answer, path, generation="v3", until=until)
+        self._download([str(link) for link in links], file)
+
+    def _download(self, links: list[str], file: Path) -> None:
+        """Fetch what the links name, one after the other, as strangers: no header of ours goes along."""
+        for number, link in enumerate(links):
+            register_secret(link)
+            parts = urlsplit(link)
+            register_secret(parts.query)
+            origin, own = f"{parts.scheme}://{parts.netloc}", urlsplit(self._settings.base_url.strip())
+            if parts.scheme != "https" and (parts.scheme, parts.netloc) != (own.scheme, own.netloc):
+                raise BrokenAnswer(
+                    what="a download link that is not https was not followed", where=f"{VENDOR}, {parts.hostname}"
+                )
+            part = file if number == 0 else file.with_suffix(f".{number}")
+            with Http(vendor=VENDOR, base_url=origin, max_bytes=_LARGEST, deadline=3600.0) as stranger:
+                stranger.spool(link[len(origin) :].lstrip("/"), part)
+            if number:
+                with part.open("rb") as more, file.open("ab") as whole:
+                    more.readline()  # each part has the header
+                    while chunk := more.read(2**20):
+                        whole.write(chunk)
+                part.unlink()
+
+    def _still_doing(self, answer: Any, path: str, *, generation: str, until: float) -> None:
+        """Wait a while if the answer says that it is not ready. Raises what else it may say."""
+        where = f"{VENDOR}, {path}"
+        told = answer if isinstance(answer, dict) else {}
+        if generation != "v3" or told.get("status") != "doing":
+            raise Refused(
+                what="the vendor did not make the export"
+                if told.get("status") == "failed"
+                else "no data in the answer",
+                where=where,
+                why=_message(told) or f"it holds {', '.join(map(str, told)) or 'nothing'}",
+                todo="Run again; if it stays, ask for a smaller window (window_days)",
+            )
+        if time.monotonic() > until:
+            raise NotReady(
+                what=f"the export was not ready within {self._settings.poll_timeout} s",
+                where=where,
+                todo=f"Come back later, or raise sources.{VENDOR}.poll_timeout",
+            )
+        time.sleep(self._settings.poll_seconds)
+
+    # -- the token --------------------------------------------------------------------------------
+
+    def _call(self, ask: Callable[[Mapping[str, str]], Result]) -> Result:
+        """`ask` with the token; on a 401 the other form of the header is tried once, then a new token once."""
+        while True:
+            token, scheme = self._credentials()
+            try:
+                answer = ask({"Authorization": f"{scheme}{token}"})
+            except AccessDenied as error:
+                if error.status != 401:
+                    raise
+                self._refused(token, scheme, error)
+                continue
+            self._scheme_is_sure = True
+            return answer
+
+    def _credentials(self) -> tuple[str, str]:
+        with self._lock:
+            if self._token is None:
+                self._token = self._mint()
+            return self._token, self._scheme
+
+    def _refused(self, token: str, scheme: str, error: AccessDenied) -> None:
+        """Change what can be changed about credentials that were not taken; raise `error` if nothing can."""
+        with self._lock:
+            if (token, scheme) != (self._token, self._scheme):
+                return  # another worker has changed them already
+            if not self._scheme_is_sure:
+                other = SCHEMES[1 - SCHEMES.index(scheme)]
+                if scheme == self._settings.auth_scheme:
+                    log.info("%s does not take the token; trying auth_scheme = %r", VENDOR, other)
+                    self._scheme = other
+                    return
+                self._scheme = self._settings.auth_scheme
+            elif self._signed and not self._minted_again:
+                self._minted_again = True
+                log.warning("%s stopped taking the token: another job may have minted one. Minting again", VENDOR)
+                self._token = self._mint()
+                return
+            error.what = "the vendor does not accept the token"
+            error.todo = (
+                f"Check sources.{VENDOR}.project_uid, account_ai, client_id and secret; if another job mints tokens "
+                "for this project, run them one after the other"
+                if self._signed
+                else f"Make a new one in the console (project settings, API token): sources.{VENDOR}.console_token"
+            )
+            raise error
+
+    def _mint(self) -> str:
+        settings = self._settings
+        tm = int(time.time() * 1000) + settings.clock_skew_seconds * 1000
+        text = f"project={settings.project_uid}&ai={settings.account_ai}&tm={tm}"
+        auth = signature(str(settings.secret), text)
+
+        def inspect(status: int, answer: Any) -> NightloadError | None:
+            code = answer.get("code") if isinstance(answer, dict) else None
+            if status == 200 and answer.get("status") == "success" and isinstance(code, str) and code:
+                return None
+            if status >= 500 or status == 429:
+                return None
+            return AccessDenied(
+                what="the vendor minted no token",
+                why=_message(answer),
+                todo=f"Check sources.{VENDOR}.project_uid, account_ai, client_id and secret, and this machine's clock; "
+                "newer projects have console tokens only",
+                status=status,
+            )
+
+        answer = self.http.json(
+            "POST",
+            "auth/token",
+            body=f"{text}&auth={auth}".encode(),
+            headers={"Content-Type": "application/x-www-form-urlencoded"},
+            inspect=inspect,
+        )
+        register_secret(answer["code"])
+        return str(answer["code"])
+
+    # -- calls ------------------------------------------------------------------------------------
+
+    def _json(self, path: str) -> Any:
+        full = f"projects/{self._project}/{path}"
+        return self._call(lambda headers: self.http.json("GET", full, headers=headers, inspect=_refusal))
+
+    def _list(self, path: str) -> list[dict[str, Any]]:
+        rows = self._json(path)
+        if not isinstance(rows, list) or not all(isinstance(row, dict) and row.get("id") for row in rows):
+            raise _shapeless(path, rows, "a list of objects with an id")
+        return rows
+
+    def _text(self, path: str, file: Path) -> None:
+        full = f"projects/{self._project}/{path}"
+        self._call(lambda headers: self.http.spool(full, file, headers=headers, inspect=_refusal))
+        with file.open("rb") as body:
+            head = body.read(2**16).lstrip(b"\xef\xbb\xbf \t\r\n")
+        if head.startswith(b"{"):
+            try:
+                told = _message(orjson.loads(head))
+            except orjson.JSONDecodeError:
+                told = ""
+            file.unlink()
+            raise BrokenAnswer(
+                what="an error came where CSV was due", where=f"{VENDOR}, {full}", why=told, todo="Run again"
+            )
+
+
+def signature(secret: str, text: str) -> str:
+    """`auth` of the mint request, over `text` = `project=…&ai=…&tm=…`."""
+    return hmac.new(secret.encode(), f"POST\n/auth/token\n{text}".encode(), hashlib.sha256).hexdigest()
+
+
+def check_credentials(settings: Settings) -> None:
+    """Raises `ConfigurationError` that names everything that is missing at once."""
+    names: tuple[str, ...] = ("project_uid", "console_token")
+    if settings.auth_mode == "signed":
+        names = ("project_uid", "account_ai", "client_id", "secret")
+    if missing := [name for name in names if not getattr(settings, name)]:
+        told = ", ".join(f"sources.{VENDOR}.{name}" for name in missing)
+        variables = ", ".join(f"SOURCES__{VENDOR}__{name}".upper() for name in missing)
+        raise wrong(f"{told} is not set", f"Write it into .dlt/secrets.toml, or set {variables}")
+
+
+def _series(file: Path, *, where: str) -> Series | Any:
+    """The answer in `file`, or the parsed document if it has no rows: it then says why."""
+    if file.stat().st_size == 0:
+        raise BrokenAnswer(what="an empty answer came", where=where, todo="Run again")
+    with file.open("rb") as body, mmap.mmap(body.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        try:
+            envelope, start, _ = cut_array(view, "data", where=where)
+        except BrokenAnswer:
+            try:
+                told = orjson.loads(view[:])
+            except orjson.JSONDecodeError:
+                told = None
+            if not isinstance(told, dict) or "data" in told:
+                raise
+            return told
+    if not isinstance(envelope, dict) or not isinstance(envelope.get("meta"), list):
+        raise _shapeless(where, envelope, "an object with meta and data")
+    return Series(file=file, start=start, envelope=envelope)
+
+
+def _refusal(status: int, answer: Any) -> NightloadError | None:
+    """What a refusal means where HTTP alone does not tell."""
+    if status != 403 or not _LIMITED.search(_message(answer)):
+        return None
+    return Unavailable(what="the vendor throttles", why=_message(answer), status=status)
+
+
+def _windowed(status: int, answer: Any) -> NightloadError | None:
+    if status >= 500 and "request_timeout" in _codes(answer):
+        return TimedOut(
+            what="the vendor did not compute it in time",
+            why=_message(answer),
+            todo='Use charts_api = "v3", which waits, or make the chart smaller',
+            status=status,
+        )
+    return _refusal(status, answer)
+
+
+def _codes(answer: Any) -> set[str]:
+    errors = answer.get("errors") if isinstance(answer, dict) else None
+    return {str(each.get("code")) for each in errors if isinstance(each, dict)} if isinstance(errors, list) else set()
+
+
+def _message(answer: Any) -> str:
+    if not isinstance(answer, dict):
+        return ""
+    errors = answer.get("errors")
+    told = [each.get("message") for each in errors if isinstance(each, dict)] if isinstance(errors, list) else []
+    texts = [answer.get("message"), answer.get("errorMsg"), *told]
+    return one_line("; ".join(dict.fromkeys(str(text) for text in texts if text)))[:300]
+
+
+def _id(uid: str) -> str:
+    """An id as a path holds it; ids come from the vendor's own answers."""
+    if not _ID.fullmatch(uid) or uid in (".", ".."):
+        raise BrokenAnswer(what=f"{uid[:40]!r} is no id", where=VENDOR, todo="Look at the vendor's list")
+    return uid
+
+
+def _shapeless(path: str, found: Any, due: str) -> BrokenAnswer:
+    what = ", ".join(map(str, found)) if isinstance(found, dict) else type(found).__name__
+    return BrokenAnswer(
+        what=f"the answer is not {due}",
+        where=path if path.startswith(VENDOR) else f"{VENDOR}, {path}",
+        why=_message(found) or f"it is {what[:80]}",
+        todo="Run again; if it stays, the vendor changed its answers",
+    )
+
+
+STOPPING = (AccessDenied, Unreachable)
+"""Errors after which nothing else of this vendor works."""

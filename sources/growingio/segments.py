@@ -1,0 +1,153 @@
+"""The users of segments: which segments moved, what of their users may be kept, and whether all of them came."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sources.errors import BrokenAnswer, CountMismatch
+from sources.extraction import Walk
+from sources.growingio import delimited
+from sources.growingio.client import Client
+from sources.growingio.settings import DATASET, VENDOR, Settings, wrong
+from sources.redaction import register_secret
+from sources.tables import Column, Kind
+
+log = logging.getLogger(__name__)
+
+Segment = dict[str, Any]
+
+
+def fetch(client: Client, settings: Settings, walk: Walk) -> None:
+    """Load the users of the segments that moved since they were loaded; delete those of segments that are gone."""
+    listed = {str(row["id"]): row for row in client.segmentations()}
+    wanted = _wanted(listed, settings)
+    policy = _policy(settings)
+    known: dict[str, Any] = dict(walk.state.get("segments", {}))
+    due = [row for uid, row in wanted.items() if walk.full or known.get(uid, {}).get("moved") != _moved(row, policy)]
+    if walk.limit is not None:
+        due = sorted(wanted.values(), key=lambda row: int(row.get("userNum") or 0))[:1]
+    secret_labels = set(walk.state.get("hashed", ()))
+    columns: dict[str, str] = {}
+    told = 0
+    emptied = {uid for uid in known if uid not in listed}
+    for row in due:
+        part, row = _load(client, settings, walk, row, secret_labels)
+        uid, rows = str(row["id"]), part.rows if part else 0
+        known[uid] = {"moved": _moved(row, policy), "rows": rows}
+        told += rows if settings.user_num == "told" or walk.limit else int(row.get("userNum") or 0)
+        if part is None or not rows:
+            emptied.add(uid)
+            continue
+        walk.spool.part(part.path)
+        columns |= part.columns
+    walk.state["segments"] = {uid: each for uid, each in known.items() if uid in listed}
+    walk.state["hashed"] = sorted(secret_labels)
+    walk.emptied = frozenset(emptied)
+    if not columns:
+        walk.unchanged(sum(each["rows"] for each in walk.state["segments"].values()))
+        return
+    own = [column.label for column in walk.table.columns]
+    labels = [*own, *(label for label in columns if label not in own)]
+    walk.columns = [Column(label=label, kind=Kind.TEXT, path=(columns[label],)) for label in labels]
+    walk.vendor_count = None if walk.limit else told
+
+
+def _wanted(listed: Mapping[str, Segment], settings: Settings) -> dict[str, Segment]:
+    if settings.segmentation_users is None:
+        return dict(listed)
+    for uid in settings.segmentation_users:
+        if uid not in listed:
+            raise wrong(
+                f"segmentation_users names {uid}, which the vendor does not list",
+                f"It lists: {', '.join(list(listed)[:20])}",
+            )
+    return {uid: listed[uid] for uid in settings.segmentation_users}
+
+
+def _load(
+    client: Client, settings: Settings, walk: Walk, row: Segment, secret_labels: set[str]
+) -> tuple[delimited.Part | None, Segment]:
+    """One segment, fetched once more if its lines are not as many as its users: it may have moved meanwhile."""
+    for attempt in range(2):
+        part = _fetched(client, settings, walk, str(row["id"]), secret_labels)
+        lines, users = part.rows if part else 0, row.get("userNum")
+        if lines == users or users is None or settings.user_num == "told":
+            if users is not None and lines != users:
+                walk.notes.append(f"segment {row['id']} has {users} users by its userNum, and {lines} lines came")
+            return part, row
+        if not attempt:
+            again = next((each for each in client.segmentations() if each["id"] == row["id"]), None)
+            row = again or row
+    raise CountMismatch(
+        table=f"{DATASET}.{walk.table.name}",
+        what=f"segment {row['id']} has {users} users by its userNum, and {lines} lines came",
+        counts={"vendor": int(users or 0), "extracted": lines},
+        todo=f'Run again; if that number is known not to be exact, set user_num = "told" under sources.{VENDOR}',
+    )
+
+
+def _fetched(
+    client: Client, settings: Settings, walk: Walk, uid: str, secret_labels: set[str]
+) -> delimited.Part | None:
+    """The users of one segment as a parquet file beside the spool; None if there is not even a header."""
+    where = f"{VENDOR}, segment {uid}"
+    file = walk.spool.path.with_suffix(f".{uid}.csv")
+    constants = {"project_uid": str(settings.project_uid), "segmentation_id": uid}
+    try:
+        client.segmentation_users(uid, file)
+        delimited.as_utf8(file, where=where)
+        dialect = delimited.dialect_of(file, separator=settings.separator, taken=tuple(constants), where=where)
+        if dialect is None:
+            return None
+        if not dialect.header:
+            raise BrokenAnswer(what="the CSV has no header", where=where, todo="Run again")
+        out = walk.spool.path.with_suffix(f".{uid}.parquet")
+        part = delimited.to_part(file, dialect, out, constants=constants, where=where)
+    finally:
+        file.unlink(missing_ok=True)
+    return _private(part, constants, settings, secret_labels, walk, where=where)
+
+
+def _private(
+    part: delimited.Part,
+    constants: Mapping[str, str],
+    settings: Settings,
+    secret_labels: set[str],
+    walk: Walk,
+    *,
+    where: str,
+) -> delimited.Part:
+    """Columns kept, hashed or dropped: as configured, else hashed where they look like e-mail or phone."""
+    configured = settings.user_columns or {}
+    labels = [label for label in part.columns if label not in constants]
+    undecided = [label for label in labels if label not in configured]
+    found = {*delimited.personal(part, undecided), *(label for label in undecided if label in secret_labels)}
+    if new := sorted(found - secret_labels):
+        told = f"hashed, because they look like e-mail or phone: {', '.join(new)} (user_columns decides otherwise)"
+        log.warning("%s: %s", where, told)
+        walk.notes.append(told)
+        secret_labels |= set(new)  # once hashed, a column is hashed in every segment
+    hashed = [label for label in labels if configured.get(label) == "hash" or label in found]
+    dropped = [label for label in labels if configured.get(label) == "drop"]
+    return delimited.hashed(part, hashed, salt=_salt(settings), dropped=dropped)
+
+
+def _salt(settings: Settings) -> str:
+    """What goes before a cell into its hash. Without a salt of one's own it is made of the credential."""
+    own = str(settings.hash_salt or settings.console_token or settings.secret)
+    salt = hashlib.sha256(f"{VENDOR} users {own}".encode()).hexdigest()
+    register_secret(salt)
+    return salt
+
+
+def _policy(settings: Settings) -> str:
+    """What decides how cells land; another policy loads every segment anew."""
+    told = [sorted((settings.user_columns or {}).items()), _salt(settings), settings.separator]
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+
+
+def _moved(row: Segment, policy: str) -> Sequence[Any]:
+    return [row.get("updatedAt"), row.get("userNum"), policy]

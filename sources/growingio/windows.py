@@ -1,0 +1,110 @@
+"""Windows of time as GrowingIO takes them: whole buckets of its own days, both edges inclusive, in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from sources.growingio.settings import HOUR_MS, Settings, day_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """From `start` to `end`, unix milliseconds, both inclusive; `step` is the least part that can be asked for."""
+
+    start: int
+    end: int
+    step: int
+
+    def halves(self) -> tuple[Window, Window] | None:
+        """Two windows for one, or None if it cannot be made smaller."""
+        steps = (self.end + 1 - self.start) // self.step
+        if steps < 2:
+            return None
+        middle = self.start + steps // 2 * self.step
+        return (
+            Window(start=self.start, end=middle - 1, step=self.step),
+            Window(start=middle, end=self.end, step=self.step),
+        )
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Days that count together, the last one included: one day, a week or a month."""
+
+    first: date
+    last: date
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calendar:
+    """The vendor's days, and which of them are over."""
+
+    zone: ZoneInfo
+    week_starts: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> Calendar:
+        return cls(zone=ZoneInfo(settings.zone), week_starts=settings.week_starts)
+
+    def window(self, buckets: Sequence[Bucket], interval: str) -> Window:
+        start = self.midnight(buckets[0].first)
+        end = self.midnight(buckets[-1].last + timedelta(days=1)) - 1
+        if interval in ("hour", "day"):
+            return Window(start=start, end=end, step=HOUR_MS if interval == "hour" else 24 * HOUR_MS)
+        return Window(start=start, end=end, step=end + 1 - start)
+
+    def midnight(self, day: date) -> int:
+        """The first millisecond of a day of the vendor's."""
+        return int(datetime.combine(day, time(), self.zone).timestamp()) * 1000
+
+    def day_at(self, milliseconds: int) -> date:
+        """The vendor's day of a moment. Raises `ValueError` or `OverflowError` for one beyond the calendar."""
+        return datetime.fromtimestamp(milliseconds / 1000, self.zone).date()
+
+    def bucket_of(self, day: date, interval: str) -> Bucket:
+        if interval == "week":
+            since = day.weekday() if self.week_starts == "monday" else (day.weekday() + 1) % 7
+            first = day - timedelta(days=since)
+            return Bucket(first, first + timedelta(days=6))
+        if interval == "month":
+            first = day.replace(day=1)
+            following = (first + timedelta(days=31)).replace(day=1)
+            return Bucket(first, following - timedelta(days=1))
+        return Bucket(day, day)
+
+    def buckets(self, interval: str, first: date, last: date) -> list[Bucket]:
+        """The buckets from that of `first` on that are over by the end of `last`."""
+        found, bucket = [], self.bucket_of(first, interval)
+        while bucket.last <= last:
+            found.append(bucket)
+            bucket = self.bucket_of(bucket.last + timedelta(days=1), interval)
+        return found
+
+
+def newest_day(settings: Settings, until: datetime) -> date:
+    """The last day that is computed: yesterday's figures are ready some hours into the day."""
+    ready = until.astimezone(ZoneInfo(settings.zone)) - timedelta(hours=settings.ready_hour)
+    yesterday = ready.date() - timedelta(days=1)
+    end = day_of("end", settings.end)
+    return min(yesterday, end) if end else yesterday
+
+
+def groups(buckets: Sequence[Bucket], days: int) -> Iterator[Sequence[Bucket]]:
+    """The buckets in runs of at most `days` days, or of one bucket."""
+    run: list[Bucket] = []
+    for bucket in buckets:
+        if run and (bucket.last - run[0].first).days >= days:
+            yield run
+            run = []
+        run.append(bucket)
+    if run:
+        yield run
+
+
+def instant(milliseconds: int) -> str:
+    """Unix milliseconds as ISO 8601 in UTC."""
+    moment = datetime.fromtimestamp(milliseconds // 1000, UTC) + timedelta(milliseconds=milliseconds % 1000)
+    return moment.isoformat(timespec="milliseconds")

@@ -1,0 +1,335 @@
+"""ThinkingEngine (TE; 数数科技): SQL on its events and users, its definitions, and answers of its models.
+
+SQL is the way of everything large: it runs as a task, whose pages are fetched side by side and must hold as many rows
+as the vendor counts. Day windows are loaded day by day, from the newest loaded day less a lookback; cursors move only
+together with their rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import dlt
+from dlt.extract import DltResource
+
+from sources.configuration import is_set, settings_of
+from sources.errors import ConfigurationError
+from sources.extraction import Extra, Extraction, Fetch, Table, Walk
+from sources.http import in_order
+from sources.tables import Column, Kind, greatest
+from sources.thinkingengine import settings as has
+from sources.thinkingengine.client import Client, Taken
+from sources.thinkingengine.metadata import Metadata, read_filters
+from sources.thinkingengine.models import ModelQuery, long_rows, over_limit, read_metrics, read_models
+from sources.thinkingengine.queries import (
+    EVENT_KEY,
+    MEMBER,
+    Query,
+    day_windows,
+    fingerprint,
+    read_queries,
+    ready_made,
+    render,
+)
+from sources.thinkingengine.refusals import head_for
+from sources.vendor import Part
+
+_TIME = r"[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?"
+
+SYSTEM: dict[str, Kind] = {
+    "#user_id": Kind.BIGINT,
+    "#account_id": Kind.TEXT,
+    "#distinct_id": Kind.TEXT,
+    "#varchar_id": Kind.TEXT,
+    "#uuid": Kind.TEXT,
+    "#event_name": Kind.TEXT,
+    "$part_event": Kind.TEXT,
+    "$part_date": Kind.DATE,
+    "#ip": Kind.TEXT,
+    "cluster_name": Kind.TEXT,
+    "tag_value": Kind.TEXT,
+}
+"""System columns whose type is known: `#user_id` is a 64-bit snowflake, accounts are texts even if all are digits."""
+
+CLUSTER_TIMES = ("#server_time", "#update_time", "#active_time", "tag_value_tm")
+"""Times of the server's own clock, told without a zone. `#event_time` is the reporter's wall clock: it stays a text."""
+
+
+def configured() -> bool:
+    return is_set(has.VENDOR, "token", "root_token")
+
+
+def connect() -> ThinkingEngine:
+    """Raises `ConfigurationError` for a setting that is missing or cannot work."""
+    settings = _settings()
+    if not settings.token and not settings.root_token:
+        raise ConfigurationError(
+            what=f"sources.{has.VENDOR}.token is not set",
+            todo=f"Write it into .dlt/secrets.toml, or set SOURCES__{has.VENDOR.upper()}__TOKEN "
+            "(ta-tool generate_api_secret -appid … or generate_root_secret makes one)",
+        )
+    return ThinkingEngine(settings)
+
+
+def tables() -> dict[str, tuple[Table, ...]]:
+    return {has.DATASET: tuple(table for table, _ in _chosen(_settings(), None))}
+
+
+@dlt.source(name=has.DATASET)
+def thinkingengine(vendor: Any = None, extraction: Any = None) -> Any:
+    """ThinkingEngine's tables, a resource each. Both parameters are for nightload's own runs."""
+    vendor = vendor or connect()
+    return vendor.resources(extraction or Extraction.standalone(has.VENDOR))
+
+
+def _settings() -> has.Settings:
+    settings = settings_of(has.VENDOR, has.Settings(), secrets=has.Settings.secrets)
+    has.check(settings)
+    return settings
+
+
+def _chosen(settings: has.Settings, vendor: ThinkingEngine | None) -> list[tuple[Table, Fetch | None]]:
+    """Every table of the settings and how it is fetched. Raises `ConfigurationError` for two of one name."""
+    read_filters(settings), read_metrics(settings)
+    found: list[tuple[Table, Fetch | None]] = []
+    for query in (*ready_made(settings), *read_queries(settings)):
+        found.append((query.table(settings), vendor.fetch_query(query) if vendor else None))
+    for model in read_models(settings):
+        found.append((model.table(), vendor.fetch_model(model) if vendor else None))
+    for table in has.metadata_tables(settings):
+        found.append((table, vendor.metadata.fetch(table.name) if vendor else None))
+    names = [table.name for table, _ in found]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        raise has.wrong(f"two tables are named {name}", "Name the query or model otherwise")
+    for name in settings.exclude or ():
+        if name not in names:
+            raise has.wrong(f"exclude names {name}, which is no table", f"It may name: {', '.join(names)}")
+    return [(table, fetch) for table, fetch in found if table.name not in (settings.exclude or ())]
+
+
+class ThinkingEngine:
+    """A connected ThinkingEngine server, with one project of it."""
+
+    def __init__(self, settings: has.Settings) -> None:
+        self.settings = settings
+        _chosen(settings, None)  # mistakes first: no client is made for a configuration that cannot work
+        if settings.project_id is None:
+            raise has.wrong("project_id is not set", "Write the number of the project (not its APPID)")
+        self.client = Client(settings)
+        self.http = self.client.http
+        self.metadata = Metadata(self.client, settings)
+
+    def parts(self, extraction: Extraction) -> list[Part]:
+        return [Part(dataset=has.DATASET, source=lambda: thinkingengine(self, extraction))]
+
+    def resources(self, extraction: Extraction) -> list[DltResource]:
+        self.metadata = Metadata(self.client, self.settings)  # what one extraction saw is not what the next one sees
+        return [
+            extraction.resource(has.DATASET, table, fetch)
+            for table, fetch in _chosen(self.settings, self)
+            if fetch is not None and extraction.wants(has.DATASET, table.name)
+        ]
+
+    def check(self) -> Iterator[str]:
+        answer = self.http.body(
+            "GET", has.EVENTS_META, params={"projectId": self.settings.project_id}, head=head_for(has.EVENTS_META)
+        )
+        yield f"the key works: {len(self.metadata.event_list)} events in project {self.settings.project_id}"
+        yield _clock(answer.headers.get("date", ""))
+        task = self.client.finish("SELECT 1 AS one")
+        yield f"SQL works: {task.rows} row of SELECT 1"
+        for table, _ in _chosen(self.settings, None):
+            if table.name in ("projects", "users_of_company"):
+                rows = {"projects": self.metadata._projects, "users_of_company": self.metadata._users}[table.name]
+                yield f"{table.name}: {len(list(rows(None)))} visible"  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        self.http.close()
+
+    # -- SQL ------------------------------------------------------------------------------------
+
+    def fetch_query(self, query: Query) -> Fetch:
+        def fetch(walk: Walk) -> None:
+            zone = self.settings.zone
+            windows: list[tuple[date, date]] = []
+            since: str | None = None
+            if query.window is not None:
+                windows = day_windows(query, walk.state, until=walk.until, zone=zone, full=walk.full)
+                if not windows:
+                    walk.notes.append(f"no day is due: the window begins on {query.window.start}")
+                    walk.unchanged(0)
+                    return
+                texts = [render(query, zone=zone, start=start, end=end) for start, end in windows]
+            else:
+                since = self._since(query, walk)
+                texts = [render(query, zone=zone, since=since, shard=n) for n in range(query.shards)]
+                walk.complete = query.since and since is None
+            if walk.limit:
+                texts = [f"SELECT * FROM ({texts[-1]}) AS t LIMIT {walk.limit}"]  # noqa: S608
+            taken = self._take(texts, query, walk)
+            walk.columns = self._columns(query, walk, taken)
+            walk.extra = _extra(query, [column.label for column in walk.columns])
+            walk.counts_rows = bool(query.key)
+            if all(each.told is not None for each in taken):
+                walk.vendor_count = sum(each.told or 0 for each in taken)
+            elif not query.sync:
+                walk.notes.append("the vendor told no count of rows")
+            if walk.spool.labels is None and not walk.state.get("rows"):
+                walk.notes.append("no row came, and no header")
+                walk.unchanged(0)
+                return
+            if not walk.limit:
+                self._remember(query, windows, walk)
+
+        return fetch
+
+    def _take(self, texts: list[str], query: Query, walk: Walk) -> list[Taken]:
+        """The rows of each SQL, one after the other; the next ones run at the vendor meanwhile."""
+        taken = []
+        first: tuple[str, ...] | None = None
+        if query.sync:
+            file = walk.spool.path.with_suffix(".stream")
+            results = (self.client.stream(text, walk.spool, file) for text in texts)
+        else:
+            tasks = in_order(self.client.finish, texts, width=self.settings.tasks)
+            pairs = zip(texts, tasks, strict=True)
+            results = (self.client.take(text, task, walk.spool) for text, task in pairs)
+        for each in results:
+            taken.append(each)
+            if each.labels is not None and first is not None and set(each.labels) != set(first):
+                new, gone = set(each.labels) - set(first), set(first) - set(each.labels)
+                told = [f"new: {', '.join(sorted(new))}"] * bool(new) + [f"gone: {', '.join(sorted(gone))}"] * bool(
+                    gone
+                )
+                walk.notes.append(f"the columns changed within the run ({'; '.join(told)})")
+            first = each.labels or first
+        return taken
+
+    def _columns(self, query: Query, walk: Walk, taken: list[Taken]) -> list[Column]:
+        told = [label for each in taken for label in each.labels or ()]
+        labels = list(dict.fromkeys([*(walk.spool.labels or ()), *told]))
+        missing = [label for label in query.key if label not in (EVENT_KEY, MEMBER) and label not in labels]
+        missing += [query.cursor] if query.cursor and query.cursor not in labels else []
+        if labels and missing:
+            raise ConfigurationError(
+                what=f"the result of {query.name} has no {' and no '.join(missing)}",
+                where=f"sources.{has.VENDOR}",
+                todo=f"Check its key and cursor; the result has: {', '.join(labels[:40])}",
+            )
+        if walk.spool.labels is None:
+            walk.spool.lists(labels or list(query.key))
+        return [self._column(query, label) for label in labels or query.key]
+
+    def _column(self, query: Query, label: str) -> Column:
+        zone = self.settings.zone
+        declared = (query.types or {}).get(label)
+        if declared is not None:
+            return Column(label=label, kind=declared, zone=zone)
+        if label in SYSTEM:
+            return Column(label=label, kind=SYSTEM[label])
+        if label in CLUSTER_TIMES:
+            return Column(label=label, kind=Kind.TIMESTAMP, declared=False, zone=zone)
+        return Column(label=label, declared=False)
+
+    def _since(self, query: Query, walk: Walk) -> str | None:
+        """From when on to ask for what changed; None to ask for all."""
+        cursor = walk.state.get("cursor")
+        if not query.since or cursor is None or walk.limit or walk.due_whole:
+            return None
+        if walk.state.get("asked") != fingerprint(query):
+            walk.notes.append("walked whole, because another SQL, key or cursor is asked for")
+            return None
+        return f"{datetime.fromisoformat(cursor) - walk.table.lookback:%Y-%m-%d %H:%M:%S}"
+
+    def _remember(self, query: Query, windows: list[tuple[date, date]], walk: Walk) -> None:
+        """What the next walk goes on from; kept only if the rows load."""
+        walk.state["asked"] = fingerprint(query)
+        if windows:
+            walk.state["day"] = windows[-1][1].isoformat()
+        elif query.since:
+            before = None if walk.complete else walk.state.get("cursor")
+            # A row of 2999 must not stop the stream: the cursor never passes the start of the run.
+            edge = f"{walk.until.astimezone(ZoneInfo(self.settings.zone)):%Y-%m-%d %H:%M:%S}"
+            seen = greatest(walk.spool, query.cursor, like=_TIME, up_to=edge)
+            newest = max((each.replace("T", " ") for each in (seen, before) if each), default=None)
+            if newest is not None and _is_time(newest):
+                walk.state["cursor"] = newest
+
+    # -- models ---------------------------------------------------------------------------------
+
+    def fetch_model(self, query: ModelQuery) -> Fetch:
+        def fetch(walk: Walk) -> None:
+            windows: list[tuple[date | None, date | None]] = [(None, None)]
+            if query.window is not None:
+                due = day_windows(query.days, walk.state, until=walk.until, zone=self.settings.zone, full=walk.full)
+                windows = [*due]
+                if not due:
+                    walk.notes.append(f"no day is due: the window begins on {query.window.start}")
+                    walk.unchanged(0)
+                    return
+                walk.state["day"], walk.state["asked"] = due[-1][1].isoformat(), fingerprint(query.days)
+            if walk.limit:
+                windows = windows[-1:]
+            bodies = [(start, query.of_days(start, end)) for start, end in windows]
+            answers = in_order(
+                lambda each: self.client.data(query.path, body=each[1]), bodies, width=self.settings.tasks
+            )
+            count = 0
+            for (start, body), data in zip(bodies, answers, strict=True):
+                rows, held = long_rows(query.name, start, data)
+                if note := over_limit(body, rows):
+                    walk.notes.append(note)
+                count += held
+                walk.spool.rows(rows)
+            walk.vendor_count = count
+
+        return fetch
+
+
+def _extra(query: Query, labels: list[str]) -> dict[str, Extra]:
+    """Our own columns of the ready-made tables, told from the converted ones."""
+
+    def event_key(columns: Mapping[str, str]) -> str:
+        uuid = f"{columns['#uuid']}::VARCHAR" if "#uuid" in columns else "NULL::VARCHAR"
+        return f"coalesce({uuid}, 'row:' || md5(row({', '.join(columns.values())})::VARCHAR))"
+
+    def event_time(columns: Mapping[str, str]) -> str:
+        time = f"try_cast({columns['#event_time']}::VARCHAR AS TIMESTAMP)"
+        offset = f"try_cast({columns['#zone_offset']}::VARCHAR AS DOUBLE)"
+        moved = f"timezone('UTC', {time} - to_milliseconds(({offset} * 3600000)::BIGINT))"
+        return f"CASE WHEN {offset} BETWEEN -12 AND 14 THEN {moved} END"
+
+    def member(columns: Mapping[str, str]) -> str:
+        ids = [f"{columns[label]}::VARCHAR" for label in ("#user_id", "#varchar_id") if label in columns]
+        return f"coalesce({', '.join([*ids, chr(39) * 2])})"
+
+    extra: dict[str, Extra] = {}
+    if EVENT_KEY in query.key:
+        extra[EVENT_KEY] = Extra(event_key, "text")
+        if {"#event_time", "#zone_offset"} <= set(labels):
+            extra["event_time_utc"] = Extra(event_time, "timestamp")
+    if MEMBER in query.key:
+        extra[MEMBER] = Extra(member, "text")
+    return extra
+
+
+def _is_time(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return bool(re.fullmatch(_TIME, text))
+
+
+def _clock(sent: str) -> str:
+    try:
+        theirs = parsedate_to_datetime(sent)
+    except ValueError:
+        return "the vendor's clock is not known: its answers have no date"
+    apart = abs(datetime.now(UTC) - theirs.replace(tzinfo=theirs.tzinfo or UTC)) / timedelta(seconds=1)
+    return f"the clocks are {apart:.0f} s apart" + (" - set yours" if apart > 60 else "")

@@ -1,0 +1,909 @@
+"""GrowingIO: over real sockets, by the real run into a real DuckDB file; compared with the vendor's truth."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+os.environ.setdefault("SCHEMA__NAMING", "sources.naming")
+os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
+
+import duckdb
+import pendulum
+import pytest
+from conftest import Night
+from sandbox_process import SandboxProcess, start_sandbox
+
+import sources.growingio as package
+from sources.errors import AccessDenied, BrokenAnswer, ConfigurationError, NightloadError, NotReady, Refused
+from sources.extraction import Extraction
+from sources.growingio import delimited, shapes
+from sources.growingio.charts import Chart, Question, Reader
+from sources.growingio.client import TimedOut, signature
+from sources.growingio.settings import Settings
+from sources.growingio.windows import Calendar, Window, newest_day
+
+Set = Callable[..., None]
+BEIJING = ZoneInfo("Asia/Shanghai")
+DAYS = 5
+BOUNCE = ("跳出率", "平均访问时长", "每次访问页面浏览量", "访问用户人均访问次数")
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[SandboxProcess]:
+    with start_sandbox("--vendors", "growingio", "--scale", "0.01") as process:
+        yield process
+
+
+class Vendor:
+    """The sandbox's GrowingIO: what is true there, and how it is changed."""
+
+    def __init__(self, process: SandboxProcess) -> None:
+        self.process = process
+        self.ready = process.ready["growingio"]
+
+    def control(self, method: str, path: str, body: Any = None) -> Any:
+        return self.process.control("growingio", method, path, body)
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.control("GET", f"truth/{table}")["rows"]
+        return rows
+
+    def edit(self, *edits: dict[str, Any]) -> None:
+        self.control("POST", "edit", list(edits))
+
+    def fault(self, path: str, do: dict[str, Any], *, skip: int = 0, times: int = 1) -> None:
+        self.control("POST", "faults", {"match": {"path": path}, "do": do, "skip": skip, "times": times})
+
+    def options(self, **options: Any) -> None:
+        self.control("POST", "options", options)
+
+    def asked(self, path: str) -> int:
+        counts = self.control("GET", "stats")["by_path"]
+        return sum(count for target, count in counts.items() if path in target)
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sources.http._BACKOFF_BASE", 0.01)
+
+
+@pytest.fixture
+def vendor(process: SandboxProcess) -> Iterator[Vendor]:
+    vendor = Vendor(process)
+    vendor.control("POST", "reset")
+    yield vendor
+    assert vendor.control("GET", "stats")["unexpected"] == []
+
+
+def basics(vendor: Vendor) -> dict[str, Any]:
+    names = ("base_url", "console_token", "project_uid")
+    return {name: vendor.ready[name] for name in names} | {
+        "requests_per_second": 10_000,
+        "backfill_days": DAYS,
+        "poll_seconds": 0.01,
+    }
+
+
+@pytest.fixture
+def configure(vendor: Vendor, monkeypatch: pytest.MonkeyPatch) -> Set:
+    """Sets `sources.growingio.*` as the environment does."""
+
+    def configure(**settings: Any) -> None:
+        for name, value in settings.items():
+            variable = f"SOURCES__GROWINGIO__{name.upper()}"
+            if value is None:
+                monkeypatch.delenv(variable, raising=False)
+            else:
+                monkeypatch.setenv(variable, value if isinstance(value, str) else json.dumps(value))
+
+    configure(**basics(vendor))
+    return configure
+
+
+@pytest.fixture
+def home(vendor: Vendor, tmp_path: Path) -> Night:
+    night = Night(home=tmp_path)
+    night.set("growingio", **basics(vendor))
+    return night
+
+
+@pytest.fixture
+def reader(configure: Set, tmp_path: Path) -> Callable[..., Reader]:
+    """A reader over a connection of its own."""
+
+    def reader(**settings: Any) -> Reader:
+        configure(**settings)
+        connected = package.connect()
+        return Reader(connected.client, connected.settings, tmp_path)
+
+    return reader
+
+
+def yesterday() -> date:
+    """The newest day that is ready."""
+    return newest_day(Settings(), datetime.now(UTC))
+
+
+def question(uid: str, interval: str = "day", kind: str = "chart") -> Question:
+    return Question(chart=Chart(id=uid, name="", kind=kind), kind=kind, interval=interval)
+
+
+# -- what should be there, told independently of how it is loaded ----------------------------------
+
+
+def na(cell: Any) -> Any:
+    return None if cell == "不适用" else cell
+
+
+def points(vendor: Vendor, days: set[date], *, only_first: bool = False) -> Counter[tuple[Any, ...]]:
+    charts = {chart["id"]: chart for chart in vendor.rows("charts")}
+    found: Counter[tuple[Any, ...]] = Counter()
+    for row in vendor.rows("chart_rows"):
+        chart, day = charts[row["chart"]], date.fromisoformat(row["day"])
+        if chart["kind"] != "chart" or day not in days or (only_first and row["target"] != "全部访问用户"):
+            continue
+        dims = [] if only_first else [("目标用户", row["target"])]
+        dims += [(name, na(cell)) for name, cell in zip(chart["dims"], row["dims"], strict=True)]
+        for place, (metric, value) in enumerate(zip(chart["metrics"], row["values"], strict=True), start=1):
+            found[row["chart"], day, json.dumps(dims), place, metric, na(value)] += 1
+    return found
+
+
+def points_there(night: Night) -> Counter[tuple[Any, ...]]:
+    rows = night.rows(
+        "SELECT chart_id, event_date, dimensions, metric_position, metric, value, point_time, window_end "
+        "FROM growingio.chart_points"
+    )
+    for row in rows:
+        assert row[6].astimezone(BEIJING) == datetime.combine(row[1], datetime.min.time(), BEIJING)
+        assert row[7] - row[6] == timedelta(days=1) - timedelta(milliseconds=1)
+    return Counter((*row[:2], json.dumps(list(json.loads(row[2]).items())), *row[3:6]) for row in rows)
+
+
+def same_as_truth(night: Night, vendor: Vendor, days: set[date]) -> None:
+    assert points_there(night) == points(vendor, days)
+    charts = {chart["id"]: chart for chart in vendor.rows("charts")}
+    wide = {uid: [row for row in vendor.rows("chart_rows") if row["chart"] == uid] for uid in ("taBle001", "biGg1001")}
+    labels = dict(night.rows("SELECT label, column_name FROM nightload.columns WHERE table_name = 'chart_bi_gg1001'"))
+    for uid, columns in (
+        ("taBle001", ["城市", "浏览器", "访问量", "访问量_5", "_6"]),
+        ("biGg1001", [labels[name] for name in ("页面", *charts["biGg1001"]["metrics"])]),
+    ):
+        table = {"taBle001": "chart_ta_ble001", "biGg1001": "chart_bi_gg1001"}[uid]
+        selected = ", ".join(f'"{column}"' for column in columns)
+        there = night.rows(f'SELECT _event_date, "目标用户", {selected} FROM growingio_charts.{table}')
+        truth = [
+            (date.fromisoformat(row["day"]), row["target"], *map(na, (*row["dims"], *row["values"])))
+            for row in wide[uid]
+            if date.fromisoformat(row["day"]) in days
+        ]
+        assert Counter(there) == Counter(truth), uid
+
+
+def others_are_true(night: Night, vendor: Vendor, days: set[date]) -> None:
+    live = "WHERE _deleted_at IS NULL"
+    boards = vendor.rows("dashboards")
+    assert sorted(night.rows(f"SELECT id, name, type, created_at, scope FROM growingio.dashboards {live}")) == sorted(
+        (row["id"], row["name"], row["type"], date(2019, 1, 1), row["scope"]) for row in boards
+    )
+    charts = {chart["id"]: chart for chart in vendor.rows("charts")}
+    assert sorted(
+        night.rows(f"SELECT dashboard_id, chart_id, position, creator FROM growingio.dashboard_charts {live}")
+    ) == sorted(
+        (row["id"], uid, position, "韩梅梅") for row in boards for position, uid in enumerate(row["charts"], start=1)
+    )
+    shown = {uid for row in boards for uid in row["charts"]}
+    metas = night.rows("SELECT chart_id, name, resource_type, meta FROM growingio.charts WHERE valid_to IS NULL")
+    assert {row[:3] for row in metas} == {(uid, charts[uid]["name"], charts[uid]["kind"]) for uid in shown}
+    for uid, _, _, meta in metas:
+        assert [each["name"] for each in json.loads(meta) if each.get("metric")] == charts[uid]["metrics"]
+    segments = vendor.rows("segmentations")
+    assert sorted(
+        night.rows(f"SELECT id, name, user_type, user_num, updated_at FROM growingio.segmentations {live}")
+    ) == sorted(
+        (row["id"], row["name"], row["userType"], row["userNum"], date.fromisoformat(row["updatedAt"]))
+        for row in segments
+    )
+    assert sorted(night.rows(f"SELECT rule_id, event_name, event_type FROM growingio.rules {live}")) == sorted(
+        (row["ruleId"], row["eventName"], row["eventType"]) for row in vendor.rows("rules")
+    )
+    rows = [row for row in vendor.rows("chart_rows") if date.fromisoformat(row["day"]) in days]
+    funnel = night.rows(
+        "SELECT event_date, dimensions->>'目标用户', step, users, rate, other FROM growingio.funnel_steps"
+    )
+    truth = []
+    for row in (row for row in rows if row["chart"] == "fuNnel01"):
+        total, users1, rate1, users2, rate2, note = row["values"]
+        head = (date.fromisoformat(row["day"]), row["target"])
+        truth += [
+            (*head, 0, None, total, json.dumps({"备注": note}, ensure_ascii=False, separators=(",", ":"))),
+            (*head, 1, users1, rate1, None),
+            (*head, 2, users2, rate2, None),
+        ]
+    assert Counter(funnel) == Counter(truth)
+    retention = night.rows(
+        "SELECT event_date, dimensions->>'目标用户', dimensions->>'对比值', n, users, rate FROM growingio.retention"
+    )
+    truth = []
+    for row in (row for row in rows if row["chart"] == "reTen001"):
+        head = (date.fromisoformat(row["day"]), row["target"], na(row["dims"][0]))
+        values = row["values"]
+        truth.append((*head, -1, values[0], None))
+        truth += [(*head, n, values[1 + 2 * n], values[2 + 2 * n]) for n in range(3)]
+    assert Counter(retention) == Counter(truth)
+
+
+def users_there(night: Night, uid: str, *columns: str) -> list[tuple[Any, ...]]:
+    selected = ", ".join(f'"{column}"' for column in columns)
+    return sorted(
+        night.rows(f"SELECT {selected} FROM growingio.segmentation_users WHERE segmentation_id = ?", uid),
+        key=lambda row: str(row[0]),
+    )
+
+
+def salted(vendor: Vendor, cell: str, salt: str | None = None) -> str:
+    made = hashlib.sha256(f"growingio users {salt or vendor.ready['console_token']}".encode()).hexdigest()
+    return hashlib.sha256(f"{made}{cell}".encode()).hexdigest()
+
+
+def users_are_true(night: Night, vendor: Vendor) -> None:
+    segments = {row["id"]: row for row in vendor.rows("segmentations")}
+    if "seg00001" in segments:
+        there = users_there(night, "seg00001", "cs1_name", "cs2_name", "手机号")
+        truth = [(one, two, salted(vendor, phone)) for one, two, phone in segments["seg00001"]["users"]]
+        assert there == sorted(truth)
+    there = users_there(night, "seg00002", "访问用户_id", "联系", "同名", "同名_4")
+    truth = []
+    for given in segments["seg00002"]["users"]:
+        cells = [cell or None for cell in given] + [None] * (4 - len(given))
+        truth.append((cells[0], salted(vendor, cells[1]) if cells[1] else None, *cells[2:]))
+    assert there == sorted(truth)
+    ids = {uid for (uid,) in night.rows("SELECT DISTINCT segmentation_id FROM growingio.segmentation_users")}
+    assert ids == {uid for uid, row in segments.items() if row["users"]}
+
+
+def nothing_private(night: Night, *texts: str) -> None:
+    with duckdb.connect(str(night.warehouse), read_only=True) as connection:
+        names = connection.execute("SELECT schema_name, table_name FROM duckdb_tables()").fetchall()
+        for schema, name in names:
+            texts += (str(connection.execute(f'SELECT * FROM "{schema}"."{name}"').fetchall()),)
+    for text in texts:
+        assert "CANARY" not in text and "1380000" not in text
+
+
+# -- nights ----------------------------------------------------------------------------------------
+
+
+def test_every_table_is_what_the_vendor_has_night_after_night(home: Night, vendor: Vendor) -> None:
+    days = {yesterday() - timedelta(days=back) for back in range(DAYS)}
+    ran = home("run", "growingio", "--json")
+    assert ran.code == 0, ran.out + ran.err
+    told = str(ran.tables["growingio.segmentation_users"]["notes"])
+    assert "hashed, because they look like e-mail or phone: 手机号" in told and "phone: 联系" in told
+    for name, table in ran.tables.items():
+        assert table["vendor_count"] == table["extracted"] == table["landed"] == table["live"], name
+    same_as_truth(home, vendor, days)
+    others_are_true(home, vendor, days)
+    users_are_true(home, vendor)
+    nothing_private(home, ran.out, ran.err)
+    # one request for a chart with a time beside that for its newest day, one per day for one without
+    assert vendor.asked("v2/projects/nxog09md/charts/YoX28w7R") == 2
+    assert vendor.asked("v2/projects/nxog09md/charts/hBar0001") == DAYS
+
+    before = vendor.asked("users.csv")
+    ran = home.run("growingio")
+    assert ran.code == 0
+    assert vendor.asked("users.csv") == before, "no segment moved"
+    assert vendor.asked("charts/hBar0001") == DAYS + 3, "the last three days are read again"
+    assert {ran.tables[f"growingio.{name}"]["status"] for name in ("dashboards", "charts", "rules", "retention")} == {
+        "unchanged"
+    }
+    same_as_truth(home, vendor, days)
+    others_are_true(home, vendor, days)
+
+    back = [str(yesterday() - timedelta(days=each)) for each in range(DAYS)]
+    vendor.edit(
+        {"table": "chart_rows", "op": "update", "key": ["hBar0001", back[0], 0], "row": {"values": [77.5]}},
+        {"table": "chart_rows", "op": "delete", "key": ["taBle001", back[1], 0]},
+        {"table": "chart_rows", "op": "insert", "key": ["biGg1001", back[2]], "row": _late()},
+        {"table": "chart_rows", "op": "delete", "key": ["buBb1001", back[1]]},
+        {"table": "charts", "op": "update", "key": "vBar0001", "row": {"name": "每日注册 2"}},
+        {"table": "dashboards", "op": "delete", "key": "BoardC03"},
+        {"table": "rules", "op": "delete", "key": "f2500003"},
+        {"table": "rules", "op": "insert", "row": {"ruleId": "new", "eventName": "a,b,c", "eventType": "clck"}},
+        {"table": "segmentations", "op": "delete", "key": "seg00001"},
+        {"table": "segmentations", "op": "update", "key": "seg00002", "row": {"users": [["5", "", "x", "y"]]}},
+        {
+            "table": "segmentations",
+            "op": "insert",
+            "row": {"id": "seg4", "name": "n", "header": ["id"], "users": [["1"], ["2"]]},
+        },
+    )
+    ran = home.run("growingio")
+    assert ran.code == 0, ran.out
+    same_as_truth(home, vendor, days)
+    others_are_true(home, vendor, days)
+    users_are_true(home, vendor)
+    assert home.rows("SELECT name, valid_to IS NULL FROM growingio.charts WHERE chart_id = 'vBar0001' ORDER BY 2") == [
+        ("每日注册", False),
+        ("每日注册 2", True),
+    ]
+    vendor.edit({"table": "segmentations", "op": "update", "key": "seg00002", "row": {"users": []}})
+    vendor.edit({"table": "chart_rows", "op": "update", "key": ["YoX28w7R", back[4], 0], "row": {"values": [1.0, 2.0]}})
+    ran = home.run("growingio")
+    assert ran.code == 0, ran.out
+    assert home.rows("SELECT DISTINCT segmentation_id FROM growingio.segmentation_users") == [("seg4",)]
+    assert points_there(home) != points(vendor, days), "too late for the lookback"
+    ran = home.run("growingio", full=True, tables=["growingio.chart_points"])
+    assert ran.code == 0, ran.out
+    assert points_there(home) == points(vendor, days)
+
+
+def _late() -> dict[str, Any]:
+    return {"target": "全部登录用户", "dims": ["late"], "values": [1.0, 2.0]}
+
+
+@pytest.mark.parametrize("generation", ["v1", "v3"])
+def test_the_other_generations_of_the_interface(home: Night, vendor: Vendor, generation: str) -> None:
+    users = "v1" if generation == "v1" else "v3"
+    home.set("growingio", charts_api=generation, segmentations_api=users)
+    ran = home.run("growingio", tables=["growingio.chart_points", "growingio.segmentation_users"])
+    assert ran.code == 0, ran.out
+    days = {yesterday() - timedelta(days=back) for back in range(DAYS)}
+    truth = points(vendor, days, only_first=generation == "v1")
+    assert points_there(home) == truth
+    users_are_true(home, vendor)
+    nothing_private(home, ran.out)
+    assert vendor.asked("downloads/") == (0 if generation == "v1" else 3)
+
+
+def test_an_answer_without_rows_leaves_what_is_there(home: Night, vendor: Vendor) -> None:
+    home.set("growingio", charts=["YoX28w7R"], dashboards=["BoardC03"])
+    only = {"tables": ["growingio.chart_points"]}
+    assert home.run("growingio", **only).code == 0
+    before = points_there(home)
+    vendor.fault("charts/YoX28w7R", {"empty": True}, times=-1)
+    ran = home.run("growingio", **only)
+    assert "nothing came for" in str(ran.tables["growingio.chart_points"]["notes"])
+    assert points_there(home) == before
+    vendor.control("DELETE", "faults")
+    vendor.fault("segmentations.json|rules.csv", {"status": 200, "body": []}, times=-1)
+    ran = home.run("growingio", tables=["growingio.segmentations", "growingio.rules"])
+    assert ran.tables["growingio.segmentations"]["live"] == 0, "a first night may find nothing"
+
+
+def test_a_window_that_cannot_be_had_is_named_and_had_later(home: Night, vendor: Vendor) -> None:
+    home.set("growingio", charts=["YoX28w7R", "hBar0001"], dashboards=["BoardC03"])
+    start = int(datetime.combine(yesterday() - timedelta(days=2), datetime.min.time(), BEIJING).timestamp() * 1000)
+    vendor.fault(f"charts/YoX28w7R.*startTime={start}&", _timeout(), times=-1)
+    vendor.options(slow={"YoX28w7R": 24})
+    ran = home.run("growingio")
+    points_of = ran.tables["growingio.chart_points"]
+    assert ran.code == 1 and points_of["status"] == "failed"
+    assert f"chart YoX28w7R, by day, {yesterday() - timedelta(days=2)}" in points_of["error"]
+    assert points_of["landed"] == points_of["extracted"] == 8 * 2 + 8 * DAYS, "all the others are there"
+    assert ran.tables["growingio_charts.chart_h_bar0001"]["status"] == "ok"
+    vendor.control("DELETE", "faults")
+    assert home.run("growingio").code == 0
+    days = {yesterday() - timedelta(days=back) for back in range(DAYS)}
+    truth = {key: count for key, count in points(vendor, days).items() if key[0] in ("YoX28w7R", "hBar0001")}
+    assert points_there(home) == Counter(truth)
+
+
+def _timeout() -> dict[str, Any]:
+    text = "Request timeout in 5000 milliseconds"
+    body = {"message": "Request timeout", "errors": [{"code": "request_timeout", "message": text}]}
+    return {"status": 500, "body": body}
+
+
+# -- windows and limits ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("uid", "hours", "asked"), [("YoX28w7R", 24, 8), ("YoX28w7R", 48, 4), ("YoX28w7R", 9999, 2)])
+def test_a_window_that_takes_too_long_is_halved(
+    reader: Callable[..., Reader], vendor: Vendor, uid: str, hours: int, asked: int
+) -> None:
+    vendor.options(slow={uid: hours})
+    reading = reader().read(question(uid), yesterday() - timedelta(days=4), yesterday())
+    assert not reading.missed and reading.rows == 10
+    assert vendor.asked(f"charts/{uid}") == asked
+
+
+def test_an_hour_is_the_least_that_is_asked_for(reader: Callable[..., Reader], vendor: Vendor) -> None:
+    vendor.options(slow={"YoX28w7R": 6})
+    reading = reader().read(question("YoX28w7R", "hour"), yesterday(), yesterday())
+    assert not reading.missed and reading.rows == 48
+    vendor.options(slow={"YoX28w7R": 0})
+    reading = reader().read(question("YoX28w7R", "hour"), yesterday(), yesterday())
+    assert len(reading.missed) == 24 and isinstance(reading.missed[0][1], TimedOut)
+    assert "charts_api" in str(reading.missed[0][1])
+
+
+def test_a_full_answer_is_not_believed(reader: Callable[..., Reader], vendor: Vendor) -> None:
+    vendor.options(cap=6)
+    reading = reader(most_rows=6).read(question("YoX28w7R"), yesterday() - timedelta(days=4), yesterday())
+    assert not reading.missed and reading.rows == 10
+    reading = reader(most_rows=6).read(question("hBar0001"), yesterday() - timedelta(days=1), yesterday())
+    assert [str(bucket.first) for bucket, _ in reading.missed if bucket] == [
+        str(yesterday()),
+        str(yesterday() - timedelta(days=1)),
+    ]
+    assert "is full (6 rows)" in str(reading.missed[0][1])
+
+
+def test_a_meta_that_changes_between_two_windows(reader: Callable[..., Reader], vendor: Vendor) -> None:
+    rename = {"table": "charts", "op": "update", "key": "hBar0001", "row": {"metrics": ["改名"]}}
+    vendor.fault("charts/hBar0001", {"edit": rename}, skip=2)
+    reading = reader().read(question("hBar0001"), yesterday() - timedelta(days=4), yesterday())
+    assert not reading.missed and {answer.shape.metrics[0].name for answer in reading.answers} == {"改名"}
+    for number in range(20):
+        rename = {"table": "charts", "op": "update", "key": "hBar0001", "row": {"metrics": [f"改名 {number}"]}}
+        vendor.fault("charts/hBar0001", {"edit": rename}, skip=number)
+    reading = reader().read(question("hBar0001"), yesterday() - timedelta(days=4), yesterday())
+    assert "changed while" in str(reading.missed[0][1]) and not reading.answers
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda body: body | {"startTime": 1546873200000, "endTime": 1546873200000}, "about another window"),
+        (lambda body: body | {"startTime": body["endTime"], "endTime": body["startTime"]}, "about another window"),
+        (lambda body: body | {"startTime": 10**20}, "about another window"),
+        (lambda body: body | {"data": [["全部访问用户", 1546873200000, 1.0, 2.0]]}, "not of the window"),
+        (lambda body: body | {"data": [[*row, 3.0] for row in body["data"]]}, "has 5 cells, and the meta 4"),
+        (lambda body: body | {"data": [*body["data"], body["data"][0][:3]]}, "does not fit the meta"),
+        (lambda body: body | {"data": [*body["data"], ["x", "y", 1, 2]]}, "does not fit|has 4 cells"),
+        (lambda body: body | {"data": [1, 2]}, "a row is no list"),
+        (lambda body: body | {"meta": [*body["meta"][:3], {"name": "x"}]}, "neither dimension nor metric"),
+        (lambda body: {"message": "没有权限", "errors": []}, "没有权限"),
+        (lambda body: {**body, "meta": None}, "meta and data"),
+        (lambda body: [], "no list under"),
+        (lambda body: "<html>sign in</html>", "web page"),
+    ],
+)
+def test_an_answer_that_is_not_one_is_refused(
+    reader: Callable[..., Reader], vendor: Vendor, change: Callable[[Any], Any], told: str
+) -> None:
+    first = reader().newest(question("YoX28w7R"), yesterday())
+    body = change(json.loads(first.series.file.read_bytes()))
+    vendor.fault("charts/YoX28w7R", {"status": 200, "body": body}, times=-1)
+    with pytest.raises(NightloadError, match=told) as caught:
+        reader().newest(question("YoX28w7R"), yesterday())
+    assert "YoX28w7R" in str(caught.value)
+
+
+def test_a_page_that_repeats_is_seen(reader: Callable[..., Reader], vendor: Vendor) -> None:
+    body = json.loads(reader().newest(question("YoX28w7R"), yesterday()).series.file.read_bytes())
+    del body["startTime"], body["endTime"]  # not even the echo tells
+    vendor.fault("charts/YoX28w7R", {"status": 200, "body": body}, times=-1)
+    reading = reader().read(question("YoX28w7R"), yesterday() - timedelta(days=4), yesterday())
+    assert "not of the window" in str(reading.missed[0][1])
+
+
+def test_by_the_hour_zeros_that_mean_nothing_are_null(home: Night, vendor: Vendor) -> None:
+    home.set("growingio", charts=["boUn1001"], dashboards=["BoardC03"], intervals=["hour", "week"], backfill_days=15)
+    home.set("growingio", exclude=["growingio_charts", "charts"])
+    home.set("growingio", start=str(yesterday() - timedelta(days=8)))
+    assert home.run("growingio", tables=["growingio.chart_points"]).code == 0
+    rows = home.rows(
+        "SELECT metric, count(*), count(value), count(quality), any_value(quality) FROM growingio.chart_points "
+        "WHERE interval = 'hour' GROUP BY ALL"
+    )
+    assert {row[0]: row[2:] for row in rows if row[0] in BOUNCE} == dict.fromkeys(
+        BOUNCE, (0, 9 * 24 * 8, "hourly_zero")
+    )
+    assert {row[0]: row[3] for row in rows if row[0] not in BOUNCE} == {"访问量": 0}
+    weeks = home.rows("SELECT DISTINCT point_time, window_end FROM growingio.chart_points WHERE interval = 'week'")
+    assert all(row[0].astimezone(BEIJING).weekday() == 0 for row in weeks) and len(weeks) in (1, 2)
+    home.set("growingio", hourly_zeros="refuse")
+    ran = home.run("growingio", full=True, tables=["growingio.chart_points"])
+    assert "跳出率 is always 0 then" in ran.tables["growingio.chart_points"]["error"]
+
+
+def test_windows_are_whole_days_of_beijing() -> None:
+    calendar = Calendar.of(Settings())
+    day = calendar.buckets("day", date(2019, 10, 15), date(2019, 10, 28))
+    window = calendar.window(day, "day")
+    assert (window.start, window.end) == (1571068800000, 1572278399999)
+    assert [(str(b.first), str(b.last)) for b in calendar.buckets("month", date(2024, 1, 15), date(2024, 3, 30))] == [
+        ("2024-01-01", "2024-01-31"),
+        ("2024-02-01", "2024-02-29"),
+    ]
+    assert [str(b.first) for b in calendar.buckets("week", date(2024, 1, 3), date(2024, 1, 14))] == [
+        "2024-01-01",
+        "2024-01-08",
+    ]
+    first, second = Window(start=0, end=5 * 24 * 3600_000 - 1, step=24 * 3600_000).halves() or (None, None)
+    assert first and second and first.end + 1 == second.start == 2 * 24 * 3600_000
+    assert Window(start=0, end=3600_000 - 1, step=3600_000).halves() is None
+    # 05:59 in Beijing: yesterday is not ready yet
+    assert newest_day(Settings(), datetime(2024, 1, 9, 21, 59, tzinfo=UTC)) == date(2024, 1, 8)
+    assert newest_day(Settings(), datetime(2024, 1, 9, 22, 0, tzinfo=UTC)) == date(2024, 1, 9)
+
+
+# -- shapes ----------------------------------------------------------------------------------------
+
+T = 1546873200000
+
+
+@pytest.mark.parametrize(
+    ("meta", "row", "time", "dimensions", "metrics"),
+    [
+        ("M M", [T, 1, 2], 0, [], [1, 2]),  # line and vertical bar of the first generation
+        ("D M", ["北京", 1], None, ["北京"], [1]),  # horizontal and bidirectional bar
+        ("D D M M", ["a", "b", 1, 2], None, ["a", "b"], [1, 2]),  # table
+        ("M M M", [3, 2, 1], None, [], [3, 2, 1]),  # funnel
+        ("M", [1], None, [], [1]),  # number
+        ("D M M M M", ["a", 1, 2, 3, 4], None, ["a"], [1, 2, 3, 4]),  # bubble
+        ("D D M M", ["全部", T, 1, 2], 1, ["全部"], [1, 2]),  # line of the later ones
+        ("D D M M", [T, "全部", 1, 2], 0, ["全部"], [1, 2]),  # ... wherever the time stands
+        ("D D D M", ["全部", "不适用", "不适用", 8817.0], None, ["全部", None, None], [8817.0]),
+        ("D M", ["13812345678", 1], None, ["13812345678"], [1]),  # a text of digits is no time
+        ("D M", [1546873200123, 1], None, ["1546873200123"], [1]),  # nor is a number that is no quarter of an hour
+        ("M D", [1, "a"], None, ["a"], [1]),
+    ],
+)
+def test_cells_mean_what_the_meta_says(
+    meta: str, row: list[Any], time: int | None, dimensions: list[Any], metrics: list[Any]
+) -> None:
+    entries = [
+        {"name": f"n{place}", "dimension" if sign == "D" else "metric": True} for place, sign in enumerate(meta.split())
+    ]
+    shape = shapes.shape_of(entries, [row], where="a test")
+    assert (shape.time.position if shape.time else None) == time
+    point = shapes.point_of(row, shape, not_applicable=frozenset({"不适用"}), where="a test")
+    assert (list(point.dimensions.values()), list(point.cells)) == (dimensions, metrics)
+    assert point.moment == (None if time is None else T)
+
+
+def test_numbers_are_exact_or_told_as_text() -> None:
+    assert shapes.number(2**53 + 1) == (float(2**53), str(2**53 + 1))
+    assert shapes.number(2**60) == (float(2**60), None)
+    assert shapes.number("12%") == (None, "12%")
+    assert shapes.number(float("nan")) == (None, None) and shapes.number(None) == (None, None)
+    assert shapes.unique(["a", "A", "", "a"], taken=["b"]) == ["a", "A [2]", "[3]", "a [4]"]
+
+
+# -- the token -------------------------------------------------------------------------------------
+
+
+def test_the_signature_is_the_vendors() -> None:
+    text = "project=nxog09md&ai=2a1b4018cd954ec2bcc69da5138bdb96&tm=1465020309123"
+    assert signature("secret", text) == "71c04aef8b50bd0d7d72868dece6724b33795138e05f37f272e56394c92d1e9f"
+
+
+def signed(vendor: Vendor) -> dict[str, Any]:
+    names = ("account_ai", "client_id", "secret")
+    return {name: vendor.ready[name] for name in names} | {"auth_mode": "signed", "console_token": None}
+
+
+def test_one_token_is_minted_for_all_workers(vendor: Vendor, configure: Set) -> None:
+    configure(**signed(vendor))
+    vendor.control("POST", "options", {"latency": 0.02})
+    client = package.connect().client
+    threads = [threading.Thread(target=client.segmentations) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert vendor.asked("auth/token") == 1 and vendor.asked("segmentations.json") == 6
+    # another job mints: all workers meet a 401, one of them mints again
+    vendor.fault("segmentations.json", {"expire_token": True})
+    threads = [threading.Thread(target=client.segmentations) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert vendor.asked("auth/token") == 2
+    vendor.fault("segmentations.json", {"expire_token": True})
+    with pytest.raises(AccessDenied, match="another job mints"):
+        client.segmentations()
+    assert vendor.asked("auth/token") == 2, "once a run"
+
+
+@pytest.mark.parametrize("scheme", ["Token ", ""])
+def test_the_form_of_the_header_is_found_out_once(vendor: Vendor, configure: Set, scheme: str) -> None:
+    vendor.options(scheme=scheme)
+    client = package.connect().client
+    client.segmentations()
+    client.segmentations()
+    assert vendor.asked("segmentations.json") == (2 if scheme else 3)
+
+
+def test_a_token_that_nobody_takes_stops_the_vendor(home: Night, vendor: Vendor) -> None:
+    home.set("growingio", console_token="CANARY-wrong-token-00000000000000")
+    ran = home.run("growingio")
+    assert ran.code == 1 and "does not accept the token" in ran.out and "console_token" in ran.out
+    assert vendor.control("GET", "stats")["requests"] == 2, "both forms of the header, once"
+    assert "CANARY" not in ran.out
+    for setting in ({"secret": "CANARYwrong0000"}, {"client_id": "other"}):
+        night = Night(home=home.home / "other")
+        night.set("growingio", **basics(vendor) | signed(vendor) | setting)
+        night.home.mkdir(exist_ok=True)
+        ran = night.run("growingio")
+        assert ran.code == 1 and "minted no token" in ran.out and "CANARY" not in ran.out
+
+
+def test_a_token_that_ends_in_mid_run(home: Night, vendor: Vendor) -> None:
+    home.set("growingio", **signed(vendor))
+    vendor.fault("charts/hBar0001", {"expire_token": True}, skip=1)
+    ran = home.run("growingio", tables=["growingio.chart_points"])
+    assert ran.code == 0, ran.out
+    assert points_there(home) == points(vendor, {yesterday() - timedelta(days=back) for back in range(DAYS)})
+    assert vendor.asked("auth/token") == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "asked"),
+    [
+        (401, {"message": "Unauthorized", "errors": []}, AccessDenied, 2),
+        (403, {"message": "Forbidden", "errors": []}, AccessDenied, 1),
+        (403, {"message": "访问过于频繁", "errors": []}, NightloadError, 5),
+        (429, {"message": "Too many requests"}, NightloadError, 5),
+        (503, "", NightloadError, 5),
+        (500, {"message": "Request timeout", "errors": [{"code": "request_timeout"}]}, NightloadError, 2),
+        (400, {"message": "x", "errors": [{"code": "bad_request", "message": "时间"}]}, Refused, 1),
+        (404, {"message": "Not Found"}, Refused, 1),
+        (200, {"message": "later", "errors": []}, BrokenAnswer, 1),
+        (200, [{"name": "no id"}], BrokenAnswer, 1),
+        (200, "not json", BrokenAnswer, 5),
+    ],
+)
+def test_each_refusal_has_its_class(
+    vendor: Vendor, configure: Set, status: int, body: Any, kind: type[NightloadError], asked: int
+) -> None:
+    vendor.fault("segmentations.json", {"status": status, "body": body}, times=-1)
+    with pytest.raises(kind) as caught:
+        package.connect().client.segmentations()
+    assert vendor.asked("segmentations.json") == asked
+    assert "CANARY" not in str(caught.value)
+
+
+def test_an_export_that_never_ends_or_fails(
+    reader: Callable[..., Reader], vendor: Vendor, configure: Set, tmp_path: Path
+) -> None:
+    made = reader(charts_api="v3", segmentations_api="v3", poll_timeout=1, poll_seconds=0.3)
+    vendor.fault("v3/", {"status": 200, "body": {"id": "x", "status": "doing"}}, times=-1)
+    with pytest.raises(NotReady, match="not ready within 1 s"):
+        made.newest(question("YoX28w7R"), yesterday())
+    vendor.control("DELETE", "faults")
+    failed = {"id": "x", "status": "failed", "errorMsg": "下载错误，请重试"}
+    vendor.fault("v3/", {"status": 200, "body": failed}, times=-1)
+    with pytest.raises(Refused, match="下载错误"):
+        package.connect().client.segmentation_users("seg00001", tmp_path / "x.csv")
+    vendor.control("DELETE", "faults")
+    evil = {"id": "x", "status": "done", "downloadLinks": ["http://192.0.2.1/x.csv?sign=CANARYsign"]}
+    vendor.fault("v3/", {"status": 200, "body": evil}, times=-1)
+    with pytest.raises(BrokenAnswer, match="not https") as caught:
+        package.connect().client.segmentation_users("seg00001", tmp_path / "x.csv")
+    assert "CANARY" not in str(caught.value)
+
+
+def test_no_credential_is_logged(
+    home: Night, vendor: Vendor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.set("growingio", **signed(vendor), segmentations_api="v3")
+    package_logger = logging.getLogger("httpx")
+    level = package_logger.level
+    caplog.set_level(logging.DEBUG)
+    try:
+        for name in ("httpx", "httpcore", "sources", "pipelines"):
+            caplog.set_level(logging.DEBUG, logger=name)
+        token = vendor.ready["secret"]
+        vendor.fault("rules.csv", {"status": 500, "body": f"<html>{token}</html>"}, times=1)
+        ran = home.run("growingio", tables=["growingio.segmentation_users", "growingio.rules"])
+    finally:
+        package_logger.setLevel(level)
+    assert ran.code == 0 and "auth/token" in caplog.text
+    assert "CANARY" not in caplog.text and "CANARY" not in ran.out
+
+
+# -- what boards tell ------------------------------------------------------------------------------
+
+
+def test_boards_by_name_where_there_is_no_list(home: Night, vendor: Vendor) -> None:
+    vendor.options(without_list=True)
+    tables = ["growingio.dashboards", "growingio.dashboard_charts"]
+    ran = home.run("growingio", tables=tables)
+    assert ran.code == 1 and "has no list of boards. Set dashboards" in ran.out
+    home.set("growingio", dashboards=["BoardA01"])
+    ran = home.run("growingio", tables=tables)
+    assert ran.code == 0, ran.out
+    assert home.rows("SELECT id, name FROM growingio.dashboards") == [("BoardA01", "核心看板")]
+
+
+def test_a_board_of_another_type_may_refuse(home: Night, vendor: Vendor) -> None:
+    vendor.fault("dashboards/BoardC03", {"status": 404, "body": {"message": "Not Found"}}, times=-1)
+    assert home.run("growingio", tables=["growingio.dashboard_charts"]).code == 0
+    vendor.fault("dashboards/BoardB02", {"status": 404, "body": {"message": "Not Found"}}, times=-1)
+    assert home.run("growingio", tables=["growingio.dashboard_charts"]).code == 1
+
+
+def test_a_chart_that_is_gone_fails_alone(home: Night, vendor: Vendor) -> None:
+    home.set("growingio", charts=["YoX28w7R", "gone0001"], dashboards=["BoardC03"])
+    ran = home.run("growingio")
+    assert ran.code == 1
+    assert "gone0001" in ran.tables["growingio.chart_points"]["error"]
+    assert "gone0001" in ran.tables["growingio.charts"]["error"]
+    assert ran.tables["growingio.chart_points"]["landed"] == DAYS * 4
+    assert ran.tables["growingio_charts.chart_yo_x28w7_r"]["status"] == "ok"
+    assert ran.tables["growingio_charts.chart_gone0001"]["status"] == "failed"
+
+
+# -- CSV -------------------------------------------------------------------------------------------
+
+
+def read(tmp_path: Path, content: bytes, separator: str = "auto") -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    file, out = tmp_path / "users.csv", tmp_path / "users.parquet"
+    file.write_bytes(content)
+    delimited.as_utf8(file, where="a test")
+    dialect = delimited.dialect_of(file, separator=separator, taken=("segmentation_id",), where="a test")
+    assert dialect is not None
+    part = delimited.to_part(file, dialect, out, constants={"segmentation_id": "s'1"}, where="a test")
+    labels = [label for label in part.columns if label != "segmentation_id"]
+    with duckdb.connect() as connection:
+        selected = ", ".join(part.columns[label] for label in labels)
+        rows = connection.execute(f"SELECT {selected} FROM '{out}'").fetchall()
+    assert part.rows == len(rows)
+    return tuple(labels), rows
+
+
+@pytest.mark.parametrize(
+    ("content", "labels", "rows"),
+    [
+        (b"cs1_name\tcs2_name    \n12249\tGrowingIO\n", ("cs1_name", "cs2_name"), [("12249", "GrowingIO")]),
+        (b"\xef\xbb\xbfid\tname\r\n007\tx\r\n", ("id", "name"), [("007", "x")]),
+        (b"\n\n id , name \n1,2\n", ("id", "name"), [("1", "2")]),
+        (b"a,b\tc,d\n1,2\t3,4\n", ("a,b", "c,d"), [("1,2", "3,4")]),
+        (b"id\tname\n1\n2\tx\n", ("id", "name"), [("1", None), ("2", "x")]),
+        (b"id\tname\n1\tx\t\t\n", ("id", "name"), [("1", "x")]),
+        (b"id\n1\tx\ty\n2\n", ("id", "_beyond_header"), [("1", "x\ty"), ("2", None)]),
+        (b"id\tid\t\tID\n1\t2\t3\t4\n", ("id", "id [2]", "[3]", "ID [4]"), [("1", "2", "3", "4")]),
+        (b"id\tsegmentation_id\n1\t2\n", ("id", "segmentation_id [2]"), [("1", "2")]),
+        (b'id\tname\n1\t"a\tb"\n2\t"c""d"\n', ("id", "name"), [("1", "a\tb"), ("2", 'c"d')]),
+        (b'id\tname\n1\t"a\n2\tb\n', ("id", "name"), [("1", '"a'), ("2", "b")]),
+        (b"id\tname\r\n1\ta\n2\tb\r\n", ("id", "name"), [("1", "a"), ("2", "b")]),
+        (b"id\tname\n1\ta\0b", ("id", "name"), [("1", "a\ufffdb")]),
+        ("id\t城市\n1\t北京\n".encode("gb18030"), ("id", "城市"), [("1", "北京")]),
+        (b"id\tname\n1\t" + b"x" * 2**20 + b"\n", ("id", "name"), [("1", "x" * 2**20)]),
+        (b"id\tname\n", ("id", "name"), []),
+    ],
+)
+def test_whatever_dialect_the_csv_has(
+    tmp_path: Path, content: bytes, labels: tuple[str, ...], rows: list[tuple[Any, ...]]
+) -> None:
+    assert read(tmp_path, content) == (labels, rows)
+
+
+def test_a_row_far_beyond_the_header_is_told_without_its_cells(tmp_path: Path) -> None:
+    with pytest.raises(BrokenAnswer, match="more cells than the header") as caught:
+        read(tmp_path, b"id\n" + b"\t".join([b"CANARY"] * 20) + b"\n")
+    assert "CANARY" not in str(caught.value) and caught.value.__suppress_context__
+
+
+def test_bytes_of_no_encoding_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BrokenAnswer, match="neither UTF-8 nor GB18030"):
+        read(tmp_path, b"id\n\xff\xff\xff\n")
+
+
+def test_an_error_where_csv_was_due(home: Night, vendor: Vendor) -> None:
+    tables = ["growingio.segmentation_users", "growingio.rules"]
+    vendor.fault("csv", {"status": 200, "body": {"message": "没有权限", "errors": []}}, times=-1)
+    ran = home.run("growingio", tables=tables)
+    assert ran.code == 1
+    assert all("error came where CSV was due" in ran.tables[name]["error"] for name in tables)
+    assert all("没有权限" in ran.tables[name]["error"] for name in tables)
+    vendor.control("DELETE", "faults")
+    vendor.options(rules="tab", csv={"encoding": "gb18030", "separator": "comma", "newline": "\r\n"})
+    assert home.run("growingio", tables=tables).code == 0
+    users_are_true(home, vendor)
+    assert home.rows("SELECT count(*) FROM growingio.rules") == [(len(vendor.rows("rules")),)]
+
+
+def test_users_are_as_many_as_the_vendor_counts_or_nothing_is_loaded(home: Night, vendor: Vendor) -> None:
+    only: dict[str, Any] = {"tables": ["growingio.segmentation_users"]}
+    vendor.edit({"table": "segmentations", "op": "update", "key": "seg00002", "row": {"userNum": 5}})
+    ran = home.run("growingio", **only)
+    assert ran.code == 4 and "has 5 users by its userNum, and 4 lines came" in ran.out
+    assert vendor.asked("seg00002/users.csv") == 2
+    home.set("growingio", user_num="told")
+    ran = home.run("growingio", **only)
+    assert ran.code == 0 and "4 lines came" in str(ran.tables["growingio.segmentation_users"]["notes"])
+    # a segment that moved between its list and its download is read once more
+    vendor.control("POST", "reset")
+    home.set("growingio", user_num="exact")
+    more = {"table": "segmentations", "op": "update", "key": "seg00002", "row": {"users": [["1", "", "a", "b"]]}}
+    vendor.fault("segmentations.json", {"edit": more})
+    assert home.run("growingio", full=True, **only).code == 0
+    users_are_true(home, vendor)
+
+
+def test_personal_columns_by_configuration(home: Night, vendor: Vendor) -> None:
+    only: dict[str, Any] = {"tables": ["growingio.segmentation_users"]}
+    home.set("growingio", user_columns={"手机号": "drop", "联系": "keep", "cs1_name": "hash"}, hash_salt="CANARY-salt")
+    ran = home.run("growingio", **only)
+    assert ran.code == 0, ran.out
+    columns = {
+        name for (name,) in home.rows("SELECT column_name FROM nightload.columns WHERE table_name LIKE '%users'")
+    }
+    assert "手机号" not in columns and "联系" in columns
+    first = vendor.rows("segmentations")[0]["users"]
+    assert {row[0] for row in users_there(home, "seg00001", "cs1_name")} == {
+        salted(vendor, row[0], "CANARY-salt") for row in first
+    }
+    assert ("CANARY.one@example.com",) in users_there(home, "seg00002", "联系")
+    asked = vendor.asked("users.csv")
+    home.set("growingio", user_columns={"手机号": "drop", "联系": "drop"})
+    assert home.run("growingio", **only).code == 0
+    assert vendor.asked("users.csv") == asked + 3, "another policy loads all anew"
+    nothing_private(home)
+    home.set("growingio", segmentation_users=["nobody"])
+    assert "which the vendor does not list" in home.run("growingio", **only).out
+
+
+# -- settings --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ({"console_token": None}, "console_token is not set"),
+        ({"project_uid": None, "console_token": None}, "project_uid, sources.growingio.console_token is not set"),
+        ({"auth_mode": "signed"}, "account_ai, sources.growingio.client_id, sources.growingio.secret is not set"),
+        ({"auth_mode": "sined"}, "Did you mean 'signed'"),
+        ({"auth_scheme": "Bearer "}, "auth_scheme is 'Bearer '"),
+        ({"zone": "Asia/Pekin"}, "no time zone"),
+        ({"start": "2024-02-30"}, "Write a day"),
+        ({"start": "2024-02-02", "end": "2024-02-01"}, "is before start"),
+        ({"charts_api": "v4"}, "charts_api is 'v4'"),
+        ({"intervals": ["days"]}, "Did you mean 'day'"),
+        ({"types": {"x": "funel"}}, "Did you mean 'funnel'"),
+        ({"chart_intervals": {"x": "minute"}}, "chart_intervals.x is 'minute'"),
+        ({"user_columns": {"x": "mask"}}, "user_columns.x is 'mask'"),
+        ({"exclude": ["rule"]}, "Did you mean 'rules'"),
+        ({"project_uid": "a/../b"}, "is no id"),
+        ({"charts": ["a b"]}, "is no id"),
+        ({"lookback_days": 0}, "lookback_days is 0"),
+        ({"most_rows": 300_000}, "most_rows"),
+        ({"requests_per_second": 0}, "requests_per_second"),
+    ],
+)
+def test_a_mistake_in_the_configuration_is_told_at_once(configure: Set, setting: dict[str, Any], told: str) -> None:
+    configure(**setting)
+    with pytest.raises(ConfigurationError, match=told):
+        package.connect()
+
+
+def test_without_a_token_the_tables_are_known_all_the_same(configure: Set) -> None:
+    configure(console_token=None)
+    assert not package.configured()
+    assert package.tables()["growingio_charts"] == ()
+    assert {table.name for table in package.tables()["growingio"]} >= {"chart_points", "segmentation_users", "rules"}
+
+
+def test_check_tells_what_is_in_sight(vendor: Vendor, configure: Set) -> None:
+    lines = list(package.connect().check())
+    assert "3 segments" in lines[0] and "3 boards" in lines[1] and str(yesterday()) in lines[2]
+    assert lines[3] == "the clocks agree"
+    vendor.control("POST", "reset")
+
+
+@pytest.mark.parametrize(
+    ("table", "rows"), [("chart_points", 3), ("segmentation_users", 0), ("charts", 3), ("rules", 3)]
+)
+def test_a_preview_asks_for_little(vendor: Vendor, configure: Set, tmp_path: Path, table: str, rows: int) -> None:
+    made = Extraction(vendor="growingio", spool_dir=tmp_path, until=pendulum.now("UTC"))
+    connected = package.connect()
+    list(connected.fixed(made))
+    assert made.preview(f"growingio.{table}", limit=3).rows == rows
+    assert vendor.asked("charts/") <= 5

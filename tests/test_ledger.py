@@ -1,0 +1,205 @@
+"""The ledger: every run is recorded, also the one that could not open the warehouse or did not come to its end."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Night
+from redash import LABELS
+from sandbox_process import SandboxProcess
+
+from pipelines.ledger import TABLES, Ledger
+
+METADATA = [name for name in LABELS if name != "query_results"]
+
+
+@pytest.fixture
+def small(night: Night) -> Night:
+    night.set(exclude=[*(name for name in METADATA if name not in ("alerts", "query_snippets")), "results"])
+    night.set("tune", api_key=None)
+    return night
+
+
+def ledger(night: Night, sql: str) -> list[tuple[Any, ...]]:
+    with sqlite3.connect(night.state / "ledger.sqlite") as connection:
+        return connection.execute(sql).fetchall()
+
+
+def test_a_run_is_recorded_in_the_file_and_in_the_warehouse_alike(small: Night) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    ran = small.run()
+    for table in TABLES:
+        names = ", ".join(TABLES[table])
+        there = small.rows(f"SELECT {names} FROM nightload.{table}")
+        assert [_plain(row) for row in there] == [_plain(row) for row in ledger(small, f"SELECT {names} FROM {table}")]
+    ((run_id, started, finished, status, vendors, error),) = small.rows(
+        "SELECT run_id, started_at, finished_at, status, vendors, error FROM nightload.runs"
+    )
+    assert (run_id, status, json.loads(vendors), error) == (ran.json["run_id"], "ok", ["tonalytica"], None)
+    assert before < started < finished < datetime.now(UTC) + timedelta(seconds=1)
+    rows = small.rows(
+        "SELECT dataset || '.' || table_name, vendor_count, extracted, landed, live, status FROM nightload.run_tables"
+    )
+    assert {row[0]: row[1:] for row in rows} == {
+        name: tuple(table[key] for key in ("vendor_count", "extracted", "landed", "live", "status"))
+        for name, table in ran.tables.items()
+    }
+    assert small.rows("SELECT vendor, status, requests FROM nightload.run_vendors") == [
+        ("tonalytica", "ok", ran.json["vendors"][0]["requests"])
+    ]
+
+
+def _plain(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(
+        value.timestamp() if isinstance(value, datetime) else datetime.fromisoformat(value).timestamp()
+        if isinstance(value, str) and value[10:11] == "T" and value[4:5] == "-"
+        else value
+        for value in row
+    )  # fmt: skip
+
+
+def test_new_tables_and_columns_are_schema_changes(small: Night) -> None:
+    assert small.run().code == 0
+    told = small.rows("SELECT table_name, change FROM nightload.schema_changes WHERE dataset = 'tonalytica'")
+    assert sorted(told) == [("alerts", "new table"), ("query_snippets", "new table")]
+    assert small.run().code == 0
+    assert len(small.rows("SELECT 1 FROM nightload.schema_changes")) == 2
+
+
+def test_the_directory_of_columns_tells_label_type_and_key(small: Night) -> None:
+    assert small.run().code == 0
+    rows = small.rows(
+        "SELECT column_name, label, data_type, is_key FROM nightload.columns WHERE table_name = 'query_snippets'"
+    )
+    assert ("id", "id", "bigint", True) in rows
+    assert ("snippet", "snippet", "text", False) in rows
+    types = small.rows(
+        "SELECT column_name FROM duckdb_columns() WHERE schema_name = 'tonalytica' AND table_name = 'query_snippets'"
+    )
+    assert {name for (name,) in types} == {row[0] for row in rows} | {"_dlt_load_id", "_deleted_at"}
+
+
+def test_a_failed_run_is_recorded_with_its_reason(small: Night, sandbox: SandboxProcess) -> None:
+    assert small.run().code == 0
+    small.set(api_key="CANARYwrong")
+    assert small.run().code == 1
+    (good, bad) = small.rows("SELECT run_id, status FROM nightload.runs ORDER BY started_at")
+    assert (good[1], bad[1]) == ("ok", "failed")
+    ((error,),) = small.rows("SELECT error FROM nightload.run_vendors WHERE run_id = ?", bad[0])
+    assert "the key is not accepted" in error
+
+
+def test_a_run_that_cannot_open_the_warehouse_is_recorded_and_shown_by_the_next_good_one(small: Night) -> None:
+    assert small.run().code == 0
+    kept = small.warehouse.read_bytes()
+    small.warehouse.write_bytes(b"this is no database" * 1000)
+    assert small.run().code == 1
+    assert [row[0] for row in ledger(small, "SELECT status FROM runs ORDER BY started_at")] == ["ok", "failed"]
+    small.warehouse.write_bytes(kept)
+    assert small.run().code == 0
+    assert small.rows("SELECT status FROM nightload.runs ORDER BY started_at") == [("ok",), ("failed",), ("ok",)]
+
+
+def test_a_lost_warehouse_is_built_again_and_shows_the_new_run(small: Night) -> None:
+    assert small.run().code == 0
+    small.warehouse.unlink()
+    ran = small.run()
+    assert (ran.code, ran.tables["tonalytica.alerts"]["landed"]) == (0, 8)
+    assert (ran.json["run_id"],) in small.rows("SELECT run_id FROM nightload.runs")
+
+
+def test_a_crashed_run_is_closed_by_the_next(small: Night) -> None:
+    assert small.run().code == 0
+    book = Ledger(small.state / "ledger.sqlite")
+    left_open = book.open_run(["tonalytica"], version="0")
+    book.close()
+    ran = small.run()
+    assert ran.code == 0
+    rows = dict(small.rows("SELECT run_id, status FROM nightload.runs"))
+    assert rows[left_open] == "crashed"
+    assert sorted(rows.values()) == ["crashed", "ok", "ok"]
+    assert ledger(small, "SELECT count(*) FROM runs WHERE status = 'running'") == [(0,)]
+
+
+def test_a_ledger_that_cannot_be_written_to_fails_no_run(small: Night, caplog: pytest.LogCaptureFixture) -> None:
+    """Recording never fails a run: here every write of a row does."""
+    assert small.run().code == 0
+    with sqlite3.connect(small.state / "ledger.sqlite") as connection:
+        for table in ("run_tables", "run_vendors", "schema_changes"):
+            connection.execute(f"CREATE TRIGGER no_{table} BEFORE INSERT ON {table} BEGIN SELECT RAISE(FAIL, 'full'); END")
+    ran = small.run()
+    assert (ran.code, ran.json["status"]) == (0, "ok")
+    assert "the ledger could not be written" in caplog.text
+
+
+def test_a_ledger_that_is_no_database_is_told(small: Night) -> None:
+    small.state.mkdir(parents=True)
+    (small.state / "ledger.sqlite").write_text("notes, not a ledger\n" * 100)
+    ran = small.main("run")
+    assert (ran.code, "the ledger cannot be written" in ran.err, ran.err.count("\n")) == (2, True, 1), ran.err
+
+
+def test_run_ids_sort_by_time(tmp_path: Path) -> None:
+    book = Ledger(tmp_path / "ledger.sqlite")
+    ids = [book.open_run([], version="0") for _ in range(3)]
+    assert len(set(ids)) == 3
+    assert [each[:15] for each in ids] == sorted(each[:15] for each in ids)
+    book.close()
+
+
+def test_what_is_recorded_at_once_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:
+    book = Ledger(tmp_path / "ledger.sqlite")
+    run_id = book.open_run(["x"], version="0")
+    with pytest.raises(ZeroDivisionError), book.at_once():
+        book.close_run(run_id, status="ok")
+        raise ZeroDivisionError
+    assert book.query("SELECT status FROM runs") == [{"status": "running"}]
+    with book.at_once():
+        book.close_run(run_id, status="ok")
+        with sqlite3.connect(tmp_path / "ledger.sqlite") as other:
+            assert other.execute("SELECT status FROM runs").fetchall() == [("running",)]
+    assert book.query("SELECT status FROM runs") == [{"status": "ok"}]
+    book.close()
+
+
+def test_the_status_can_be_read_while_a_run_is_closed(tmp_path: Path) -> None:
+    """Another process opens the ledger while the last swap is under way."""
+    book = Ledger(tmp_path / "ledger.sqlite")
+    run_id = book.open_run(["x"], version="0")
+    read: list[Any] = []
+
+    def reader() -> None:
+        other = Ledger(tmp_path / "ledger.sqlite")
+        read.extend(other.query("SELECT status FROM runs"))
+        other.close()
+
+    with book.at_once():
+        book.close_run(run_id, status="ok")
+        thread = threading.Thread(target=reader)
+        thread.start()
+        thread.join(5)
+        assert read == [{"status": "running"}]
+    book.close()
+
+
+def test_status_and_tables_tell_the_last_run(small: Night, sandbox: SandboxProcess) -> None:
+    assert small.main("status", "--json").json["vendors"] == []
+    ran = small.run()
+    told = small.main("status", "--json").json
+    assert told["last_run"]["run_id"] == ran.json["run_id"]
+    (vendor,) = told["vendors"]
+    assert (vendor["vendor"], vendor["status"], vendor["error"]) == ("tonalytica", "ok", None)
+    assert {table["table"]: table["live"] for table in vendor["tables"]}["tonalytica.alerts"] == 8
+    small.set(api_key="CANARYwrong")
+    small.run()
+    (vendor,) = small.main("status", "--json").json["vendors"]
+    assert (vendor["status"], vendor["last_good"]) == ("failed", told["vendors"][0]["last_good"])
+    tables = {row["table"]: row for row in small.main("tables", "--json").json["tables"]}
+    assert tables["tonalytica.alerts"]["key"] == ["id"]
+    assert tables["tonalytica.alerts"]["live"] == 8
