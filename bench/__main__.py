@@ -217,6 +217,8 @@ def _tell(results: Results, size: Size, rounds: int) -> None:
     python = f"Python {platform.python_version()}, {os.cpu_count()} cores"
     print(f"{datetime.now(UTC):%Y-%m-%d}, medians of {rounds}; {python}; {versions}")
     for kind, title in KINDS.items():
+        if results.median("nightload", kind) is None:
+            continue
         print(f"\n{title:<42}{'rows':>9}{'rows/cpu-s':>12}{'cpu s':>8}{'wall s':>8}{'peak MB':>9}")
         for way, name in WAYS.items():
             if taken := results.median(way, kind):
@@ -225,6 +227,10 @@ def _tell(results: Results, size: Size, rounds: int) -> None:
                     f"{name:<42}{rows:>9,}{rows / taken.cpu:>12,.0f}"
                     f"{taken.cpu:>8.2f}{taken.wall:>8.2f}{taken.peak:>9.0f}"
                 )
+    wide, narrow = results.median("nightload", "paging"), results.median("one_at_a_time", "paging")
+    if wide and narrow:
+        what = f"{size.slow_pages} pages of {LATENCY} ms"
+        print(f"\n{what}: one at a time {narrow.wall:.1f} s, 8 at a time {wide.wall:.1f} s")
     print(f"\n{'':<58}{'measured':>9}   goal")
     for name, measured, goal, high in _goals(results, size):
         reached = measured >= goal if high else measured <= goal

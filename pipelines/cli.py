@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -17,9 +17,6 @@ from pipelines import place as places
 from sources import VENDORS
 from sources.errors import ConfigurationError, NightloadError, Recovery, summarize
 from sources.redaction import install
-
-if TYPE_CHECKING:
-    pass
 
 OK, FAILED, USAGE, LOCKED, MISMATCH = range(5)
 
@@ -121,18 +118,20 @@ def check(vendors: Vendors = None, home: Home = None, verbose: Verbose = False) 
         chosen = vendors or [vendor for vendor in VENDORS if package(vendor).configured()]
         if not chosen:
             raise _no_key()
-        failed: list[NightloadError] = []
+        failed: list[Exception] = []
         for name in chosen:
             try:
                 vendor = package(name).connect()
                 for line in vendor.check():
                     say(f"[green]✓[/] {name}: ", line)
                 vendor.http.close()
-            except NightloadError as error:
+            except Exception as error:  # noqa: BLE001 - the other vendors are checked all the same
                 failed.append(error)
-                say(f"[red]✗[/] {name}: ", str(error))
+                say(f"[red]✗[/] {name}: ", summarize(error))
         if failed:
-            raise typer.Exit(USAGE if all(error.recovery == Recovery.CONFIGURE for error in failed) else FAILED)
+            raise typer.Exit(
+                USAGE if all(getattr(error, "recovery", None) == Recovery.CONFIGURE for error in failed) else FAILED
+            )
 
 
 @app.command()

@@ -64,6 +64,7 @@ TABLES: dict[str, dict[str, str]] = {
     },
     "schema_changes": {
         "run_id": "TEXT",
+        "vendor": "TEXT",
         "changed_at": "TIMESTAMP",
         "dataset": "TEXT",
         "table_name": "TEXT",
@@ -146,7 +147,7 @@ class Ledger:
     def forget_vendor(self, run_id: str, vendor: str) -> None:
         """Drop what one run said of one vendor, before it says it anew."""
         with self._recording():
-            for table in ("run_vendors", "run_tables"):
+            for table in ("run_vendors", "run_tables", "schema_changes"):
                 self._db.execute(f"DELETE FROM {table} WHERE run_id = ? AND vendor = ?", (run_id, vendor))  # noqa: S608
 
     def unpublished(self) -> list[str]:

@@ -70,7 +70,8 @@ def _duckdb_path(url: str, home: Path) -> Path:
             todo="Write duckdb:///data/warehouse.duckdb (below the home) or duckdb:////absolute/path.duckdb",
         )
     path = Path(unquote(parts.path[1:]))
-    path = path if path.is_absolute() else home / path
+    # resolved: a link to the file is a name of it, and a swap must not put a file in the link's place
+    path = (path if path.is_absolute() else home / path).resolve()
     if not path.suffix:
         raise ConfigurationError(
             what=f"the warehouse {path.name} has no ending", todo=f"Name the file {path.name}.duckdb"

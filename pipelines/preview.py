@@ -36,6 +36,8 @@ def read(name: str, *, limit: int) -> tuple[list[dict[str, str]], list[dict[str,
                 what=f"the vendor has no table {name}", todo="nightload tables lists what there is"
             )
         converted = extraction.preview(name, limit=limit)
+        if not converted.columns:
+            return [], []
         with duckdb.connect() as connection:
             connection.execute("SET TimeZone = 'UTC'")
             found = connection.execute(

@@ -12,7 +12,8 @@ from sources.errors import Recovery
 class TableReport:
     """One table of one run. Counts are rows; None: not known.
 
-    status: ok · unchanged (nothing new, all still there) · warning · mismatch · failed
+    status: ok · unchanged (nothing new, all still there) · warning · mismatch · failed ·
+    discarded (went well, but its vendor was not published)
     """
 
     table: str
@@ -46,6 +47,7 @@ class VendorReport:
     requests: int = 0
     seconds: float = 0.0
     tables: list[TableReport] = field(default_factory=list)
+    schema_changes: list[dict[str, Any]] = field(default_factory=list)
 
     def put(self, table: TableReport) -> None:
         """Add a table, or replace what an earlier pass said of it."""
@@ -58,7 +60,11 @@ class VendorReport:
             self.status = "failed" if "failed" in states else "mismatch" if "mismatch" in states else "ok"
 
     def failed(self, error: str, recovery: Recovery | None, status: str = "failed") -> None:
+        """The vendor as a whole failed: nothing of it is published, however well a table went."""
         self.status, self.error, self.recovery = status, error, recovery
+        for table in self.tables:
+            if table.status in ("ok", "unchanged", "warning"):
+                table.status = "discarded"
 
     def as_json(self) -> dict[str, Any]:
         return {

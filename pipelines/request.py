@@ -34,6 +34,11 @@ def choose(request: Request) -> tuple[list[str], list[str]]:
     named = list(dict.fromkeys(request.vendors)) or sorted(of_tables)
     for vendor in named:
         package(vendor)
+    if request.vendors and (lost := of_tables - set(named)):
+        raise ConfigurationError(
+            what=f"--table names a table of {', '.join(sorted(lost))}, which is not among the vendors to run",
+            todo="Leave the vendors out, or name that one too",
+        )
     if named:
         return [vendor for vendor in VENDORS if vendor in named], []
     configured = [vendor for vendor in VENDORS if package(vendor).configured()]

@@ -30,8 +30,9 @@ from pipelines.request import Request, choose, vendor_of
 from pipelines.schema import changes_between, columns_of, record_columns, snapshot
 from pipelines.warehouse import Warehouse, lock, quote
 from sources import VENDORS
-from sources.errors import NightloadError, Recovery, summarize
-from sources.extraction import Extraction, Outcome
+from sources.errors import AccessDenied, ConfigurationError, NightloadError, Recovery, Unreachable, summarize
+from sources.extraction import Extraction, Mode, Outcome
+from sources.naming import MAX_BYTES, shorten, tag_for
 from sources.vendor import Part, Vendor, package
 
 log = logging.getLogger(__name__)
@@ -136,6 +137,7 @@ def _refuse_unmet(night: Night, report: RunReport) -> None:
             vendor.tables.append(TableReport(table=name, status="failed", error=error))
             log.warning("%s: %s", vendor.vendor, error)
             vendor.settle()
+            _record(night, vendor)
 
 
 def _vendor(night: Night, name: str) -> VendorReport:
@@ -180,16 +182,15 @@ def _load_vendor(night: Night, vendor: Vendor, report: VendorReport) -> None:
         tables=request.tables or None,
         on_progress=partial(request.on_progress, report.vendor) if request.on_progress else None,
     )
-    changed = _pass(night, vendor, first, report, rebuild=False)
-    again = {name for name, outcome in first.outcomes.items() if outcome.rebuild}
-    if again:
-        changed |= _pass(night, vendor, _second(first, again), report, rebuild=True)
+    changed = _pass(night, vendor, first, report)
+    rebuild = frozenset(name for name, outcome in first.outcomes.items() if outcome.rebuild)
+    if rebuild:
+        changed |= _pass(night, vendor, _second(first, rebuild), report, rebuild=rebuild)
     parted = [table for table in report.tables if table.walk_whole]
     if parted:
         for table in parted:
             log.info("%s: %s; walking it whole", table.table, table.error)
-        again = {table.table for table in parted}
-        changed |= _pass(night, vendor, _second(first, again), report, rebuild=False)
+        changed |= _pass(night, vendor, _second(first, frozenset(table.table for table in parted)), report)
     report.settle()
     if any(table.status == "mismatch" and table.landed_differs for table in report.tables):
         report.failed("what landed is not what was extracted; nothing of this vendor was published", None, "mismatch")
@@ -198,36 +199,57 @@ def _load_vendor(night: Night, vendor: Vendor, report: VendorReport) -> None:
         night.unpublished = report
 
 
-def _second(first: Extraction, tables: set[str]) -> Extraction:
+def _second(first: Extraction, tables: frozenset[str]) -> Extraction:
+    """The same extraction once more, of these tables, whatever their state says."""
     return Extraction(
         vendor=first.vendor,
         spool_dir=first.spool_dir,
         until=first.until,
-        full=frozenset(tables),
+        full=tables,
         allow_empty=first.allow_empty,
-        tables=frozenset(tables),
+        tables=tables,
         on_progress=first.on_progress,
     )
 
 
-def _pass(night: Night, vendor: Vendor, extraction: Extraction, report: VendorReport, *, rebuild: bool) -> bool:
-    """Extract all parts, then load them in the opposite order; True if the build changed."""
+def _pass(
+    night: Night, vendor: Vendor, extraction: Extraction, report: VendorReport, *, rebuild: frozenset[str] = frozenset()
+) -> bool:
+    """Extract all parts, then load them in the opposite order; True if the build changed.
+
+    `rebuild` names tables that are dropped and made from nothing.
+    """
     extracted = []
     for part in vendor.parts(extraction):
-        source = part.source()
+        try:
+            source = part.source()
+        except NightloadError as error:
+            if isinstance(error, AccessDenied | Unreachable | ConfigurationError):
+                raise  # the other parts fare no better
+            report.put(TableReport(table=f"{part.dataset}.*", status="failed", error=summarize(error)))
+            continue
         if source.resources:
             extracted.append((part, *_extract(night, part, source, rebuild=rebuild)))
-    if rebuild and any(outcome.error for outcome in extraction.outcomes.values()):
-        raise NightloadError(what="a table could not be built anew", where=report.vendor, todo="Run again")
     changed = False
     for part, pipeline, before in reversed(extracted):
         outcomes = [outcome for outcome in extraction.outcomes.values() if outcome.dataset == part.dataset]
-        changed |= _load(night, pipeline, outcomes, before)
+        anew = [outcome for outcome in outcomes if _name(outcome) in rebuild]
+        if failed := next((outcome.error for outcome in anew if outcome.error), None):
+            for outcome in outcomes:  # nothing of this part is loaded, so nothing is dropped
+                outcome.error, outcome.loaded = (
+                    outcome.error or f"not built anew, since another failed: {failed}",
+                    False,
+                )
+        else:
+            _put_aside(night, anew)
+            changed |= _load(night, pipeline, outcomes, before, report)
         _count(night, pipeline, outcomes, report)
     return changed
 
 
-def _extract(night: Night, part: Part, source: DltSource, *, rebuild: bool) -> tuple[dlt.Pipeline, Mapping[str, Any]]:
+def _extract(
+    night: Night, part: Part, source: DltSource, *, rebuild: frozenset[str]
+) -> tuple[dlt.Pipeline, Mapping[str, Any]]:
     pipeline = dlt.pipeline(
         part.dataset,
         pipelines_dir=str(_folder(night, part.dataset, f"pipelines-{time.monotonic_ns()}")),
@@ -236,23 +258,41 @@ def _extract(night: Night, part: Part, source: DltSource, *, rebuild: bool) -> t
     )
     pipeline.sync_destination()
     before = snapshot(pipeline)
-    pipeline.extract(source, refresh="drop_resources" if rebuild else None)
+    anew = [name for name in source.resources if f"{part.dataset}.{name}" in rebuild]
+    others = [name for name in source.resources if name not in anew]
+    if anew:
+        pipeline.extract(source.with_resources(*anew), refresh="drop_resources")
+    if others:
+        pipeline.extract(source.with_resources(*others))
     return pipeline, before
 
 
-def _load(night: Night, pipeline: dlt.Pipeline, outcomes: Sequence[Outcome], before: Mapping[str, Any]) -> bool:
+def _put_aside(night: Night, anew: Sequence[Outcome]) -> None:
+    """Before a table is built anew, keep what only the old one holds (deleted rows, history) under another name."""
+    with night.warehouse.connect() as connection:
+        for outcome in anew:
+            if outcome.mode != Mode.LATEST:
+                aside = shorten(
+                    f"{outcome.table}_before_{night.until:%Y%m%d_%H%M%S}", tag_for(outcome.table), MAX_BYTES
+                )
+                connection.execute(f"ALTER TABLE {quote(outcome.dataset, outcome.table)} RENAME TO {quote(aside)}")
+                outcome.notes.append(f"built anew; the old table is {outcome.dataset}.{aside}")
+
+
+def _name(outcome: Outcome) -> str:
+    return f"{outcome.dataset}.{outcome.table}"
+
+
+def _load(
+    night: Night, pipeline: dlt.Pipeline, outcomes: Sequence[Outcome], before: Mapping[str, Any], report: VendorReport
+) -> bool:
     if not pipeline.has_pending_data:
         return False
     pipeline.normalize()
     pipeline.load(raise_on_failed_jobs=True)
-    changes = changes_between(before, snapshot(pipeline))
-    night.ledger.record(
-        "schema_changes",
-        [
-            {"run_id": night.run_id, "changed_at": night.until.isoformat(), "dataset": pipeline.dataset_name, **change}
-            for change in changes
-        ],
-    )
+    report.schema_changes += [
+        {"dataset": pipeline.dataset_name, **change} for change in changes_between(before, snapshot(pipeline))
+    ]
     with night.warehouse.connect() as connection:
         # the staging copy of the last merge would only puzzle an analyst
         connection.execute(f"DROP SCHEMA IF EXISTS {quote(f'{pipeline.dataset_name}_staging')} CASCADE")
@@ -278,7 +318,9 @@ def _tables(connection: duckdb.DuckDBPyConnection, dataset: str) -> set[str]:
 
 
 def _record(night: Night, report: VendorReport) -> None:
+    """What came of a vendor, in place of what was said of it before."""
     night.ledger.forget_vendor(night.run_id, report.vendor)
+    _record_changes(night, report)
     night.ledger.record(
         "run_vendors",
         [
@@ -320,6 +362,13 @@ def _record(night: Night, report: VendorReport) -> None:
             for table in report.tables
         ],
     )
+
+
+def _record_changes(night: Night, report: VendorReport) -> None:
+    """What changed in the schemas of this vendor; nothing, if it was not published."""
+    told = {"run_id": night.run_id, "vendor": report.vendor, "changed_at": night.until.isoformat()}
+    changes = [] if report.error else report.schema_changes
+    night.ledger.record("schema_changes", [{**told, **change} for change in changes])
 
 
 def _folder(night: Night, *parts: str) -> Any:

@@ -25,6 +25,7 @@ COLOURS = {
     "warning": "yellow",
     "mismatch": "red",
     "failed": "red",
+    "discarded": "red",
     "crashed": "red",
     "running": "yellow",
 }

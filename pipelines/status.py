@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from pipelines.ledger import Ledger
@@ -67,7 +66,3 @@ def all_tables(place: Place) -> list[dict[str, Any]]:
         row["last_good"] = met.get(name, {}).get("last_good")
         row["live"] = met.get(name, {}).get("live")
     return list(rows.values())
-
-
-def as_text(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)

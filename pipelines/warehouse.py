@@ -53,7 +53,7 @@ class Warehouse:
     """One DuckDB warehouse while a run holds its lock."""
 
     def __init__(self, place: Place, *, datasets: Sequence[str]) -> None:
-        if place.warehouse.stem in {*datasets, *(f"{name}_staging" for name in datasets), OWN_DATASET}:
+        if place.warehouse.stem.casefold() in {*datasets, *(f"{name}_staging" for name in datasets), OWN_DATASET}:
             raise ConfigurationError(
                 what=f"the warehouse file cannot be called {place.warehouse.name}",
                 why="DuckDB names the catalog after the file, and a dataset has that name",
@@ -62,6 +62,8 @@ class Warehouse:
         self.place = place
         self._built = False
         self._held: duckdb.DuckDBPyConnection | None = None
+        self._reader: duckdb.DuckDBPyConnection | None = None
+        """Open on the published file from the copy to the swap: while it is, nobody can write there."""
 
     def begin(self) -> None:
         """Copy the published file to `build/`, unless a clean copy stands there."""
@@ -71,14 +73,22 @@ class Warehouse:
         shutil.rmtree(build.parent, ignore_errors=True)
         build.parent.mkdir(parents=True)
         if published.exists():
-            with self._no_writer():
-                _copy(published, build)
+            self._read_published()
+            before = published.stat()
+            _copy(published, build)
+            # closing its own handle, the copy dropped the lock that the reader had: read again, and look
+            self._read_published()
+            after = published.stat()
+            if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+                raise _busy(published, "")
+            shutil.copymode(published, build)
         self._built = True
 
     def discard(self) -> None:
         """Forget the copy; the published file stays as it is."""
         self._built = False
         self._let_go()
+        self._stop_reading()
         shutil.rmtree(self.place.build.parent, ignore_errors=True)
 
     def publish(self, ledger: Ledger) -> None:
@@ -96,6 +106,7 @@ class Warehouse:
             os.fsync(file.fileno())
         os.replace(build, self.place.warehouse)
         self._built = False
+        self._stop_reading()
         with contextlib.suppress(OSError):
             folder = os.open(self.place.warehouse.parent, os.O_RDONLY)
             os.fsync(folder)
@@ -130,17 +141,16 @@ class Warehouse:
             self._held.close()
             self._held = None
 
-    @contextmanager
-    def _no_writer(self) -> Iterator[None]:
-        """Hold the published file open for reading, so that nobody writes while it is copied."""
+    def _read_published(self) -> None:
+        """Open the published file for reading, which nobody can while another one writes to it."""
+        self._stop_reading()
         published = self.place.warehouse
         wal = published.with_name(f"{published.name}.wal")
         try:
             if wal.exists():  # a writer was killed; what it committed belongs into the file
                 with duckdb.connect(str(published)) as connection:
                     connection.execute("CHECKPOINT")
-            with duckdb.connect(str(published), read_only=True):
-                yield
+            self._reader = duckdb.connect(str(published), read_only=True)
         except duckdb.Error as error:
             text = str(error)
             if not isinstance(error, duckdb.IOException) or "lock" not in text:
@@ -151,19 +161,28 @@ class Warehouse:
                     todo="If it was written by a newer DuckDB, upgrade; if it is damaged, restore it from a backup",
                 ) from None
             holder = re.search(r"\(PID (\d+)\)", text)
-            raise WarehouseBusy(
-                what="somebody has the warehouse open for writing",
-                where=str(published),
-                why=f"process {holder[1]}" if holder else "",
-                todo="Close it there, and open it read-only: a night swaps the file",
-            ) from None
+            raise _busy(published, f"process {holder[1]}" if holder else "") from None
+
+    def _stop_reading(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+
+def _busy(published: Path, holder: str) -> WarehouseBusy:
+    return WarehouseBusy(
+        what="somebody has the warehouse open for writing",
+        where=str(published),
+        why=holder,
+        todo="Close it there, and open it read-only: a night swaps the file",
+    )
 
 
 @contextmanager
 def lock(place: Place) -> Iterator[None]:
     """The one lock of a warehouse, freed by the system when the holder dies. Raises `Locked`."""
     try:
-        place.state.mkdir(parents=True, exist_ok=True)
+        place.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         held = FileLock(place.lock)
         held.acquire(timeout=0)
     except Timeout:

@@ -154,7 +154,7 @@ class TypeFlip(NightloadError):
     def __post_init__(self) -> None:
         self.what = self.what or f"column {self.column} of table {self.table} is {self.known}, but {self.arrived} came"
         self.todo = self.todo or (
-            "If the vendor's change is meant, build the table anew from the vendor: "
+            "If the vendor's change is meant, build the table anew (what only the old one holds is kept beside it): "
             f"nightload run --full --table {self.table}"
         )
         super().__post_init__()

@@ -39,7 +39,7 @@ from sources.errors import (
     Unreachable,
     summarize,
 )
-from sources.tables import NUMERIC_ORDER, Column, Converted, Kind, Spool, join, to_parquet
+from sources.tables import NUMERIC_ORDER, Column, Converted, Kind, Spool, join, stray_labels, to_parquet
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +118,7 @@ class Outcome:
     missed: NightloadError | None = None
     scope: str | None = None
     emptied: frozenset[str] = frozenset()
+    on_loaded: Sequence[Callable[[int], None]] = ()
     notes: list[str] = field(default_factory=list)
 
 
@@ -142,10 +143,13 @@ class Walk:
     """One walk of one table: what the fetch is told, and what it says back.
 
     Told: `full` (ignore the cursor), `until` (the frozen upper edge), `state` (what the last good
-    walk left; a change is kept only if the rows load), `limit` (enough rows for a preview).
+    walk left; a change is kept only if the rows load), `limit` (enough rows for a preview), `stored`
+    (the columns that the table has in the warehouse).
     Says back: `vendor_count` of the rows asked for, `total` of all rows that the vendor has,
-    `columns` where they are only known now, `extra` columns of our own, `complete` (the table was
-    walked whole), `on_loaded` (called with the number of rows once they are proven), `unchanged`,
+    `columns` where they are only known now, `open_columns` (rows may have labels beyond them),
+    `extra` columns of our own, `complete` (was the table walked whole? if not said, its mode tells),
+    `anew` (these rows take the place of all that the table holds), `on_loaded` (called with the number
+    of rows once they are proven and handed over), `unchanged`,
     `counts_rows` (the vendor counts rows, of which some may repeat a key: each key is loaded once),
     `missed` (an error that fails the table, though what came is loaded; the state must lead back to
     what is missing), `emptied` (values of `Table.scope` whose rows are gone at the vendor's: deleted).
@@ -157,10 +161,13 @@ class Walk:
     full: bool
     state: dict[str, Any]
     limit: int | None = None
+    stored: Sequence[Column] = ()
     vendor_count: int | None = None
     total: int | None = None
     columns: Sequence[Column] | None = None
-    complete: bool = False
+    open_columns: bool = False
+    complete: bool | None = None
+    anew: bool = False
     extra: Mapping[str, Extra] = field(default_factory=dict)
     on_loaded: Sequence[Callable[[int], None]] = ()
     notes: list[str] = field(default_factory=list)
@@ -199,13 +206,15 @@ class Extraction:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     on_progress: Callable[[str], None] | None = None
     stopped_by: NightloadError | None = None
+    raises: bool = False
+    """Should a table's failure end the extraction? A run goes on with the others and tells."""
     _fetches: dict[str, tuple[Table, Fetch]] = field(default_factory=dict)
 
     @classmethod
     def standalone(cls, vendor: str) -> Extraction:
         """For a source that is used in a dlt pipeline of one's own."""
         folder = tempfile.TemporaryDirectory(prefix="nightload-")
-        extraction = cls(vendor=vendor, spool_dir=Path(folder.name), until=pendulum.now("UTC"))
+        extraction = cls(vendor=vendor, spool_dir=Path(folder.name), until=pendulum.now("UTC"), raises=True)
         weakref.finalize(extraction, folder.cleanup)
         return extraction
 
@@ -247,6 +256,8 @@ class Extraction:
             limit=limit,
         )
         fetch(walk)
+        if not (walk.columns if walk.columns is not None else table.columns):
+            return Converted(path=walk.spool.path, columns=(), rows=0, keys=0, digest="")
         columns = name_columns(walk.columns if walk.columns is not None else table.columns, {}, taken=walk.extra)
         out = self.spool_dir / f"{name}.parquet"
         extra = {label: each.over(columns) for label, each in walk.extra.items()}
@@ -275,23 +286,28 @@ class Extraction:
             if item is not None:
                 yield item
                 outcome.loaded = True
+                for tell in outcome.on_loaded:
+                    tell(outcome.extracted or 0)
             if new_state != state:
                 state.clear()
                 state.update(new_state)
             if outcome.missed is not None:
                 self._failed(outcome, outcome.missed)
-        except NightloadError as error:
-            self._failed(outcome, error)
-        except Exception as error:  # one broken table never stops the others
+        except Exception as error:
             log.debug("%s.%s failed", dataset, name, exc_info=True)
             self._failed(outcome, error)
+            if self.raises:
+                raise
         finally:
             outcome.seconds = time.monotonic() - started
 
     def _failed(self, outcome: Outcome, error: Exception) -> None:
         outcome.error = summarize(error)
         outcome.recovery = getattr(error, "recovery", None)
-        outcome.count_differs = isinstance(error, CountMismatch)
+        if isinstance(error, CountMismatch):
+            outcome.count_differs = True
+            outcome.vendor_count = error.counts.get("vendor", outcome.vendor_count)
+            outcome.extracted = error.counts.get("extracted", outcome.extracted)
         outcome.rebuild = isinstance(error, TypeFlip) and error.widens
         if isinstance(error, AccessDenied | Unreachable):
             self.stopped_by = self.stopped_by or error
@@ -308,6 +324,26 @@ class Extraction:
                 log.info("%s.%s is walked again: %s", outcome.dataset, outcome.table, mismatch)
         return self._fetch_once(table, fetch, outcome, dict(state), stored)
 
+    def _convert(
+        self, walk: Walk, labelled: Sequence[Column], stored: Mapping[str, TColumnSchema], *, where: str, load_id: str
+    ) -> tuple[Converted, tuple[str, ...], dict[str, Extra]]:
+        """The spooled rows as parquet, with the names of the key's columns and the columns of our own."""
+        columns = [_at_least(column, stored) for column in name_columns(labelled, stored, taken=walk.extra)]
+        names = {column.label: column.name for column in columns}
+        key = tuple(names.get(label, label) for label in walk.table.key)
+        extra = _extras(walk, columns)
+        converted = to_parquet(
+            walk.spool,
+            out=self.spool_dir / f"{where}.parquet",
+            columns=columns,
+            load_id=load_id,
+            where=where,
+            key=key,
+            newest_by=names.get(walk.table.cursor or ""),
+            extra={name: each.over(columns) for name, each in extra.items()},
+        )
+        return converted, key, extra
+
     def _fetch_once(
         self, table: Table, fetch: Fetch, outcome: Outcome, state: dict[str, Any], stored: Mapping[str, TColumnSchema]
     ) -> tuple[Any, dict[str, Any]]:
@@ -315,37 +351,23 @@ class Extraction:
         full = bool({"*", where, f"{outcome.dataset}.*"} & self.full)
         load_id = outcome.load_id = dlt.current.load_package_state()["load_id"]
         spool = Spool(self.spool_dir / f"{outcome.dataset}.{outcome.table}.json")
-        walk = Walk(table=table, spool=spool, until=self.until, full=full, state=state)
+        walk = Walk(table=table, spool=spool, until=self.until, full=full, state=state, stored=_columns_of(stored))
         try:
             fetch(walk)
             outcome.notes[:] = walk.notes  # of this walk only, not of one that the counts refused
             outcome.total, outcome.vendor_count = walk.total, walk.vendor_count
             outcome.missed, outcome.scope, outcome.emptied = walk.missed, table.scope, walk.emptied
-            outcome.complete = walk.complete or table.mode in (Mode.FULL, Mode.HISTORY)
+            outcome.on_loaded = walk.on_loaded
+            by_mode = table.mode in (Mode.FULL, Mode.HISTORY)
+            outcome.complete = by_mode if walk.complete is None else walk.complete
             if walk.unchanged_rows is not None:
                 outcome.unchanged, outcome.extracted = True, walk.unchanged_rows
                 return None, walk.state
-            columns = name_columns(
-                walk.columns if walk.columns is not None else table.columns, stored, taken=walk.extra
-            )
-            columns = [_at_least(column, stored) for column in columns]
-            names = {column.label: column.name for column in columns}
-            key = tuple(names.get(label, label) for label in table.key)
-            extra = dict(walk.extra)
-            if table.mode in (Mode.FULL, Mode.INCREMENTAL):
-                extra[DELETED_AT] = Extra("NULL::TIMESTAMPTZ", "timestamp")
-            if table.mode == Mode.HISTORY:
-                extra[ROW_VERSION] = Extra(_version_of(columns), "text")
-            converted = to_parquet(
-                spool,
-                out=self.spool_dir / f"{outcome.dataset}.{outcome.table}.parquet",
-                columns=columns,
-                load_id=load_id,
-                where=where,
-                key=key,
-                newest_by=names.get(table.cursor or ""),
-                extra={name: each.over(columns) for name, each in extra.items()},
-            )
+            labelled = list(walk.columns if walk.columns is not None else table.columns)
+            converted, key, extra = self._convert(walk, labelled, stored, where=where, load_id=load_id)
+            if walk.open_columns and (strays := stray_labels(spool, labelled, converted.rows)):
+                labelled += [Column(label=label, declared=False) for label in strays]
+                converted, key, extra = self._convert(walk, labelled, stored, where=where, load_id=load_id)
         finally:
             spool.close()
             spool.path.unlink(missing_ok=True)
@@ -355,8 +377,6 @@ class Extraction:
             outcome.notes.append(f"{converted.repeats} rows repeat a key; each is loaded once")
         _compare(outcome, where)
         _refuse_flips(converted, stored, table=table, full=full, where=where)
-        for tell in walk.on_loaded:
-            tell(converted.rows)
         if outcome.complete or table.mode == Mode.LATEST:
             if not {"*", where} & self.allow_empty:
                 _guard(converted.rows, state.get("rows"), where=where)
@@ -378,10 +398,20 @@ class Extraction:
             walk.state.pop("digest", None)  # it stood for the last whole walk, and the table moves on from there
         hints = dlt.mark.make_hints(
             columns=_dlt_columns(converted.columns, table, key=key, extra=extra),
-            write_disposition=_disposition(table.mode, first=not stored),
+            write_disposition="replace" if walk.anew else _disposition(table.mode, first=not stored),
             additional_table_hints=_table_hints(table, outcome, until=self.until),
         )
         return dlt.mark.with_file_import(str(converted.path), "parquet", converted.rows, hints=hints), walk.state
+
+
+def _extras(walk: Walk, columns: Sequence[Column]) -> dict[str, Extra]:
+    """The columns that are not the vendor's: the fetch's own, and what the mode needs."""
+    extra = dict(walk.extra)
+    if walk.table.mode in (Mode.FULL, Mode.INCREMENTAL):
+        extra[DELETED_AT] = Extra("NULL::TIMESTAMPTZ", "timestamp")
+    if walk.table.mode == Mode.HISTORY:
+        extra[ROW_VERSION] = Extra(_version_of(columns), "text")
+    return extra
 
 
 def name_columns(
@@ -392,6 +422,16 @@ def name_columns(
     labels = [column.label for column in columns]
     named = naming.columns_for(labels, known=known, reserved=naming.RESERVED.union(taken))
     return [replace(column, name=named[column.label]) for column in columns]
+
+
+def _columns_of(stored: Mapping[str, TColumnSchema]) -> tuple[Column, ...]:
+    """The vendor's columns of a table in the warehouse."""
+    found: Iterable[tuple[str, Mapping[str, Any]]] = stored.items()
+    return tuple(
+        Column(label=hints["x-label"], name=name, kind=Kind(hints["data_type"]), scale=hints.get("scale") or 0)
+        for name, hints in found
+        if "x-label" in hints and hints.get("data_type")
+    )
 
 
 def _at_least(column: Column, stored: Mapping[str, TColumnSchema]) -> Column:
@@ -414,17 +454,13 @@ def _refuse_flips(
         was = stored.get(column.name, {}).get("data_type")
         if was is None or was == column.kind:
             continue
-        can_be_rebuilt = table.mode not in (Mode.HISTORY, Mode.KEPT)
         numeric = was in NUMERIC_ORDER and column.kind in NUMERIC_ORDER
         raise TypeFlip(
             table=where,
             column=column.label,
             known=was,
             arrived=str(column.kind),
-            widens=can_be_rebuilt and (full or (table.mode == Mode.LATEST and numeric)),
-            todo=""
-            if can_be_rebuilt
-            else "It holds what the vendor no longer has: rename it in the warehouse, run again",
+            widens=full or (table.mode == Mode.LATEST and numeric),
         )
 
 

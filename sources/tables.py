@@ -16,12 +16,15 @@ an undeclared column decimal(38,0), past 38 digits text; nested objects and list
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import mmap
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
@@ -205,19 +208,22 @@ class Spool:
             self._file.close()
 
 
-def cut_array(body: bytes | mmap.mmap, key: str, *, where: str) -> tuple[Any, int, int]:
+def cut_array(
+    body: bytes | mmap.mmap, key: str, *, where: str, whole: Callable[[Any], bool] = bool
+) -> tuple[Any, int, int]:
     """Find the array under `key` in a JSON document without parsing it: (envelope, start, end).
 
     The envelope is the document with that array empty. A quote inside a JSON string is escaped, so
     `"key": [` can only be a key. The end is the first `]` in the tail with which the rest parses:
-    that proves the envelope. Raises `BrokenAnswer` if there is no such array.
+    that proves the envelope. `whole` says whether an envelope has all that it must; where none does (a
+    long list follows ours), the array is read to its end. Raises `BrokenAnswer` if there is no such array.
     """
     opening = re.compile(rb'"' + key.encode() + rb'"\s*:\s*\[').search(body)
     if opening is None:
         raise BrokenAnswer(
             what=f"no list under “{key}” in the answer",
             where=where,
-            todo="run again; if it stays, the vendor changed its envelope",
+            todo="Run again; if it stays, the vendor changed its envelope",
         )
     start = opening.end() - 1
     prefix = body[:start] + b"[]"
@@ -234,11 +240,23 @@ def cut_array(body: bytes | mmap.mmap, key: str, *, where: str) -> tuple[Any, in
             # arrays may follow ours ("errors": []), so the first hit from the end need not be the one
             misses += 1 if found else 0
         at = tail.rfind(b"]", 0, at)
-    if found is None:
+    if found is None or not whole(found[0]):
+        found = _read_to_end(body, start)
+    if found is None or not whole(found[0]):
         raise BrokenAnswer(
-            what=f"the list under “{key}” does not end", where=where, todo="run again; the body was cut on its way"
+            what=f"the list under “{key}” does not end", where=where, todo="Run again; the body was cut on its way"
         )
     return found
+
+
+def _read_to_end(body: bytes | mmap.mmap, start: int) -> tuple[Any, int, int] | None:
+    """What `cut_array` does, by reading the array: slow, and as large in memory as the array."""
+    try:
+        # latin-1: one character per byte, so that the decoder's position is the body's
+        _, length = json.JSONDecoder(strict=False).raw_decode(body[start:].decode("latin-1"))
+        return orjson.loads(body[:start] + b"[]" + body[start + length :]), start, start + length
+    except ValueError:
+        return None
 
 
 def iter_rows(path: Path, *, start: int = 0, as_written: bool = True) -> Iterator[dict[str, Any]]:
@@ -352,7 +370,7 @@ def to_parquet(
             columns=chosen,
             rows=rows,
             keys=keys if key else rows,
-            digest=_digest(connection, out),
+            digest=_digest(connection, out, chosen),
             repeats=came - rows,
         )
 
@@ -378,7 +396,12 @@ def join(first: Kind, second: Kind) -> Kind:
 @cache
 def _database() -> duckdb.DuckDBPyConnection:
     # One thread and 100 MB: the load step sets a run's peak memory, not this one. DuckDB overshoots by half.
-    return duckdb.connect(config={"threads": 1, "memory_limit": MEMORY, "preserve_insertion_order": False})
+    # What it spills are a vendor's rows: not into the current folder, and gone with the process.
+    folder = tempfile.TemporaryDirectory(prefix="nightload-")
+    config: dict[str, Any] = {"threads": 1, "memory_limit": MEMORY, "preserve_insertion_order": False}
+    connection = duckdb.connect(config=config | {"temp_directory": folder.name})
+    weakref.finalize(connection, folder.cleanup)
+    return connection
 
 
 def _connect() -> duckdb.DuckDBPyConnection:
@@ -563,7 +586,11 @@ def _checked(column: Column, raw: str, *, has_nul: bool) -> str:
                 f"WHEN ({raw}) IS NOT NULL THEN {misfit} END"
             )
         case Kind.TIMESTAMP:
-            return f"CASE WHEN ({raw}) NOT IN ({_ZEROS}) THEN {_instant(f'({raw})', column)} END"
+            # DuckDB takes "epoch" and "infinity" for times
+            return (
+                f"CASE WHEN ({raw}) IS NULL OR ({raw}) IN ({_ZEROS}) THEN NULL "
+                f"WHEN ascii({raw}) NOT BETWEEN 48 AND 57 THEN {misfit} ELSE {_instant(f'({raw})', column)} END"
+            )
         case Kind.DATE:
             return (
                 f"CASE WHEN ({raw}) IN ({_ZEROS}) THEN NULL "
@@ -571,9 +598,14 @@ def _checked(column: Column, raw: str, *, has_nul: bool) -> str:
             )
         case Kind.JSON:
             text = f"({raw})::VARCHAR"
-            return f"replace({text}, '\\u0000', '\\ufffd')" if has_nul else text
+            clean = f"replace({text}, '\\u0000', '\\ufffd')" if has_nul else text
+            # DuckDB lets pass what is no JSON; whether it stands in a text is for the exact way to see
+            return f"CASE WHEN contains({text}, 'NaN') OR contains({text}, 'Infinity') THEN {misfit} ELSE {clean} END"
         case _:
-            return f"replace({raw}, chr(0), {_text(REPLACEMENT)})" if has_nul else raw
+            clean = f"replace({raw}, chr(0), {_text(REPLACEMENT)})" if has_nul else raw
+            # DuckDB has read a number with a point as a double, which sixteen digits may not have come through
+            rounded = f"length({raw}) > 16 AND TRY_CAST({raw} AS DOUBLE)::VARCHAR = {raw}"
+            return f"CASE WHEN {rounded} THEN {misfit} ELSE {clean} END"
 
 
 def _instant(value: str, column: Column) -> str:
@@ -646,14 +678,15 @@ def _exact(
             what=f"the rows are not JSON {'objects' if spool.labels is None else 'arrays of one length'}",
             where=where,
             why=str(error),
-            todo="run again; if it stays, tell the vendor",
+            todo="Run again; if it stays, tell the vendor",
         ) from None
     chosen = []
     for column in columns:
         kind = column.kind if column.declared and column.kind else _settle(column, seen[column.label])
         if kind == Kind.DOUBLE and column.label in inexact and not (column.declared and column.kind):
             kind = Kind.TEXT
-        chosen.append(replace(column, kind=kind, scale=column.scale if column.declared else 0))
+        declared = column.declared and column.kind is not None
+        chosen.append(replace(column, kind=kind, declared=declared, scale=column.scale if declared else 0))
     cleaned = spool.path.with_suffix(".exact.json")
     try:
         longest = ROW_BYTES
@@ -754,7 +787,7 @@ def _plain(value: Any) -> Any:
         case list():
             return [_plain(item) for item in value]
         case Real():
-            return float(value)
+            return _plain(float(value))
         case float() if kind_of(value) is None:
             return None
         case _:
@@ -782,7 +815,7 @@ def _time_or_text(connection: duckdb.DuckDBPyConnection, source: str, column: Co
     """A hinted time column stays one only if each text in it is a time."""
     name = _quote(column.name)
     misfit = (
-        f"try_cast({name} AS TIMESTAMPTZ) IS NULL"
+        f"(try_cast({name} AS TIMESTAMPTZ) IS NULL OR ascii({name}) NOT BETWEEN 48 AND 57)"
         if column.kind == Kind.TIMESTAMP
         else f"(length({name}) <> 10 OR try_cast({name} AS DATE) IS NULL)"
     )
@@ -837,13 +870,41 @@ def _keep_newest(
     once.replace(out)
 
 
-def _digest(connection: duckdb.DuckDBPyConnection, out: Path) -> str:
+def _digest(connection: duckdb.DuckDBPyConnection, out: Path, columns: Sequence[Column]) -> str:
+    # a sum, not an xor: hash() of a row is linear in its last column, so two equal changes would undo each other
     row = connection.execute(
-        f"SELECT count(*) || ':' || coalesce(bit_xor(hash(r)), 0) "  # noqa: S608
+        f"SELECT count(*) || ':' || coalesce(sum(hash(r)::HUGEINT), 0) "  # noqa: S608
         f"FROM (SELECT * EXCLUDE (_dlt_load_id) FROM {_text(str(out))}) r"
     ).fetchone()
     assert row is not None  # noqa: S101 - an aggregate has a row
-    return str(row[0])
+    # the hash of a row knows neither names nor types
+    shape = json.dumps([(column.name, column.label, column.sql_type) for column in columns])
+    return f"{row[0]}:{hashlib.sha256(shape.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
+
+
+def stray_labels(spool: Spool, columns: Sequence[Column], rows: int) -> list[str]:
+    """Labels that the spooled objects have and no column names.
+
+    Where rows have all columns, every key ends in `":`, and as many of those as rows times columns are
+    proof enough. Only where the first rows lack a column, or there are more (nested objects, texts),
+    the keys themselves are looked at.
+    """
+    named = {column.label for column in columns}
+    uneven = any(row.keys() != named for row in islice(iter_rows(spool.path), SAMPLE_ROWS))
+    ends, before = 0, b""
+    with spool.path.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            ends += chunk.count(b'":') + (before.endswith(b'"') and chunk.startswith(b":"))
+            before = chunk
+    if not uneven and ends <= rows * len(columns):
+        return []
+    source = f"read_json({_text(str(spool.path))}, format='array', records=false, columns={{j: 'JSON'}})"
+    with _connect() as connection:
+        try:
+            found = connection.execute(f"SELECT DISTINCT unnest(json_keys(j)) FROM {source}").fetchall()  # noqa: S608
+        except duckdb.Error:
+            return [label for label in labels_of(iter_rows(spool.path)) if label not in named]
+    return sorted(label for (label,) in found if label not in named)
 
 
 def _quote(name: str) -> str:

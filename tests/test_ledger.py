@@ -91,8 +91,9 @@ def test_a_failed_run_is_recorded_with_its_reason(small: Night, sandbox: Sandbox
     assert small.run().code == 1
     (good, bad) = small.rows("SELECT run_id, status FROM nightload.runs ORDER BY started_at")
     assert (good[1], bad[1]) == ("ok", "failed")
-    ((error,),) = small.rows("SELECT error FROM nightload.run_vendors WHERE run_id = ?", bad[0])
-    assert "the key is not accepted" in error
+    errors = small.rows("SELECT error FROM nightload.run_tables WHERE run_id = ? AND status = 'failed'", bad[0])
+    assert len(errors) == 2
+    assert all("the key is not accepted" in error for (error,) in errors)
 
 
 def test_a_run_that_cannot_open_the_warehouse_is_recorded_and_shown_by_the_next_good_one(small: Night) -> None:

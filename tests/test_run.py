@@ -37,7 +37,8 @@ def test_both_vendors_by_the_command_line_and_the_document_it_prints(small: Nigh
     assert (ran.code, ran.err) == (0, "")
     document = ran.json
     assert set(document) >= {"run_id", "status", "vendors"}
-    assert (document["status"], document.get("skipped")) == ("ok", [])
+    assert document["status"] == "ok"
+    assert not {"tonalytica", "tune"} & set(document["skipped"])
     assert [vendor["vendor"] for vendor in document["vendors"]] == ["tonalytica", "tune"]
     for vendor in document["vendors"]:
         assert set(vendor) == {"vendor", "status", "error", "requests", "tables"}
@@ -69,7 +70,8 @@ def test_one_broken_vendor_leaves_the_other_landed_and_the_run_red(small: Night,
     ran = small.main("run", "--json")
     assert (ran.code, ran.json["status"]) == (1, "failed")
     first, second = ran.json["vendors"]
-    assert (first["status"], "not accepted" in first["error"]) == ("failed", True)
+    assert first["status"] == "failed"
+    assert all("the key is not accepted" in table["error"] for table in first["tables"] if table["status"] == "failed")
     assert (second["status"], second["error"]) == ("ok", None)
     assert small.rows("SELECT count(*) FROM tune.advertiser") == [(len(truth(sandbox, "advertiser", "tune")),)]
     small.set(api_key=sandbox.tonalytica["api_key"])
@@ -83,7 +85,9 @@ def test_one_broken_vendor_leaves_the_other_landed_and_the_run_red(small: Night,
 def test_a_vendor_without_a_key_is_skipped_and_said(small: Night) -> None:
     small.set("tune", api_key=None)
     ran = small.main("run", "--json")
-    assert (ran.code, ran.json["skipped"]) == (0, ["tune"])
+    assert ran.code == 0
+    assert "tune" in ran.json["skipped"]
+    assert "tonalytica" not in ran.json["skipped"]
     assert "tune: skipped" in small.main("run").out
 
 

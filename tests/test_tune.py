@@ -663,7 +663,7 @@ def test_a_preview_asks_for_one_page(nights: Nights, vendor: Vendor) -> None:
 def test_only_reads_can_be_called(configure: Set) -> None:
     client = package.connect().client
     with pytest.raises(ValueError, match="not a read"):
-        client._data("account/users/save", {}, group="find")
+        client.data("account/users/save", {}, group="find")
 
 
 # -- nested values and money, as sources.tables reads them ---------------------------------------

@@ -55,7 +55,7 @@ def stamp(moment: datetime) -> str:
 
 def seeded(seed: int, scale: float) -> Tables:
     rng = random.Random(f"{seed}|dataworks")
-    many = max(123, round(2000 * scale))
+    many = max(61, round(2000 * scale))
     tables: Tables = {table: [] for table in TABLES}
     tables["projects"] = list(_projects(rng))
     for project, count in ((MAIN, many), (SMALL, 7), (HUGE, 3)):

@@ -117,7 +117,7 @@ class Dataworks:
     def workspaces(self) -> tuple[int, ...]:
         """The configured workspaces, or all that the vendor lists and has not deleted."""
         if self.settings.workspaces:
-            return tuple(dict.fromkeys(self.settings.workspaces))
+            return tuple(dict.fromkeys(map(int, self.settings.workspaces)))
         listed = self._list(has.LIST_PROJECTS).rows
         return tuple(int(row["ProjectId"]) for row in listed if row.get("ProjectStatusCode") != "DELETED")
 
@@ -231,9 +231,16 @@ class Dataworks:
     def _of_apis(self, action: has.Action, rows_of: Callable[[Row], Iterable[Row]]) -> Fetch:
         def fetch(walk: Walk) -> None:
             completed = self._apis(action, walk)
-            rows = [row for api in completed.apis for row in rows_of(api)]
+            is_history = walk.table.mode is Mode.HISTORY
+            rows = [
+                row
+                for api in completed.apis
+                # an API whose details wait for tomorrow would have two versions, one of them without details
+                if not (is_history and f"{api['ProjectId']}/{api['ApiId']}" in completed.unread)
+                for row in rows_of(api)
+            ]
             walk.notes += completed.notes
-            self._spool(walk, rows, count=len(rows), only_declared=walk.table.mode is Mode.HISTORY)
+            self._spool(walk, rows, count=len(rows), only_declared=is_history)
 
         return fetch
 
@@ -261,7 +268,8 @@ class Dataworks:
             times = [test["CreateTime"] for test in tests if isinstance(test.get("CreateTime"), int)]
             if len(tests) >= has.TESTS and min(times, default=0) > newest.get(str(api), 2**63):
                 walk.notes.append(f"API {api} had over {has.TESTS} tests since it was last asked: the oldest are lost")
-            asked[str(api)] = walk.until.isoformat()
+            if self.client.calls.most:  # else each night asks about all, and a quiet one leaves the state as it is
+                asked[str(api)] = walk.until.isoformat()
             newest[str(api)] = max([newest.get(str(api), 0), *times])
         walk.state["asked"], walk.state["newest"] = asked, newest
         self._spool(walk, rows, count=len({row["TestId"] for row in rows}))

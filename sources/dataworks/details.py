@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sources.dataworks.definitions import Row, clean, has_details
+from sources.errors import NotReady, Refused
 
 Memory = dict[str, Any]
 """`<workspace>/<api>` → [fingerprint of the list's row, when it was fetched, the details as JSON text]."""
@@ -25,17 +26,25 @@ Get = Callable[[int, int], Mapping[str, Any] | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Completed:
-    """APIs with their details. `unread`: so many have none yet. `stale`: so many have those of an earlier night."""
+    """APIs with their details. `unread` holds `<workspace>/<api>` of those that have none.
+
+    Because today's calls are used up, `waiting` have none and `stale` have those of an earlier night. `refused` is what
+    the vendor said of those that it refuses; they too have those of an earlier night, or none.
+    """
 
     apis: list[Row]
-    unread: int = 0
+    unread: frozenset[str] = frozenset()
+    waiting: int = 0
     stale: int = 0
+    refused: tuple[str, ...] = ()
 
     @property
     def notes(self) -> list[str]:
         notes = []
-        if self.unread:
-            notes.append(f"the details of {self.unread} APIs were not read: today's calls are used up")
+        if self.waiting:
+            notes.append(f"the details of {self.waiting} APIs were not read: today's calls are used up")
+        if self.refused:
+            notes.append(f"the vendor refuses the details of {len(self.refused)} APIs; the first: {self.refused[0]}")
         if self.stale:
             notes.append(f"the details of {self.stale} APIs are those of an earlier night: today's calls are used up")
         return notes
@@ -77,22 +86,41 @@ def complete(
             due.append((2, known[1], key, row))
         else:
             complete[key] = _joined(row, json.loads(known[2]))
-    unread = stale = 0
+    unread: set[str] = set()
+    refused: list[str] = []
+    waiting = stale = 0
+    over = False  # no call can be made any more today
     for urgency, _, key, row in sorted(due, key=lambda each: each[:2]):
-        if (calls := left()) is not None and calls <= 0:
-            known = memory.get(key)
-            complete[key] = row if known is None else _joined(row, json.loads(known[2]))
-            unread += known is None and not has_details(row)
-            stale += known is not None and urgency < 2
-            continue
-        details = get(int(row["ProjectId"]), int(row["ApiId"]))
-        if details is None:  # it went since the list was read
-            complete[key] = row
+        known = memory.get(key)
+        complete[key] = row if known is None else _joined(row, json.loads(known[2]))
+        is_unread = known is None and not has_details(row)
+        details: Mapping[str, Any] | None = None
+        over = over or left() == 0
+        if not over:
+            try:
+                details = get(int(row["ProjectId"]), int(row["ApiId"]))
+            except NotReady:
+                over = True
+            except Refused as error:
+                if error.status == 403:
+                    raise
+                # about this one API (gone since the list was read, or private): the others have theirs
+                refused.append(str(error))
+        if details is None:
+            unread |= {key} if is_unread else set()
+            waiting += over and is_unread
+            stale += over and known is not None and urgency < 2
             continue
         cleaned = clean(details, project=int(row["ProjectId"]))
         memory[key] = [_fingerprint(row), policy.now.isoformat(), json.dumps(cleaned)]
         complete[key] = _joined(row, cleaned)
-    return Completed(apis=[complete[key] for key in keys], unread=unread, stale=stale)
+    return Completed(
+        apis=[complete[key] for key in keys],
+        unread=frozenset(unread),
+        waiting=waiting,
+        stale=stale,
+        refused=tuple(refused),
+    )
 
 
 def _joined(row: Row, details: Mapping[str, Any]) -> Row:

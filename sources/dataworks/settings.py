@@ -325,7 +325,7 @@ def check(settings: Settings) -> None:
     if settings.region and not re.fullmatch("[a-z0-9-]+", settings.region):
         raise wrong(f"region is {settings.region!r}", "Write it like cn-shanghai")
     for workspace in settings.workspaces or ():
-        if workspace < 1:
+        if not str(workspace).isdecimal() or int(workspace) < 1:
             raise wrong(f"workspaces names {workspace}", "Write the workspaces' ids (ProjectId), like [10002, 10003]")
     for name, among in (("signature", ("v3", "v1")), ("details", DETAILS)):
         if getattr(settings, name) not in among:

@@ -159,6 +159,11 @@ class Reader:
         for row in _rows(answer.series):
             yield shapes.point_of(row, answer.shape, not_applicable=self._not_applicable, where=where)
 
+    def moments(self, answer: Answer, question: Question) -> set[int | None]:
+        """The times of an answer's rows."""
+        where = _where(question)
+        return {shapes.moment_of(row, answer.shape, where=where) for row in _rows(answer.series)}
+
     @property
     def not_applicable(self) -> frozenset[str]:
         return self._not_applicable
@@ -279,19 +284,22 @@ class Reader:
 
     def _about(self, envelope: Mapping[str, Any], window: Window, *, where: str) -> None:
         """The window that the answer says it is about must be ours, to the day."""
-        told = [envelope.get(name) for name in ("startTime", "endTime")]
-        if not all(isinstance(each, int) and not isinstance(each, bool) for each in told):
+        told = [envelope[name] for name in ("startTime", "endTime") if envelope.get(name) is not None]
+        if len(told) < 2:
             return
         try:
-            days = [self.calendar.day_at(int(each)) for each in told if each is not None]
-        except (ValueError, OverflowError, OSError):
+            start, end = map(int, told)
+            days = [self.calendar.day_at(start), self.calendar.day_at(end)] if start <= end else []
+        except (ValueError, TypeError, OverflowError, OSError):
             days = []
         due = [self.calendar.day_at(window.start), self.calendar.day_at(window.end)]
         if days != due:
             raise BrokenAnswer(
                 what="the answer is about another window",
                 where=where,
-                why=f"from {days[0]} to {days[1]}" if days else "of times that are none",
+                why=f"it is from {days[0]} to {days[1]}"
+                if days
+                else "it ends before it starts, or at no time",
                 todo="Run again; if it stays, set window_days = 1",
             )
 

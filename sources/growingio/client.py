@@ -74,6 +74,7 @@ class Client:
         self._token = None if self._signed else str(settings.console_token)
         self._scheme = settings.auth_scheme
         self._scheme_is_sure = self._minted_again = False
+        self._denied: AccessDenied | None = None
         self._lock = threading.Lock()
         self.http = Http(
             vendor=VENDOR,
@@ -85,6 +86,11 @@ class Client:
             max_bytes=_LARGEST,
             deadline=3600.0,
         )
+
+    @property
+    def scheme(self) -> str:
+        """The form of the header that the vendor takes, as far as it is known."""
+        return self._scheme
 
     # -- what there is ----------------------------------------------------------------------------
 
@@ -209,8 +215,10 @@ class Client:
 
     def _credentials(self) -> tuple[str, str]:
         with self._lock:
+            if self._denied is not None:
+                raise self._denied
             if self._token is None:
-                self._token = self._mint()
+                self._token = self._mint_or_never()
             return self._token, self._scheme
 
     def _refused(self, token: str, scheme: str, error: AccessDenied) -> None:
@@ -228,8 +236,9 @@ class Client:
             elif self._signed and not self._minted_again:
                 self._minted_again = True
                 log.warning("%s stopped taking the token: another job may have minted one. Minting again", VENDOR)
-                self._token = self._mint()
+                self._token = self._mint_or_never()
                 return
+            self._denied = error
             error.what = "the vendor does not accept the token"
             error.todo = (
                 f"Check sources.{VENDOR}.project_uid, account_ai, client_id and secret; if another job mints tokens "
@@ -238,6 +247,13 @@ class Client:
                 else f"Make a new one in the console (project settings, API token): sources.{VENDOR}.console_token"
             )
             raise error
+
+    def _mint_or_never(self) -> str:
+        try:
+            return self._mint()
+        except AccessDenied as error:
+            self._denied = error  # what is refused once is not asked for again
+            raise
 
     def _mint(self) -> str:
         settings = self._settings

@@ -9,7 +9,6 @@ from __future__ import annotations
 import codecs
 import csv
 import logging
-import mmap
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -70,7 +69,9 @@ def dialect_of(file: Path, *, separator: str, taken: Sequence[str] = (), where: 
     if len(head) == _HEAD and number == len(lines) - 1:
         raise BrokenAnswer(what="the header of the CSV does not end", where=where, todo="Run again")
     line = lines[number]
-    sign = SEPARATORS.get(separator) or ("\t" if "\t" in re.sub(r'"[^"]*"', "", line) else ",")
+    bare = re.sub(r'"[^"]*"', "", line)
+    # the vendor says tab, and one of its samples has commas
+    sign = SEPARATORS.get(separator) or ("," if "," in bare and "\t" not in bare else "\t")
     cells = [cell.strip() for cell in next(csv.reader([line], delimiter=sign))]
     while cells and not cells[-1]:
         cells.pop()
@@ -110,7 +111,9 @@ def to_part(file: Path, dialect: Dialect, out: Path, *, constants: Mapping[str, 
         + [f"replace({joined}, chr(31), {_text(dialect.separator)}) AS {columns[SPARE]}"]
         + [f"{_text(value)} AS {columns[label]}" for label, value in constants.items()]
     )
-    for quote, newlines in (('"', False), ('"', True), ("", True)):
+    quotes = _count(file, b'"')
+    attempts = [("", False), ("", True)] if not quotes or quotes % 2 else [('"', False), ('"', True), ("", True)]
+    for number, (quote, newlines) in enumerate(attempts, start=1):
         if newlines:
             _same_newlines(file)
         source = _read_csv(file, [*own, *spare], dialect, quote=quote)
@@ -121,12 +124,12 @@ def to_part(file: Path, dialect: Dialect, out: Path, *, constants: Mapping[str, 
         except duckdb.Error as error:
             # never its own text: it quotes the line
             what = "a row with more cells than the header" if "Expected Number of Columns" in str(error) else ""
-            if quote and not what:
+            if number < len(attempts) and not what:
                 continue
             raise BrokenAnswer(
                 what="the CSV cannot be read", where=where, why=what or type(error).__name__, todo="Run again"
             ) from None
-        if not quote:
+        if quotes and not quote:
             log.warning("%s: the quotes of the CSV do not close; they were read as text", where)
         if not beyond:
             columns.pop(SPARE)
@@ -248,7 +251,14 @@ def _same_newlines(file: Path) -> None:
 
 
 def _holds(file: Path, sign: bytes) -> bool:
-    if not file.stat().st_size:
-        return False
-    with file.open("rb") as body, mmap.mmap(body.fileno(), 0, access=mmap.ACCESS_READ) as view:
-        return view.find(sign) >= 0
+    return _count(file, sign) > 0
+
+
+def _count(file: Path, sign: bytes) -> int:
+    """How often `sign` stands in the file, overlaps at the edges of the blocks left out."""
+    found, rest = 0, b""
+    with file.open("rb") as body:
+        while chunk := body.read(_HEAD):
+            found += (rest + chunk).count(sign)
+            rest = chunk[len(chunk) - len(sign) + 1 :] if len(sign) > 1 else b""
+    return found

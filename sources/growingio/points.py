@@ -46,11 +46,8 @@ class Writer:
             if answer.shape.time is None:
                 filled |= {self.slice_of(question, answer.buckets[0])} if answer.rows else set()
                 continue
-            moments = {point.moment for point in self.reader.points(answer, question) if point.moment is not None}
-            filled |= {
-                self.slice_of(question, self.calendar.bucket_of(self.calendar.day_at(moment), question.interval))
-                for moment in moments
-            }
+            days = {self.calendar.day_at(each) for each in self.reader.moments(answer, question) if each is not None}
+            filled |= {self.slice_of(question, self.calendar.bucket_of(day, question.interval)) for day in days}
         return asked - gaps, filled
 
     def long(self, reading: Reading) -> Iterator[Row]:

@@ -56,6 +56,13 @@ def shape_of(meta: Sequence[Any], sample: Sequence[Sequence[Any]], *, where: str
     """The shape by the meta; `sample` are some rows, which show the time. Raises `BrokenAnswer` if they do not fit."""
     roles = [_role(entry, where=where) for entry in meta]
     width = len(sample[0]) if sample else len(roles)
+    if any(len(row) != width for row in sample):
+        raise BrokenAnswer(
+            what="a row does not fit the meta",
+            where=where,
+            why="the rows differ in their number of cells",
+            todo="Run again; if it stays, the vendor changed its charts",
+        )
     padded = width == len(roles) + 1 and all(is_moment(row[0]) for row in sample if row)
     if padded:
         roles = [("time", PADDED_TIME), *roles]
@@ -210,7 +217,8 @@ def _time(roles: Sequence[tuple[str, str]], sample: Sequence[Sequence[Any]]) -> 
     fitting = [position for position in dimensions if sample and all(is_moment(row[position]) for row in sample)]
     named = [position for position in dimensions if roles[position][1].strip().lower() in TIME_LABELS]
     for position in named:
-        if not sample or position in fitting:
+        # one that is no time among others that are shows when the rows are read
+        if not sample or any(is_moment(row[position]) for row in sample):
             return position
     return fitting[0] if fitting else None
 

@@ -86,7 +86,9 @@ class Calendar:
 
 def newest_day(settings: Settings, until: datetime) -> date:
     """The last day that is computed: yesterday's figures are ready some hours into the day."""
-    ready = until.astimezone(ZoneInfo(settings.zone)) - timedelta(hours=settings.ready_hour)
+    # a plain datetime: pendulum's forgets a zoneinfo zone when it subtracts
+    now = datetime.fromtimestamp(until.timestamp(), ZoneInfo(settings.zone))
+    ready = now - timedelta(hours=settings.ready_hour)
     yesterday = ready.date() - timedelta(days=1)
     end = day_of("end", settings.end)
     return min(yesterday, end) if end else yesterday

@@ -18,7 +18,7 @@ import dlt
 from dlt.extract import DltResource
 
 from sources.configuration import is_set, settings_of
-from sources.errors import ConfigurationError
+from sources.errors import ConfigurationError, EmptyAnswer
 from sources.extraction import Extra, Extraction, Fetch, Table, Walk
 from sources.http import in_order
 from sources.tables import Column, Kind, greatest
@@ -145,8 +145,7 @@ class ThinkingEngine:
         yield f"SQL works: {task.rows} row of SELECT 1"
         for table, _ in _chosen(self.settings, None):
             if table.name in ("projects", "users_of_company"):
-                rows = {"projects": self.metadata._projects, "users_of_company": self.metadata._users}[table.name]
-                yield f"{table.name}: {len(list(rows(None)))} visible"  # type: ignore[arg-type]
+                yield f"{table.name}: {len(self.metadata.rows(table.name, []))} visible"
 
     def close(self) -> None:
         self.http.close()
@@ -168,7 +167,8 @@ class ThinkingEngine:
             else:
                 since = self._since(query, walk)
                 texts = [render(query, zone=zone, since=since, shard=n) for n in range(query.shards)]
-                walk.complete = query.since and since is None
+                if query.since:
+                    walk.complete = since is None
             if walk.limit:
                 texts = [f"SELECT * FROM ({texts[-1]}) AS t LIMIT {walk.limit}"]  # noqa: S608
             taken = self._take(texts, query, walk)
@@ -179,7 +179,9 @@ class ThinkingEngine:
                 walk.vendor_count = sum(each.told or 0 for each in taken)
             elif not query.sync:
                 walk.notes.append("the vendor told no count of rows")
-            if walk.spool.labels is None and not walk.state.get("rows"):
+            if not walk.columns:
+                if had := walk.state.get("rows"):
+                    raise EmptyAnswer(table=f"{has.DATASET}.{query.name}", had=had)
                 walk.notes.append("no row came, and no header")
                 walk.unchanged(0)
                 return
@@ -221,9 +223,9 @@ class ThinkingEngine:
                 where=f"sources.{has.VENDOR}",
                 todo=f"Check its key and cursor; the result has: {', '.join(labels[:40])}",
             )
-        if walk.spool.labels is None:
-            walk.spool.lists(labels or list(query.key))
-        return [self._column(query, label) for label in labels or query.key]
+        if walk.spool.labels is None and labels:
+            walk.spool.lists(labels)
+        return [self._column(query, label) for label in labels]
 
     def _column(self, query: Query, label: str) -> Column:
         zone = self.settings.zone

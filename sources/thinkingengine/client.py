@@ -67,7 +67,7 @@ class Client:
             rates={"default": Rate(per_second=settings.requests_per_second, burst=settings.concurrency)},
             concurrency=settings.concurrency + settings.tasks,
             timeout=300.0,  # a stream of SQL says nothing until its first row is there
-            deadline=float(settings.task_timeout),
+            deadline=max(600.0, settings.task_timeout),
         )
 
     def data(self, path: str, *, root: bool = False, **options: Any) -> Any:
@@ -83,11 +83,14 @@ class Client:
 
     def finish(self, sql: str) -> Task:
         """Submit one SQL and wait for its end. Raises `Refused` if it fails, `NotReady` if it does not end."""
-        for last in range(SUBMISSIONS):
+        for tries in range(1, SUBMISSIONS + 1):
+            task_id = self._submit(sql)
+            if task_id is None:
+                return Task(id="", labels=None, rows=0, pages=0)
             try:
-                return self._await(self._submit(sql))
+                return self._await(task_id)
             except LostTask:
-                if last == SUBMISSIONS - 1:
+                if tries == SUBMISSIONS:
                     raise
         raise AssertionError("unreachable")
 
@@ -147,7 +150,8 @@ class Client:
         except NoData:
             file.write_bytes(b"")
 
-    def _submit(self, sql: str) -> str:
+    def _submit(self, sql: str) -> str | None:
+        """The task's id; None where the vendor says at once that it has no data."""
         form = {
             "sql": sql,
             "format": "json",
@@ -155,7 +159,9 @@ class Client:
             "timeoutSeconds": str(self._settings.task_timeout),
         }
         options = self._form(form)
-        data = self.data(has.SUBMIT, params=options.pop("params", {}), **options)
+        data = self.data(has.SUBMIT, **options)
+        if data is None:
+            return None
         task_id = data.get("taskId") if isinstance(data, Mapping) else None
         if not task_id:
             raise BrokenAnswer(what="no taskId came for an SQL", where=f"{has.VENDOR}, {has.SUBMIT}")

@@ -7,7 +7,7 @@ it, then wherever there is one and no other. Known fields have declared types; a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -32,7 +32,23 @@ class Metadata:
         self.settings = settings
 
     def fetch(self, name: str) -> Fetch:
-        read = {
+        def fetch(walk: Walk) -> None:
+            try:
+                rows = self.rows(name, walk.notes)
+            except NoPermission as error:
+                # What was visible once and is not any more is a failure; what never was is not.
+                if walk.state.get("rows") or walk.limit:
+                    raise
+                walk.notes.append(f"skipped: {error}")
+                walk.unchanged(0)
+                return
+            _spool(walk, rows)
+
+        return fetch
+
+    def rows(self, name: str, notes: list[str]) -> list[Row]:
+        """The rows of one table, and what is to be noted about them."""
+        read: Mapping[str, Callable[[list[str]], Iterator[Row]]] = {
             "event_meta": self._events,
             "property_meta": self._properties,
             "virtual_events": self._virtual_events,
@@ -45,21 +61,8 @@ class Metadata:
             "users_of_company": self._users,
             "generated_sql": self._generated_sql,
             "metric_values": self._metric_values,
-        }[name]
-
-        def fetch(walk: Walk) -> None:
-            try:
-                rows = list(read(walk))
-            except NoPermission as error:
-                # What was visible once and is not any more is a failure; what never was is not.
-                if walk.state.get("rows") or walk.limit:
-                    raise
-                walk.notes.append(f"skipped: {error}")
-                walk.unchanged(0)
-                return
-            _spool(walk, rows)
-
-        return fetch
+        }
+        return list(read[name](notes))
 
     @property
     def project(self) -> int:
@@ -89,11 +92,11 @@ class Metadata:
         data = self.client.data(has.PROJECT_REPORTS, params={"projectId": self.project})
         return rows_under(data, ("reports", "list"), where=has.PROJECT_REPORTS)
 
-    def _events(self, walk: Walk) -> Iterator[Row]:
+    def _events(self, notes: list[str]) -> Iterator[Row]:
         for row in self.event_list:
             yield {"project_id": self.project, **row}
 
-    def _properties(self, walk: Walk) -> Iterator[Row]:
+    def _properties(self, notes: list[str]) -> Iterator[Row]:
         names = [str(row.get("eventName")) for row in self.event_list] if self.settings.properties_per_event else [None]
         asked: list[tuple[str, str | None]] = [*(("event", name) for name in names), ("user", None)]
         for table_type, event in asked:
@@ -103,7 +106,7 @@ class Metadata:
                 shown = {**row, "selectType": row.get("selectType", row.get("columnType"))}
                 yield {"project_id": self.project, **shown, "tableType": table_type, "eventName": event or ""}
 
-    def _virtual_events(self, walk: Walk) -> Iterator[Row]:
+    def _virtual_events(self, notes: list[str]) -> Iterator[Row]:
         told = [str(row["eventName"]) for row in self.event_list if str(row.get("eventName", "")).startswith("ta@")]
         for name in dict.fromkeys([*told, *(self.settings.virtual_events or ())]):
             data = self.client.data(has.VIRTUAL_EVENT, params={"projectId": self.project, "eventName": name})
@@ -111,37 +114,37 @@ class Metadata:
                 raise BrokenAnswer(what=f"no virtual event came for {name}", where=f"{has.VENDOR}, {has.VIRTUAL_EVENT}")
             yield {"project_id": self.project, **data}
 
-    def _clusters(self, walk: Walk) -> Iterator[Row]:
+    def _clusters(self, notes: list[str]) -> Iterator[Row]:
         body = {"projectId": self.project, **(self.settings.user_cluster_body or {})}
         data = self.client.data(has.USER_CLUSTERS, body=body)
         for row in rows_under(data, ("clusters", "list", "userClusters"), where=has.USER_CLUSTERS):
             yield {"project_id": self.project, **row}
 
-    def _reports(self, walk: Walk) -> Iterator[Row]:
+    def _reports(self, notes: list[str]) -> Iterator[Row]:
         for row in self.report_list:
             yield {"project_id": self.project, **row}
 
-    def _dashboards(self, walk: Walk) -> Iterator[Row]:
+    def _dashboards(self, notes: list[str]) -> Iterator[Row]:
         for row in self.managed[1]:
             # the vendor's own spelling is dashbord_id; who mends it should not cost a night
             known = {"dashbord_id": "dashboard_id", "dashbord_name": "dashboard_name"}
             yield {"project_id": self.project, **{known.get(label, label): value for label, value in row.items()}}
 
-    def _report_dashboards(self, walk: Walk) -> Iterator[Row]:
+    def _report_dashboards(self, notes: list[str]) -> Iterator[Row]:
         for row in self.managed[0]:
             for dashboard in dict.fromkeys(row.get("dashboardIds") or ()):
                 yield {"project_id": self.project, "report_id": row.get("reportId"), "dashboard_id": dashboard}
 
-    def _metrics(self, walk: Walk) -> Iterator[Row]:
+    def _metrics(self, notes: list[str]) -> Iterator[Row]:
         data = self.client.data(has.METRICS, body={"projectId": self.project})
         for row in rows_under(data, ("metrics", "list"), where=has.METRICS):
             yield {"project_id": self.project, **row}
 
-    def _projects(self, walk: Walk) -> Iterator[Row]:
+    def _projects(self, notes: list[str]) -> Iterator[Row]:
         data = self.client.data(has.PROJECTS, root=True, params={"loginName": self.settings.login_name})
         yield from rows_under(data, ("projects", "list"), where=has.PROJECTS)
 
-    def _users(self, walk: Walk) -> Iterator[Row]:
+    def _users(self, notes: list[str]) -> Iterator[Row]:
         names = list(dict.fromkeys(self.settings.login_names or ()))
         data = self.client.data(has.USERS_BY_LOGIN, root=True, body={"loginNames": names})
         for row in rows_under(data, ("authUsers", "list"), where=has.USERS_BY_LOGIN):
@@ -149,17 +152,17 @@ class Metadata:
             info = self.client.data(has.USER_BY_LOGIN, root=True, params={"loginName": str(login)})
             yield {**(info if isinstance(info, Mapping) else {}), **row}
 
-    def _generated_sql(self, walk: Walk) -> Iterator[Row]:
+    def _generated_sql(self, notes: list[str]) -> Iterator[Row]:
         for given in read_filters(self.settings):
             data = self.client.data(has.GENERATE_SQL, params={"projectId": self.project}, body=dict(given["body"]))
             sql = data.get("sql") if isinstance(data, Mapping) else None
             yield {"name": given["name"], "body": given["body"], "sql": sql, "answer": data}
 
-    def _metric_values(self, walk: Walk) -> Iterator[Row]:
+    def _metric_values(self, notes: list[str]) -> Iterator[Row]:
         for query in read_metrics(self.settings):
             rows, _ = long_rows(query.name, None, self.client.data(query.path, body=dict(query.body)))
             if note := over_limit(query.body, rows):
-                walk.notes.append(f"{query.name}: {note}")
+                notes.append(f"{query.name}: {note}")
             yield from rows
 
 

@@ -11,17 +11,17 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import cached_property
-from itertools import chain, islice
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import dlt
-import pendulum
 from dlt.extract import DltResource, DltSource
 
 from sources.configuration import is_set, settings_of
-from sources.errors import ConfigurationError, NotReady, Refused
+from sources.errors import ConfigurationError, NightloadError, NotReady, Refused
 from sources.extraction import Extra, Extraction, Fetch, Mode, Table, Walk
 from sources.tables import Column, Kind, iter_rows, labels_of
 from sources.tonalytica import settings as has
@@ -91,16 +91,13 @@ class Tonalytica:
         ]
 
     def check(self) -> Iterator[str]:
-        answer = self.http.body("GET", "api/session") if self.client.has_user_key else None
-        if answer is not None:
-            session = self.client.get("session")
+        if self.client.has_user_key:
+            session, date = self.client.session()
             version = (session.get("client_config") or {}).get("version", "unknown")
             user = session["user"]
             yield f"the user key works: {user['name']}, groups {user.get('groups')}, Redash {version}"
-            if sent := answer.headers.get("date"):
-                apart = abs(
-                    (pendulum.now("UTC") - pendulum.from_format(sent[5:25], "DD MMM YYYY HH:mm:ss")).total_seconds()
-                )
+            if date is not None:
+                apart = abs((datetime.now(UTC) - date).total_seconds())
                 yield f"the clocks are {apart:.0f} s apart" + (" - set yours" if apart > 60 else "")
             yield f"{self.client.get('queries', page=1, page_size=1)['count']} queries are visible"
         for query_id in self.client.query_keys:
@@ -127,28 +124,33 @@ class Tonalytica:
     def query_details(self) -> dict[int, dict[str, Any]]:
         """Each query with its visualizations. Editing those does not move the query's updated_at, so all are read."""
         ids = [row["id"] for row in self.queries.rows]
-        return {each: detail for each, detail in self.client.details("queries", ids) if detail is not None}
+        found = {each: detail for each, detail in self.client.details("queries", ids) if detail is not None}
+        self.client.refuse_listed("queries", [each for each in ids if each not in found])
+        return found
 
     @cached_property
     def dashboards(self) -> Listed:
         """Every dashboard that the key can see, with its widgets."""
         listed = self.client.list_all("dashboards", duplicates=True)
         rows: dict[int, dict[str, Any]] = {}
-        gone = 0
+        gone = []
         for row in listed.rows:
             detail = self.client.dashboard(row["id"], row["slug"])
             if detail is None:
-                gone += 1
-                continue
-            rows[row["id"]] = row | {"widgets": detail.get("widgets") or [], "found_in": "list"}
+                gone.append(row["id"])
+            else:
+                rows[row["id"]] = row | {"widgets": detail.get("widgets") or [], "found_in": "list"}
+        self.client.refuse_listed("dashboards", gone)
         hidden = list(self._hidden("dashboards", rows)) if self.settings.probe_hidden else []
         rows |= {row["id"]: row for row in hidden}
-        return Listed(rows=list(rows.values()), count=listed.count - gone + len(hidden), notes=listed.notes)
+        count = listed.count - len(gone) + len(hidden)
+        return Listed(rows=list(rows.values()), count=count, whole=listed.whole, notes=listed.notes)
 
     def _hidden(self, path: str, seen: Mapping[int, Any]) -> Iterator[dict[str, Any]]:
         """What no list shows, though it can be read: the ids between those that are seen."""
         gaps = [each for each in range(1, max(seen, default=0) + 1) if each not in seen]
-        for _, detail in self.client.details(path, gaps):
+        # 403: there is something, which this key may not see; so it stays hidden
+        for _, detail in self.client.details(path, gaps, passing=(403, 404)):
             if detail is not None:
                 yield detail | {"found_in": "hidden"}
 
@@ -189,15 +191,15 @@ class Tonalytica:
             for query_id, detail in self.query_details.items()
             for visualization in detail.get("visualizations") or ()
         ]
-        _spool(walk, rows, count=len({row["id"] for row in rows}))
+        _spool(walk, rows)
 
     def _fetch_dashboards(self, walk: Walk) -> None:
         rows = [{name: value for name, value in row.items() if name != "widgets"} for row in self.dashboards.rows]
-        _spool(walk, rows, count=self.dashboards.count, notes=self.dashboards.notes)
+        _spool(walk, rows, count=self.dashboards.count, notes=self.dashboards.notes, whole=self.dashboards.whole)
 
     def _fetch_widgets(self, walk: Walk) -> None:
         rows = [_widget(widget, row["id"]) for row in self.dashboards.rows for widget in row["widgets"]]
-        _spool(walk, rows, count=len({row["id"] for row in rows}))
+        _spool(walk, rows, whole=self.dashboards.whole)
 
     def _fetch_users(self, walk: Walk) -> None:
         enabled, disabled = self.client.list_all("users"), self.client.list_all("users", disabled="true")
@@ -205,8 +207,7 @@ class Tonalytica:
 
     def _fetch_array(self, path: str) -> Fetch:
         def fetch(walk: Walk) -> None:
-            rows = self.client.array(path)
-            _spool(walk, rows, count=len(rows))
+            _spool(walk, self.client.array(path))
 
         return fetch
 
@@ -214,7 +215,7 @@ class Tonalytica:
         if not self._loaded_results:
             walk.unchanged(0)
             return
-        _spool(walk, self._loaded_results, count=len(self._loaded_results))
+        _spool(walk, self._loaded_results)
 
     # -- results --------------------------------------------------------------------------------
 
@@ -222,50 +223,71 @@ class Tonalytica:
         """One resource per query that has a result, or that is to be executed."""
         if "results" in (self.settings.exclude or ()) or not extraction.wants_any_of(has.RESULTS):
             return
-        executed = {execution.query for execution in self.executions}
-        for query in self._queries_with_keys():
-            name = f"query_{query['id']}"
-            if not extraction.wants(has.RESULTS, name):
+        seen = set()
+        for query in self._listed_queries():
+            seen.add(query["id"])
+            yield from self._result(extraction, query)
+        for query_id in self.client.query_keys:
+            if query_id in seen:
                 continue
-            table = Table(name=name, mode=Mode.LATEST, label=query["name"], about=f"result of “{query['name']}”")
-            if query["id"] in executed:
-                yield extraction.resource(has.RESULTS, table, self._fetch_executions(query))
-            elif query["latest_query_data_id"] is not None and self.selection.wants(query):
-                kept = query["id"] in self.selection.keep_history
-                table = replace(table, mode=Mode.KEPT, scope="_result_id") if kept else table
-                yield extraction.resource(has.RESULTS, table, self._fetch_result(query))
+            try:
+                query = self.client.query_of_key(query_id)
+            except Refused as error:
+                # the key of one query fails that query's table, and nothing else
+                table = Table(name=f"query_{query_id}", mode=Mode.LATEST)
+                yield extraction.resource(has.RESULTS, table, partial(_raise, error))
+            else:
+                yield from self._result(extraction, query)
 
-    def _queries_with_keys(self) -> Iterator[dict[str, Any]]:
+    def _result(self, extraction: Extraction, query: dict[str, Any]) -> Iterator[DltResource]:
+        """The resource of one query's result, if there is one and it is wanted."""
+        name = f"query_{query['id']}"
+        if not extraction.wants(has.RESULTS, name):
+            return
+        table = Table(name=name, mode=Mode.LATEST, label=query["name"], about=f"result of “{query['name']}”")
+        if any(execution.query == query["id"] for execution in self.executions):
+            yield extraction.resource(has.RESULTS, table, self._fetch_executions(query))
+        elif query["latest_query_data_id"] is not None and self.selection.wants(query):
+            kept = query["id"] in self.selection.keep_history
+            table = replace(table, mode=Mode.KEPT, scope="_result_id") if kept else table
+            yield extraction.resource(has.RESULTS, table, self._fetch_result(query))
+
+    def _listed_queries(self) -> Iterator[dict[str, Any]]:
         rows = self.queries.rows if self.client.has_user_key else []
         seen = {row["id"] for row in rows}
-        lone = (each for each in self.client.query_keys if each not in seen)
         missing = {execution.query for execution in self.executions} - seen - set(self.client.query_keys)
         for query_id in sorted(missing):
             raise ConfigurationError(
                 what=f"sources.tonalytica.executions names query {query_id}, which the key cannot see",
                 todo="Check the id, or set probe_hidden = true",
             )
-        yield from chain(rows, map(self.client.query_of_key, lone))
+        yield from rows
 
     def _fetch_result(self, query: dict[str, Any]) -> Fetch:
         def fetch(walk: Walk) -> None:
             latest = query["latest_query_data_id"]
-            if walk.state.get("result_id") == latest and not walk.full:
+            kept = walk.table.mode == Mode.KEPT
+            as_before = _same_manner(walk, "kept" if kept else "latest")
+            if as_before and walk.state.get("result_id") == latest and not walk.full:
                 walk.unchanged(walk.state.get("rows", 0))
                 return
             file = _beside(walk, "body")
             try:
                 result = self._latest(query, latest, file)
                 walk.spool.adopt(file, result.start, result.end)
-                walk.columns = result_columns(result, walk)
             finally:
                 file.unlink(missing_ok=True)
+            walk.columns, walk.open_columns = result_columns(result), True
             if not walk.columns:
-                walk.notes.append("the result has no column, so there is no table for it")
-                walk.unchanged(0)
-                return
-            if walk.table.mode == Mode.KEPT:
+                if not walk.stored:
+                    walk.notes.append("the result has no column, so there is no table for it")
+                    walk.unchanged(0)
+                    return
+                walk.columns = walk.stored  # nothing came, not even columns: an empty answer like any other
+            if kept:
                 walk.extra = {"_result_id": Extra(f"{result.envelope['id']}::BIGINT", "bigint")}
+            # the first result that is kept takes the place of the latest one, which may be the same
+            walk.anew = kept and not as_before
             walk.state["result_id"] = latest
             self._note(query, result, walk, parameters="")
 
@@ -289,6 +311,8 @@ class Tonalytica:
         """All parameter sets of one query: the table holds each set's rows, told apart by `_parameters`."""
 
         def fetch(walk: Walk) -> None:
+            _same_manner(walk, "executed")
+            walk.state.pop("result_id", None)
             columns: dict[str, Column] = {}
             for execution in (each for each in self.executions if each.query == query["id"]):
                 values = resolve(
@@ -302,7 +326,7 @@ class Tonalytica:
                 file = _beside(walk, "body")
                 try:
                     result = self.client.execute(query["id"], values, max_age=execution.max_age, file=file)
-                    for column in result_columns(result, walk):
+                    for column in result_columns(result):
                         columns.setdefault(column.label, column)
                     _spool_tagged(walk, result, told)
                 finally:
@@ -337,15 +361,31 @@ class Tonalytica:
             walk.notes.append(f"the result says {', '.join(sorted(data))}: it may not be whole")
 
 
-def result_columns(result: Result, walk: Walk) -> list[Column]:
-    """The result's columns; their types are hints. Keys of the first rows that no column names come too."""
-    columns = [
+def _raise(error: NightloadError, _: Walk) -> None:
+    raise error
+
+
+def _same_manner(walk: Walk, manner: str) -> bool:
+    """Was the table kept in this manner the last time? What only the table has is not given up unasked."""
+    before = walk.state.get("manner")
+    if before == "kept" and manner != "kept" and not walk.full:
+        raise ConfigurationError(
+            what="the table keeps results that the vendor has no more",
+            where=f"{has.RESULTS}.{walk.table.name}",
+            why="its query was taken out of sources.tonalytica.results.keep_history",
+            todo="Put it back, or give the kept results up: "
+            f"nightload run --full --table {has.RESULTS}.{walk.table.name}",
+        )
+    walk.state["manner"] = manner
+    return bool(before == manner)
+
+
+def result_columns(result: Result) -> list[Column]:
+    """The result's columns; their types are hints."""
+    return [
         Column(label=column["name"], kind=has.KIND_OF_TYPE.get(column.get("type") or ""), declared=False)
         for column in result.columns
     ]
-    named = {column.label for column in columns}
-    first = islice(iter_rows(result.path, start=result.start), 50)
-    return columns + [Column(label=label, declared=False) for label in labels_of(first) if label not in named]
 
 
 def _spool_tagged(walk: Walk, result: Result, parameters: str) -> None:
@@ -355,10 +395,20 @@ def _spool_tagged(walk: Walk, result: Result, parameters: str) -> None:
 
 
 def _spool(
-    walk: Walk, rows: list[dict[str, Any]], *, count: int, notes: Iterable[str] = (), only_declared: bool = False
+    walk: Walk,
+    rows: list[dict[str, Any]],
+    *,
+    count: int | None = None,
+    whole: bool = True,
+    notes: Iterable[str] = (),
+    only_declared: bool = False,
 ) -> None:
-    """Spool metadata rows: keys that give access are dropped, nested owners become ids, new fields become columns."""
+    """Spool metadata rows: keys that give access are dropped, nested owners become ids, new fields become columns.
+
+    `count` is the vendor's own; None where it tells none (lists without pages, children).
+    """
     walk.vendor_count = count
+    walk.complete = None if whole else False
     walk.notes += notes
     if walk.limit is not None:
         rows = rows[: walk.limit]

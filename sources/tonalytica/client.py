@@ -10,12 +10,22 @@ import mmap
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from sources.errors import AccessDenied, BrokenAnswer, NightloadError, NotReady, Refused, Unavailable
+from sources.errors import (
+    AccessDenied,
+    BrokenAnswer,
+    CountMismatch,
+    NightloadError,
+    NotReady,
+    Refused,
+    Unavailable,
+)
 from sources.http import Http, Rate, in_order
 from sources.tables import cut_array
 from sources.tonalytica.settings import CONCURRENCY, ORDERS, PAGE_SIZE, VENDOR, Settings
@@ -27,10 +37,14 @@ WALKS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """All rows of one list, each id once, and the vendor's own count of them."""
+    """All rows of one list, each id once, and the vendor's own count of them.
+
+    `whole` False: no row may be taken for deleted because it is not here.
+    """
 
     rows: list[dict[str, Any]]
     count: int
+    whole: bool = True
     notes: tuple[str, ...] = ()
 
 
@@ -70,37 +84,51 @@ class Client:
     def get(self, path: str, *, key: str | None = None, **params: Any) -> Any:
         return self.http.json("GET", f"api/{path}", params=params, inspect=_inspect, headers=_key_header(key))
 
-    def list_all(self, path: str, *, duplicates: bool = False, **params: Any) -> Listed:
-        """Walk a paginated list until its distinct ids are as many as the vendor counts.
+    def session(self) -> tuple[dict[str, Any], datetime | None]:
+        """Whose key it is, and the vendor's clock."""
+        answer = self.http.body("GET", "api/session", inspect=_inspect)
+        session = orjson.loads(answer.content)
+        if not isinstance(session, dict) or not isinstance(session.get("user"), dict):
+            raise _other_shape("session")
+        date = answer.headers.get("date")
+        return session, parsedate_to_datetime(date) if date else None
 
-        `duplicates`: this list is known to count a row twice (dashboards before Redash 10).
+    def list_all(self, path: str, *, duplicates: bool = False, **params: Any) -> Listed:
+        """Walk a paginated list until two walks agree on its ids, and those are as many as the vendor counts.
+
+        One walk proves nothing where there are several pages: a row that goes away between two of them
+        shifts another out of sight, and the number of ids still fits. `duplicates`: this list is known to
+        count a row twice (dashboards before Redash 10). Raises `CountMismatch` if the list does not settle.
         """
-        found: dict[int, dict[str, Any]] = {}
-        count = 0
+        seen: set[int] | None = None
         for _ in range(WALKS):
-            found = {}
-            for order in ORDERS:
-                before, rows = self._pages(path, {**params, "order": order})
-                found.update((row["id"], row) for row in rows)
-                count = (
-                    self.get(path, **params, order=order, page=1, page_size=1)["count"]
-                    if before > PAGE_SIZE
-                    else before
-                )
-                if len(found) >= count:
-                    break
-            if len(found) == count:
-                return Listed(rows=list(found.values()), count=count)
-            if duplicates and len(found) < count:
-                return Listed(
-                    rows=list(found.values()),
-                    count=len(found),
-                    notes=(
-                        f"the vendor counts {count} and lists {len(found)}: before version 10 it counts some twice",
-                    ),
-                )
-            # rows came or went while we walked
-        return Listed(rows=list(found.values()), count=count)
+            rows, came, count = self._walk(path, params)
+            ids = set(rows)
+            whole = len(ids) == count
+            if whole and (ids == seen or count <= PAGE_SIZE):
+                return Listed(rows=list(rows.values()), count=count)
+            if duplicates and ids == seen and len(ids) < count == came:
+                note = f"the vendor counts {count} and lists {len(ids)}: before version 10 it counts some twice"
+                return Listed(rows=list(rows.values()), count=len(ids), whole=False, notes=(note,))
+            seen = ids
+        raise CountMismatch(
+            table=f"{VENDOR}.{path}",
+            what=f"{len(seen or ())} rows came of {count} that the vendor counts, or others on each walk",
+            counts={"vendor": count, "extracted": len(seen or ())},
+            todo="Run again at a quieter hour",
+        )
+
+    def _walk(self, path: str, params: Mapping[str, Any]) -> tuple[dict[int, dict[str, Any]], int, int]:
+        """Each row once, in as many orders as it takes; how many rows came in the first; the vendor's count."""
+        found: dict[int, dict[str, Any]] = {}
+        came = count = 0
+        for order in ORDERS:
+            count, rows = self._pages(path, {**params, "order": order})
+            came = came or len(rows)
+            found.update((row["id"], row) for row in rows)
+            if len(found) >= count:
+                break
+        return found, came, count
 
     def _pages(self, path: str, params: Mapping[str, Any]) -> tuple[int, list[dict[str, Any]]]:
         first = self.get(path, **params, page=1, page_size=PAGE_SIZE)
@@ -128,19 +156,33 @@ class Client:
             raise _other_shape(path)
         return rows
 
-    def details(self, path: str, ids: list[int]) -> Iterator[tuple[int, dict[str, Any] | None]]:
-        """One object per id, None where there is none (any more)."""
+    def details(
+        self, path: str, ids: list[int], *, passing: tuple[int, ...] = (404,)
+    ) -> Iterator[tuple[int, dict[str, Any] | None]]:
+        """One object per id, None where the answer is one of the statuses `passing`."""
 
         def fetch(each: int) -> dict[str, Any] | None:
             try:
                 found: dict[str, Any] = self.get(f"{path}/{each}")
             except Refused as error:
-                if error.status == 404:
+                if error.status in passing:
                     return None
                 raise
             return found
 
         return zip(ids, in_order(fetch, ids, width=CONCURRENCY), strict=True)
+
+    def refuse_listed(self, path: str, gone: list[int]) -> None:
+        """Raise `CountMismatch` if one of these ids, whose details are not there, is in the list all the same."""
+        if not gone:
+            return
+        listed = {row["id"] for row in self.list_all(path, duplicates=path == "dashboards").rows}
+        if still := sorted(listed.intersection(gone)):
+            raise CountMismatch(
+                table=f"{VENDOR}.{path}",
+                what=f"{path} {', '.join(map(str, still[:5]))} are listed, but their details are not there",
+                todo="Run again; if it stays, look at them at the vendor",
+            )
 
     def dashboard(self, dashboard_id: int, slug: str) -> dict[str, Any] | None:
         """A dashboard with its widgets; None if it is gone.
@@ -176,7 +218,11 @@ class Client:
 
     def query_of_key(self, query_id: int) -> dict[str, Any]:
         """The query that its own key may read."""
-        found: dict[str, Any] = self.get(f"queries/{query_id}", key=self.query_keys[query_id])
+        try:
+            found: dict[str, Any] = self.get(f"queries/{query_id}", key=self.query_keys[query_id])
+        except AccessDenied as error:
+            # one query's key says nothing of the other keys
+            raise Refused(what=error.what, where=f"query {query_id}", todo=error.todo, status=error.status) from None
         return found
 
     def result(self, query_id: int, result_id: int, file: Path) -> Result:
@@ -248,8 +294,16 @@ class LostJob(Unavailable):
 def read_result(file: Path) -> Result:
     """Find the rows in a result document. Raises `BrokenAnswer` if it is none."""
     with file.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as view:
-        envelope, start, end = cut_array(view, "rows", where=f"{VENDOR}, result")
+        envelope, start, end = cut_array(view, "rows", where=f"{VENDOR}, result", whole=_is_result)
     return Result(envelope=envelope["query_result"], path=file, start=start, end=end)
+
+
+def _is_result(envelope: Any) -> bool:
+    """Does the document say, beside its rows, which columns they have?"""
+    try:
+        return isinstance(envelope["query_result"]["data"]["columns"], list)
+    except (KeyError, TypeError):
+        return False
 
 
 def _other_shape(path: str) -> BrokenAnswer:

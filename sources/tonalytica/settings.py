@@ -72,7 +72,9 @@ def check(settings: Settings) -> None:
     for query_id in settings.query_keys or {}:
         if not str(query_id).isdecimal():
             raise ConfigurationError(
-                what=f"query_keys names {query_id}, which is no id", where=where, todo='Write {57 = "the key of query 57"}'
+                what=f"query_keys names {query_id}, which is no id",
+                where=where,
+                todo='Write {57 = "the key of query 57"}',
             )
 
 

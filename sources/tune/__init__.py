@@ -1,8 +1,8 @@
-"""TUNE (MobileAppTracking): records of the Management API, one table per endpoint.
+"""TUNE (MobileAppTracking): records of the Management API, one table per endpoint; and configured reports.
 
 A walk asks the vendor for its fields, then for a count, then for all pages sorted by the key, then for the count
 again and, if there were several pages, for the keys once more. Pages shift when rows come and go under the walk: a
-moved count shows some of that, the second look at the keys the rest (one row gone and one new leave the count as is).
+moved count shows some of that, the second look at the keys the rest (one row gone and one new leave the count as is). Reports are walked in windows: `sources.tune.restating`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from sources.http import in_order
 from sources.tables import Column, Spool, greatest, iter_rows, keys_apart, labels_of
 from sources.tune.client import Client, Request
 from sources.tune.fields import Metadata, Plan, column_of, is_dropped, plan
-from sources.tune.settings import DATASET, MOST_ROWS, VENDOR, Endpoint, Settings, endpoints_of, table_of
+from sources.tune.reports import reports_of, table_of_report
+from sources.tune.restating import Reporter
+from sources.tune.settings import DATASET, MOST_ROWS, VENDOR, Endpoint, Settings, endpoints_of, table_of, wrong
 from sources.tune.settings import check as check_settings
 from sources.vendor import Part
 
@@ -49,7 +51,8 @@ def connect() -> Tune:
 
 def tables() -> dict[str, tuple[Table, ...]]:
     settings = _settings()
-    return {DATASET: tuple(table_of(endpoint, settings) for endpoint in endpoints_of(settings))}
+    records = tuple(table_of(endpoint, settings) for endpoint in endpoints_of(settings))
+    return {DATASET: records + tuple(table_of_report(report) for report in reports_of(settings))}
 
 
 def _settings() -> Settings:
@@ -64,6 +67,11 @@ class Tune:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.endpoints = endpoints_of(settings)
+        self.reports = reports_of(settings)
+        names = {endpoint.table for endpoint in self.endpoints}
+        for report in self.reports:
+            if report.table in names:
+                raise wrong(f"a report and an endpoint both ask for the table {report.table}", "Rename the report")
         self.client = Client(settings)
         self.http = self.client.http
 
@@ -71,11 +79,14 @@ class Tune:
         return [Part(dataset=DATASET, source=lambda: tune(self, extraction))]
 
     def resources(self, extraction: Extraction) -> list[DltResource]:
-        """A resource per endpoint that the extraction wants."""
+        """A resource per endpoint and report that the extraction wants."""
+        reporter = Reporter(self.client, self.settings, extraction.allow_empty)
+        made: list[tuple[Table, Fetch]] = [
+            *((table_of(endpoint, self.settings), self._fetch(endpoint)) for endpoint in self.endpoints),
+            *((table_of_report(report), reporter.fetch(report)) for report in self.reports),
+        ]
         return [
-            extraction.resource(DATASET, table, self._fetch(endpoint))
-            for endpoint in self.endpoints
-            if extraction.wants(DATASET, (table := table_of(endpoint, self.settings)).name)
+            extraction.resource(DATASET, table, fetch) for table, fetch in made if extraction.wants(DATASET, table.name)
         ]
 
     def check(self) -> Iterator[str]:
@@ -96,6 +107,11 @@ class Tune:
         yield f"visible, with their counts: {', '.join(shown) or 'none'}"
         if hidden:
             yield f"not visible to this key, and skipped: {', '.join(hidden)}"
+        reporter = Reporter(self.client, self.settings)
+        for report in self.reports:
+            notes: list[str] = []
+            reporter.question(report, notes.append)
+            yield f"report {report.name}: {'; '.join(notes) or 'its fields are there'}"
 
     def close(self) -> None:
         self.client.http.close()

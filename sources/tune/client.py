@@ -33,7 +33,8 @@ from sources.tune.settings import VENDOR, Settings
 
 Result = TypeVar("Result")
 
-_READS = frozenset({"find", "count", "define"})
+_READS = frozenset({"find", "count", "define", "export", "find_export_queue", "status"})
+_DOWNLOAD = "export/download"
 _AUTHENTICATE = "session/authenticate/api_key"
 _CONTROLLERS = "apidoc/get_controllers"
 
@@ -67,7 +68,7 @@ class Client:
             base_url=settings.base_url,
             params={} if settings.session else {"api_key": self._key},
             secrets=[self._key],
-            rates=dict.fromkeys(("default", "metadata", "count", "find"), rate),
+            rates=dict.fromkeys(("default", "metadata", "count", "find", "queue", "poll"), rate),
             concurrency=settings.concurrency,
         )
 
@@ -86,9 +87,9 @@ class Client:
         told = {name.partition(".")[0] for name in by_relation}
         return Metadata(fields=fields, related=by_relation, relations=frozenset(relations - told))
 
-    def count(self, path: str, text: str = "") -> int:
-        """How many records the vendor counts under a filter."""
-        data = self._data(f"{path}/count", {"filter": text or None}, group="count")
+    def count(self, path: str, text: str = "", params: Mapping[str, Scalar] | None = None) -> int:
+        """How many rows the vendor counts under a filter."""
+        data = self.data(f"{path}/count", {**(params or {}), "filter": text or None}, group="count")
         if isinstance(data, bool) or not re.fullmatch("[0-9]+", str(data)):
             raise BrokenAnswer(
                 what="the vendor's count is no number", where=f"{VENDOR}, {path}/count", why=f"it is {str(data)[:40]!r}"
@@ -112,30 +113,38 @@ class Client:
         params: dict[str, Scalar] = {
             "fields": ",".join(request.fields) or None,
             "filter": request.filter or None,
-            **self._sort(request.key),
+            **self.sort(request.key),
             "limit": size,
             "page": page,
         }
 
+        where = f"{VENDOR}, {request.path}/find, page {page}"
+        return self.rows(f"{request.path}/find", params, where=where, may_be_empty=may_be_empty, past_end=page > 1)
+
+    def rows(
+        self, path: str, params: Mapping[str, Scalar], *, where: str, may_be_empty: bool, past_end: bool = False
+    ) -> memoryview:
+        """The list that one `find` answers with, as the bytes of a JSON array."""
+
         def fetch(credentials: Mapping[str, str]) -> memoryview:
-            path, where = _action(f"{request.path}/find"), f"{VENDOR}, {request.path}/find, page {page}"
-            inspect = _inspect(f"{request.path}/find", params)
+            inspect = _inspect(path, params)
             options: Any = {"params": {**params, **credentials}, "group": "find", "inspect": inspect}
-            answer = self.http.body("GET", path, **options)
+            answer = self.http.body("GET", _action(path), **options)
             try:
                 return _rows(answer, inspect, where=where, may_be_empty=may_be_empty)
             except VendorError as error:
                 if error.recovery is not Recovery.RETRY:
                     raise
             # A refusal under HTTP 200: the rules for trying again are json's, which reads the body; then the bytes.
-            self.http.json("GET", path, **options)
-            return _rows(self.http.body("GET", path, **options), inspect, where=where, may_be_empty=may_be_empty)
+            self.http.json("GET", _action(path), **options)
+            answer = self.http.body("GET", _action(path), **options)
+            return _rows(answer, inspect, where=where, may_be_empty=may_be_empty)
 
         try:
-            return self._signed(fetch)
+            return self.signed(fetch)
         except Refused as error:
             # what a page past the end is, is not documented: most likely an empty list
-            if may_be_empty and page > 1 and error.status == 404:
+            if may_be_empty and past_end and error.status == 404:
                 return memoryview(b"[]")
             raise
 
@@ -149,18 +158,20 @@ class Client:
             _rows(answer, inspect, where=f"{VENDOR}, {path}", may_be_empty=True)
             return answer
 
-        return self._signed(fetch)
+        return self.signed(fetch)
 
-    def _sort(self, key: tuple[str, ...]) -> dict[str, str]:
+    def sort(self, key: tuple[str, ...]) -> dict[str, str]:
         # The manual has the colon form; every public client sends brackets.
         return {"sort": ",".join(key)} if self._colon else {f"sort[{name}]": "ASC" for name in key}
 
-    def _data(self, path: str, params: Mapping[str, Any], *, group: str, patient: bool = True) -> Any:
+    def data(self, path: str, params: Mapping[str, Any], *, group: str, patient: bool = True) -> Any:
+        """What stands under `data` in the answer of one read."""
+
         def fetch(credentials: Mapping[str, str]) -> Any:
             inspect = _inspect(path, params, patient=patient)
             return self.http.json("GET", _action(path), params={**params, **credentials}, group=group, inspect=inspect)
 
-        return self._signed(fetch).get("data")
+        return self.signed(fetch).get("data")
 
     def _defined(self, path: str) -> tuple[dict[str, str], dict[str, str], set[str]]:
         data = self._told(f"{path}/define", {}, noes=(404, 500), patient=False)
@@ -189,7 +200,7 @@ class Client:
     def _told(self, path: str, params: Mapping[str, Any], *, noes: tuple[int, ...], patient: bool) -> Any:
         """Metadata, or None where the vendor has none to give, which it says with one of these statuses."""
         try:
-            return self._data(path, params, group="metadata", patient=patient)
+            return self.data(path, params, group="metadata", patient=patient)
         except AccessDenied:
             raise
         except VendorError as error:
@@ -197,7 +208,12 @@ class Client:
                 raise
             return None
 
-    def _signed(self, call: Callable[[Mapping[str, str]], Result]) -> Result:
+    def beside(self, base_url: str, *, rates: Mapping[str, Rate]) -> Http:
+        """The HTTP of another base of the same vendor, which the settings name: it gets the same key."""
+        params: dict[str, Scalar] = {} if self._with_session else {"api_key": self._key}
+        return Http(vendor=VENDOR, base_url=base_url, params=params, rates=rates, concurrency=self._width)
+
+    def signed(self, call: Callable[[Mapping[str, str]], Result]) -> Result:
         """`call` with the session's token, renewed once if it is refused; a key is in every request anyway."""
         if not self._with_session:
             return call({})
@@ -223,7 +239,7 @@ class Client:
 
 
 def _action(path: str) -> str:
-    if path != _CONTROLLERS and path.rpartition("/")[2] not in _READS:
+    if path not in (_CONTROLLERS, _DOWNLOAD) and path.rpartition("/")[2] not in _READS:
         raise ValueError(f"{path} is not a read")
     return f"{path}.json"
 
@@ -265,7 +281,7 @@ def _inspect(path: str, params: Mapping[str, Any], *, patient: bool = True) -> I
 
     def inspect(status: int, answer: Any) -> NightloadError | None:
         nonlocal failed
-        error = _refusal(status, answer, path)
+        error = refusal(status, answer, path)
         if isinstance(error, Unavailable) and error.status == 500:
             if failed:
                 return _query_bug(path, params, error.message)
@@ -275,7 +291,7 @@ def _inspect(path: str, params: Mapping[str, Any], *, patient: bool = True) -> I
     return inspect
 
 
-def _refusal(status: int, answer: Any, path: str) -> NightloadError | None:
+def refusal(status: int, answer: Any, path: str) -> NightloadError | None:
     endpoint, _, _ = path.rpartition("/")
     if not isinstance(answer, dict):
         return BrokenAnswer(what="the answer has no envelope", status=status) if status == 200 else None

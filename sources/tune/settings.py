@@ -66,6 +66,11 @@ class Settings(BaseConfiguration):
     keep_personal: list[str] | None = None
     lookback_days: int = 1
     whole_walk_days: int = 7
+    reports: list[Any] | None = None
+    v3_base_url: str | None = None
+    poll_seconds: float = 10.0
+    poll_tries: int = 60
+    download_megabytes: int = 2048
 
     secrets: ClassVar[tuple[str, ...]] = ("api_key",)
 
@@ -117,7 +122,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     _default("browser_platform", "browser platforms"),
     _default("currency_exchange_rates", "a rate per currency and day", key=("currency", "date")),
 )
-"""All record endpoints that are known. Reports (`advertiser/stats…`) are no records and are not loaded."""
+"""All record endpoints that are known. Reports (`advertiser/stats…`) are no records: see `sources.tune.reports`."""
 
 
 def endpoints_of(settings: Settings) -> tuple[Endpoint, ...]:
@@ -160,6 +165,10 @@ def check(settings: Settings) -> None:
         ZoneInfo(settings.zone)
     except (KeyError, ValueError, OSError):
         raise wrong(f"there is no time zone {settings.zone!r}", "Write it like America/Los_Angeles") from None
+    if not 0 <= settings.poll_seconds <= 600 or settings.poll_tries < 1:
+        raise wrong("poll_seconds or poll_tries is out of range", "Set them to 0 to 600, and to 1 or more")
+    if settings.download_megabytes < 1:
+        raise wrong(f"download_megabytes is {settings.download_megabytes}", "Set it to 1 or more")
 
 
 def table_of(endpoint: Endpoint, settings: Settings) -> Table:
@@ -204,11 +213,11 @@ def _configured(given: Any, where: str) -> Endpoint:
             raise unknown(str(name), names, what=f"{where} has no setting {name}")
     path = _path(given["path"], where)
     base = next((endpoint for endpoint in ENDPOINTS if endpoint.path == path), Endpoint(path=path))
-    related = _names(given.get("related"), f"{where}.related")
+    related = names_of(given.get("related"), f"{where}.related")
     for name in related:
         if "." not in name:
             raise wrong(f"{where}.related names {name}", f"Name its fields, like {name}.id or {name}.name")
-    key = _names(given.get("key"), f"{where}.key") or base.key
+    key = names_of(given.get("key"), f"{where}.key") or base.key
     cursor = given.get("cursor", base.cursor)
     if not isinstance(cursor, str) or (cursor and not FIELD.fullmatch(cursor)):
         raise wrong(f"{where}.cursor is no field", 'Name a field such as modified, or "" to walk it whole every night')
@@ -219,9 +228,9 @@ def _configured(given: Any, where: str) -> Endpoint:
         base,
         key=key,
         cursor=cursor,
-        fields=_names(given.get("fields"), f"{where}.fields"),
+        fields=names_of(given.get("fields"), f"{where}.fields"),
         related=related,
-        filter=_filter(given.get("filter", ""), where),
+        filter=filter_of(given.get("filter", ""), where),
         configured=True,
     )
 
@@ -237,11 +246,12 @@ def _path(given: Any, where: str) -> str:
     if path in _SERVICES or path.split("/")[0] in _SERVICES:
         raise wrong(f"{where}: {path} is a service and has no records", "Leave it out")
     if path == _REPORTS or path.startswith(f"{_REPORTS}/"):
-        raise wrong(f"{where}: {path} is a report and has no records", "Leave it out: reports are not loaded")
+        raise wrong(f"{where}: {path} is a report and has no records", "Write it under [[sources.tune.reports]]")
     return path
 
 
-def _names(given: Any, where: str) -> tuple[str, ...]:
+def names_of(given: Any, where: str) -> tuple[str, ...]:
+    """Field names, from a list or a text with commas."""
     names = given.split(",") if isinstance(given, str) else list(given or ())
     cleaned = tuple(dict.fromkeys(str(name).strip() for name in names if str(name).strip()))
     for name in cleaned:
@@ -250,7 +260,7 @@ def _names(given: Any, where: str) -> tuple[str, ...]:
     return cleaned
 
 
-def _filter(given: Any, where: str) -> str:
+def filter_of(given: Any, where: str) -> str:
     """A filter that closes what it opens. How the vendor escapes a quote in a value is not known: such are refused."""
     text = str(given).strip()
     outside = _TEXTS.sub("", text)

@@ -1,0 +1,217 @@
+"""TUNE's export queue: order, ask after, download. Links are the vendor's words, so they are looked at before use.
+
+Three variants: `export/download` tells of jobs that are a text or an object, `…/status` of the same ones for cohorts,
+and the third version has handles in its path. What they answer differs in the nesting only.
+"""
+
+from __future__ import annotations
+
+import gzip
+import ipaddress
+import logging
+import re
+import socket
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from sources.errors import AccessDenied, BrokenAnswer, NotReady, Refused, Unavailable
+from sources.http import Http
+from sources.redaction import register_secret
+from sources.tune.settings import VENDOR, Settings
+
+log = logging.getLogger(__name__)
+
+FRESH_LINKS = 3
+"""So often is a link that is refused asked for anew: they end after an hour."""
+_SLOWEST = 6
+_JOB = re.compile(r"[A-Za-z0-9_-]{1,200}")
+_CHUNK = 2**20
+
+Ask = Callable[[], Any]
+"""One request for the state of a job."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """An export that can be fetched; `lines` if the vendor counts them."""
+
+    link: str
+    lines: int | None
+
+
+def job_of(data: Any, *names: str, where: str) -> str:
+    """The job's id, from a text or from an object that has it under one of `names`."""
+    told = next((data[name] for name in names if name in data), None) if isinstance(data, Mapping) else data
+    if not isinstance(told, str | int) or isinstance(told, bool) or not _JOB.fullmatch(str(told)):
+        raise BrokenAnswer(
+            what="the vendor named no job for the export", where=where, why=f"it says {str(data)[:60]!r}", todo="Run again"
+        )
+    return str(told)
+
+
+def wait_for(ask: Ask, settings: Settings, *, where: str, sleep: Callable[[float], None] = time.sleep) -> Ready:
+    """Ask after the job until its link is there: after 10 s, then 20, and so on up to 60, 60 times at most.
+
+    Raises `NotReady` then, and `Unavailable` if the vendor gave the job up.
+    """
+    state, percent = "", ""
+    for number in range(1, settings.poll_tries + 1):
+        sleep(settings.poll_seconds * min(number, _SLOWEST))
+        told = ask()
+        if not isinstance(told, Mapping):
+            raise BrokenAnswer(what="the vendor tells no state of the export", where=where, todo="Run again")
+        state, percent = str(told.get("status", "")).lower(), str(told.get("percent_complete", ""))
+        if state in ("fail", "failed", "error"):
+            raise Unavailable(what="the vendor's export failed", where=where, todo="Run again; ask for less if it stays")
+        inner = told.get("data")
+        link = told.get("url") or (inner.get("url") if isinstance(inner, Mapping) else None)
+        # done, and no link yet, is a state that lasts a moment
+        if state in ("complete", "completed") and percent in ("100", "100.0", "") and isinstance(link, str) and link:
+            lines = told.get("lines_exported")
+            known = isinstance(lines, int | str) and not isinstance(lines, bool) and re.fullmatch("[0-9]+", str(lines))
+            return Ready(link=link, lines=int(lines) if known else None)  # type: ignore[arg-type]
+    raise NotReady(
+        what="the export is not ready",
+        where=where,
+        why=f"it is {state or 'in no state'}, at {percent or 'no'} percent",
+        todo=f"Run again later, or raise sources.{VENDOR}.poll_tries",
+    )
+
+
+class Downloads:
+    """Fetches what links name, each host with an `Http` of its own that knows no key."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._base = urlsplit(settings.base_url)
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._https: dict[str, Http] = {}
+
+    @property
+    def requests(self) -> int:
+        return sum(http.requests for http in self._https.values())
+
+    def close(self) -> None:
+        for http in self._https.values():
+            http.close()
+
+    def fetch(self, ready: Ready, again: Callable[[], Ready], file: Path, *, where: str) -> Ready:
+        """Bring the export to `file`, unpacked. A link that is refused is asked for anew: `again`.
+
+        Returns what the vendor said of the file that came.
+        """
+        for _ in range(FRESH_LINKS):
+            try:
+                self._spool(ready.link, file, where=where)
+            except AccessDenied as refused:
+                status = refused.status
+                log.info("%s: the link was refused (%s); asking for a fresh one", where, status)
+                ready = again()
+            else:
+                _unpack(file, most=self._settings.download_megabytes * 2**20, where=where)
+                return ready
+        raise Refused(
+            what=f"the export's link was refused {FRESH_LINKS} times", where=where, todo="Run again", status=status
+        )
+
+    def _spool(self, link: str, file: Path, *, where: str) -> None:
+        parts = self._checked(link, where=where)
+        origin = f"{parts.scheme}://{parts.netloc}"
+        path = f"{parts.path}?{parts.query}" if parts.query else parts.path
+        if parts.query:
+            register_secret(parts.query)  # it is the signature that opens the file
+        with self._lock:
+            if origin not in self._https:
+                most = self._settings.download_megabytes * 2**20
+                self._https[origin] = Http(vendor=VENDOR, base_url=origin, max_bytes=most, retry_budget=10)
+            http = self._https[origin]
+        try:
+            http.spool(path, file)
+        except ValueError:
+            raise _bad("it holds what no link can carry", where) from None
+
+    def _checked(self, link: str, *, where: str) -> SplitResult:
+        """The link's parts, its backslashes mended. Raises `BrokenAnswer` for one that leads where it should not."""
+        # seen as https:\\s3.amazonaws.com\...: slashes that were escaped twice
+        text = re.sub(r"\\+/?", lambda run: "//" if run[0] == "\\\\" else "/", link.strip())
+        try:
+            parts = urlsplit(text)
+            host, port = parts.hostname or "", parts.port
+        except ValueError:
+            raise _bad("it is no link", where) from None
+        if not host or parts.username is not None or parts.password is not None or parts.fragment:
+            raise _bad("it names no host, or holds a user or a fragment", where)
+        if not text.isascii() or not text.isprintable() or " " in text:
+            raise _bad("it holds what no link can carry", where)
+        own = host == self._base.hostname
+        if own and (parts.scheme, port) == (self._base.scheme, self._base.port) and _is_loopback(host):
+            return parts
+        if parts.scheme != "https":
+            raise _bad(f"it is {parts.scheme or 'no scheme'}, and only https is followed", where)
+        if not own and (address := _private(host)):
+            raise _bad(f"{host} is {address}, an address that is not public", where)
+        return parts
+
+
+@contextmanager
+def downloads(settings: Settings) -> Iterator[Downloads]:
+    fetching = Downloads(settings)
+    try:
+        yield fetching
+    finally:
+        fetching.close()
+
+
+def _bad(why: str, where: str) -> BrokenAnswer:
+    return BrokenAnswer(
+        what="the export's link is not followed", where=where, why=why, todo="Run again; if it stays, ask the vendor"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _private(host: str) -> str:
+    """The first address of a host that is not public, or "". One that nobody knows is for the request to report."""
+    try:
+        found = {str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError):
+        return ""
+    for address in sorted(found):
+        ip = ipaddress.ip_address(address)
+        mapped = getattr(ip, "ipv4_mapped", None)
+        if not (mapped or ip).is_global or ip.is_multicast:
+            return address
+    return ""
+
+
+def _unpack(file: Path, *, most: int, where: str) -> None:
+    """Replace a gzip file by what is in it."""
+    with file.open("rb") as packed:
+        if packed.read(2) != b"\x1f\x8b":
+            return
+    target = file.with_suffix(".unpacked")
+    try:
+        with gzip.open(file) as packed, target.open("wb") as out:
+            size = 0
+            while chunk := packed.read(_CHUNK):
+                size += len(chunk)
+                if size > most:
+                    raise BrokenAnswer(what="the export is too large", where=where, todo="Ask for smaller windows")
+                out.write(chunk)
+        target.replace(file)
+    except (OSError, EOFError, zlib.error):
+        raise BrokenAnswer(what="the export's gzip is cut or damaged", where=where, todo="Run again") from None
+    finally:
+        target.unlink(missing_ok=True)

@@ -1,0 +1,324 @@
+"""A report's walk: which windows are asked for again, which of them changed, which ran empty, and what is remembered.
+
+Figures are restated: the last days are read again every night, and a window that differs replaces its rows as a whole.
+State: `windows` (label → rows and their digest), `through` (the last window up to which none is missing), `start`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, timedelta
+from pathlib import Path
+
+from sources.errors import (
+    AccessDenied,
+    ConfigurationError,
+    CountMismatch,
+    EmptyAnswer,
+    NightloadError,
+    Refused,
+    Unreachable,
+)
+from sources.extraction import FLOOR, FLOOR_FROM, Extra, Fetch, Walk
+from sources.http import in_order
+from sources.tables import Column, Spool
+from sources.tune.answers import Answer, Question, export, find
+from sources.tune.client import Client
+from sources.tune.exports import Downloads, downloads
+from sources.tune.fields import Metadata, is_dropped
+from sources.tune.logs import Logs
+from sources.tune.periods import Window
+from sources.tune.reports import ROW_KEY, WINDOW, ZONE, Report
+from sources.tune.settings import CREDENTIAL, DATASET, VENDOR, WALKS, Settings, filter_fields, unknown, wrong
+
+FIRST_DAYS = 30
+"""How far back a report without `start` begins."""
+MOST_WINDOWS = 20_000
+
+_ALL_STOPS = (AccessDenied, Unreachable, ConfigurationError)
+
+
+@dataclass(kw_only=True)
+class Gathered:
+    """What the windows of one walk came to."""
+
+    answers: list[tuple[Window, int, str]] = field(default_factory=list)
+    changed: list[Path] = field(default_factory=list)
+    loaded: int = 0
+    emptied: set[str] = field(default_factory=set)
+    unproven: set[str] = field(default_factory=set)
+    labels: dict[str, None] = field(default_factory=dict)
+    missed: NightloadError | None = None
+
+
+class Reporter:
+    """Walks the configured reports of one account."""
+
+    def __init__(self, client: Client, settings: Settings, allow_empty: frozenset[str] = frozenset()) -> None:
+        self._client, self._settings, self._allow_empty = client, settings, allow_empty
+
+    def fetch(self, report: Report) -> Fetch:
+        def fetch(walk: Walk) -> None:
+            logs = Logs(self._client, self._settings) if report.kind == "logs" else None
+            try:
+                with downloads(self._settings) as fetching:
+                    try:
+                        question = self.question(report, walk.notes.append)
+                        self._walk(question, walk, fetching, logs)
+                    finally:
+                        # the run tells the requests of the vendor's one Http
+                        self._client.http.requests += fetching.requests + (logs.http.requests if logs else 0)
+            except Refused as error:
+                if error.status in (403, 404):
+                    error.todo = f"Check [[sources.tune.reports]] {report.name}, and that the key's user may read reports"
+                raise
+            finally:
+                if logs is not None:
+                    logs.http.close()
+
+        return fetch
+
+    def question(self, report: Report, note: Callable[[str], None]) -> Question:
+        """The report with its fields checked against the vendor's own list, where that can be had.
+
+        Raises `ConfigurationError` for fields that are not there, or that are never loaded.
+        """
+        kept = frozenset(self._settings.keep_personal or ())
+        for name in (*report.wanted, *filter_fields(report.filter)):
+            if CREDENTIAL.search(name) or is_dropped(report.path or report.kind, name, kept):
+                raise wrong(f"report {report.name} asks for {name}, which is not loaded", "Take it out of the report")
+        metadata = None
+        if report.path:
+            metadata = self._client.metadata(report.path, related=any("." in name for name in report.wanted))
+            if metadata is None:
+                note(f"the vendor tells no fields of {report.path}: a wrong one shows when it is asked for")
+        fields = _known(report, metadata)
+        traffic = [test for name, test in report.traffic if metadata is None or metadata.has(name)]
+        if len(traffic) < len(report.traffic):
+            note(f"{report.path} has no field to leave all test traffic out by")
+        text = " AND ".join(f"({test})" for test in (*([report.filter] if report.filter else []), *traffic))
+        return Question(report=report, filter=text, fields=fields)
+
+    def _walk(self, question: Question, walk: Walk, fetching: Downloads, logs: Logs | None) -> None:
+        report, state = question.report, walk.state
+        if walk.limit:
+            self._preview(question, walk, fetching, logs)
+            return
+        asked, grid = f"{report.fingerprint()} {question.filter}", repr(report.calendar)
+        known: dict[str, list[object]] = dict(state.get("windows", {}))
+        regrid = bool(known) and state.get("grid") != grid
+        full = walk.full or state.get("asked") != asked or regrid
+        if full and known and not walk.full:
+            walk.notes.append("read from its start again, because the report was changed")
+        windows = self._windows(report, walk, full=full)
+        done = self._gather(question, windows, {} if full else known, walk, fetching, logs)
+        if done.missed is not None and (regrid or not done.answers):
+            raise done.missed
+        self._guard(walk, done, known)
+        for path in done.changed:
+            walk.spool.adopt(path, 0, path.stat().st_size)
+            path.unlink()
+        covered = {window.label for window, _, _ in done.answers}
+        gone = set(known) - covered if regrid else set()
+        done.emptied = {label for label in done.emptied if known.get(label, [0])[0]} | gone
+        if done.emptied:
+            walk.notes.append(f"now without rows: the windows {_some(sorted(done.emptied))}")
+        kept = {label: told for label, told in known.items() if label not in gone}
+        state["windows"] = kept | {window.label: [rows, digest] for window, rows, digest in done.answers}
+        state["asked"], state["grid"] = asked, grid
+        state["through"] = done.answers[-1][0].label if done.answers else state.get("through")
+        walk.missed, walk.emptied = done.missed, frozenset(done.emptied)
+        self._tell(report, question, walk, done)
+
+    def _windows(self, report: Report, walk: Walk, *, full: bool) -> list[Window]:
+        state, today = walk.state, walk.until.astimezone(UTC).date()
+        start = report.start or date.fromisoformat(
+            state.setdefault("start", (today - timedelta(days=FIRST_DAYS)).isoformat())
+        )
+        since = start
+        if not full and state.get("through"):
+            # a clock that was wrong once must not leave a gap: never later than today
+            through = min(date.fromisoformat(state["through"]), today)
+            since = max(start, through - timedelta(days=report.lookback_days))
+        windows = list(report.calendar.windows(since, walk.until))
+        if len(windows) > MOST_WINDOWS:
+            raise wrong(f"report {report.name} has {len(windows)} windows", "Set a later start, or larger window_days")
+        return windows
+
+    def _gather(
+        self,
+        question: Question,
+        windows: Sequence[Window],
+        known: dict[str, list[object]],
+        walk: Walk,
+        fetching: Downloads,
+        logs: Logs | None,
+    ) -> Gathered:
+        """Ask for all windows, several at once, up to the first that cannot be had; keep those that differ."""
+        done = Gathered()
+        at = iter(windows)
+
+        def one(window: Window) -> Answer:
+            return self._answer(question, window, walk, fetching, logs)
+
+        answers = in_order(one, windows, width=min(self._settings.concurrency, 4))
+        try:
+            for answer in answers:
+                next(at)
+                file, label = answer.spool.path, answer.window.label
+                with file.open("rb") as body:
+                    digest = hashlib.file_digest(body, "sha1").hexdigest()[:16] if answer.rows else ""
+                same = known.get(label) == [answer.rows, digest]
+                if answer.rows and not same:
+                    done.changed.append(file)
+                    done.loaded += answer.rows
+                else:
+                    file.unlink()
+                if not answer.rows:
+                    done.emptied.add(label)
+                    if not answer.proven:
+                        done.unproven.add(label)
+                done.labels |= answer.labels
+                done.answers.append((answer.window, answer.rows, digest))
+        except NightloadError as error:
+            window = next(at)
+            if window.label not in f"{error.where} {error.what}":
+                error.at(f"window {window.label}")
+            if isinstance(error, _ALL_STOPS):
+                raise
+            done.missed = error
+        finally:
+            answers.close()  # type: ignore[attr-defined]
+            for stray in walk.spool.path.parent.glob(f"{walk.spool.path.stem}.window-*"):
+                if stray not in done.changed:
+                    stray.unlink(missing_ok=True)
+        return done
+
+    def _answer(
+        self, question: Question, window: Window, walk: Walk, fetching: Downloads, logs: Logs | None
+    ) -> Answer:
+        """One window, asked for again while the counts disagree."""
+        path = walk.spool.path.with_name(f"{walk.spool.path.stem}.window-{window.label}.json")
+        for tries in range(1, WALKS + 1):
+            answer = Answer(window=window, spool=Spool(path))
+            try:
+                self._ask(question, answer, fetching, logs, folder=path.parent)
+            except CountMismatch:
+                if tries == WALKS:
+                    raise
+            else:
+                return answer
+            finally:
+                answer.spool.close()
+        raise AssertionError("unreachable")
+
+    def _ask(
+        self,
+        question: Question,
+        answer: Answer,
+        fetching: Downloads,
+        logs: Logs | None,
+        *,
+        folder: Path,
+        limit: int | None = None,
+    ) -> None:
+        if logs is not None:
+            logs.read(fetching, question, answer, folder, limit=limit)
+        elif question.report.via == "export" and not limit:
+            export(self._client, fetching, self._settings, question, answer, folder)
+        else:
+            find(self._client, question, answer, limit=limit)
+
+    def _preview(self, question: Question, walk: Walk, fetching: Downloads, logs: Logs | None) -> None:
+        """Some rows of the last window that is over, else of the running one."""
+        calendar = question.report.calendar
+        today = walk.until.astimezone(UTC).date()
+        window = next(calendar.windows(calendar.first(today) - timedelta(days=1), walk.until))
+        answer = Answer(window=window, spool=walk.spool)
+        self._ask(question, answer, fetching, logs, folder=walk.spool.path.parent, limit=walk.limit)
+        walk.columns = _columns(question, answer.labels)
+        self._extras(question.report, walk, answer.labels)
+
+    def _guard(self, walk: Walk, done: Gathered, known: dict[str, list[object]]) -> None:
+        """Refuse what would empty the table: a vendor who lost sight of the rows answers with none as well."""
+        name = f"{DATASET}.{walk.table.name}"
+        if {"*", name} & self._allow_empty:
+            return
+        had = {window.label: _rows_of(known.get(window.label)) for window, _, _ in done.answers}
+        before, now = sum(had.values()), sum(rows for _, rows, _ in done.answers)
+        lost = sorted(label for label in done.unproven if had.get(label))
+        if lost:
+            raise EmptyAnswer(
+                table=name,
+                had=sum(had[label] for label in lost),
+                why=f"the windows {_some(lost)}; and there is no count to prove it",
+                todo=f"Nothing was changed. If the vendor is right: nightload run --allow-empty {name}",
+            )
+        if before and (not now or (before >= FLOOR_FROM and now < before * FLOOR)):
+            raise EmptyAnswer(
+                table=name,
+                had=before,
+                what=f"{now or 'no'} rows came for the windows of table {name}, which had {before}",
+                todo=f"Nothing was changed. If the vendor is right: nightload run --allow-empty {name}",
+            )
+
+    def _tell(self, report: Report, question: Question, walk: Walk, done: Gathered) -> None:
+        """The counts, the columns, and what was asked for and did not come."""
+        walk.vendor_count = done.loaded
+        walk.total = sum(_rows_of(told) for told in walk.state["windows"].values())
+        if not done.changed:
+            came = sum(rows for _, rows, _ in done.answers)
+            walk.vendor_count = came
+            walk.unchanged(came)
+            return
+        walk.columns = _columns(question, done.labels)
+        self._extras(report, walk, done.labels)
+        sent = {label.replace(".", "_") for label in done.labels}
+        missing = [name for name in question.fields if name.replace(".", "_") not in sent]
+        missing = [name for name in missing if f"meta.{name}" not in done.labels]
+        if missing and report.kind != "logs" or (missing and report.fields):
+            walk.notes.append(f"asked for, but not sent: {', '.join(missing)}")
+
+    def _extras(self, report: Report, walk: Walk, labels: Iterable[str]) -> None:
+        walk.extra = {"response_timezone": Extra(f"'{ZONE}'", "text")}
+        have = set(labels)
+        lacking = [name for name in report.key_fields if name not in have]
+        if lacking and have:
+            raise ConfigurationError(
+                what=f"the rows of report {report.name} have no {' and no '.join(lacking)} to tell them apart by",
+                where=f"sources.{VENDOR}",
+                todo=f"Set time_column or key of the report; the rows have: {', '.join(sorted(have))}",
+            )
+        if walk.table.key == (ROW_KEY,):
+            key = (WINDOW, *report.key_fields)
+
+            def hashed(names: Mapping[str, str]) -> str:
+                parts = ", ".join(f"coalesce({names[label]}::VARCHAR, chr(0))" for label in key)
+                return f"md5(concat_ws(chr(31), {parts}))"
+
+            walk.extra = {**walk.extra, ROW_KEY: Extra(hashed, "text")}
+
+
+def _known(report: Report, metadata: Metadata | None) -> tuple[str, ...]:
+    """The fields to ask for. The default ones are those that there are; what was configured must be there."""
+    if metadata is None:
+        return report.wanted
+    known = {*metadata.fields, *metadata.related}
+    for name in (*report.group, *filter_fields(report.filter), *(() if report.fields_are_default else report.fields)):
+        if not metadata.has(name):
+            raise unknown(name, known, what=f"report {report.name}: {report.path} has no field {name}")
+    return tuple(name for name in report.wanted if metadata.has(name))
+
+
+def _columns(question: Question, labels: Iterable[str]) -> list[Column]:
+    return [question.report.column(label) for label in dict.fromkeys((WINDOW, *labels))]
+
+
+def _rows_of(told: object) -> int:
+    return int(told[0]) if isinstance(told, list) else 0
+
+
+def _some(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")
