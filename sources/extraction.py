@@ -521,7 +521,7 @@ def _dlt_columns(
         hints[column.name] = hint
     for name, each in extra.items():
         hints[name] = {"name": name, "data_type": each.data_type}
-        if name in key:
+        if name in key and not table.scope:
             hints[name] |= {"primary_key": True, "nullable": False}
     if table.mode == Mode.HISTORY:
         hints[ROW_VERSION] |= {"x-row-version": True, "nullable": False}

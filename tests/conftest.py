@@ -1,4 +1,4 @@
-"""Nights against the sandbox: as a process (`night(...)`) where the command line is the promise, in this one elsewhere."""
+"""Nights against the sandbox: as a process where the command line is the promise, inside this one elsewhere."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from typing import Any
 from unittest import mock
 
 import duckdb
+import hypothesis
 import pytest
 from sandbox_process import SandboxProcess, start_sandbox
 
@@ -27,6 +28,10 @@ collect_ignore = ["test_dataworks_sdk.py"]
 
 NIGHTLOAD = Path(sys.executable).with_name("nightload")
 OURS = ("SOURCES__", "NIGHTLOAD_", "DLT_", "RUNTIME__", "DESTINATION__")
+
+# A busy machine is slow, and that is no mistake.
+hypothesis.settings.register_profile("nightload", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("nightload")
 
 # dlt looks for its settings when it is first imported; nothing of this machine's user may be found.
 _nowhere = Path(tempfile.mkdtemp(prefix="nightload-tests-"))

@@ -91,9 +91,7 @@ def expected_rows(
         if row["_where"] in places
     ]
     seen = {row["id"] for row in queries}
-    dashboards = [
-        row | {"found_in": row["_where"]} for row in truth(sandbox, "dashboards") if row["_where"] in places
-    ]
+    dashboards = [row | {"found_in": row["_where"]} for row in truth(sandbox, "dashboards") if row["_where"] in places]
     boards = {row["id"] for row in dashboards}
     cards = {row["id"]: row for row in truth(sandbox, "query_results")}
     return {

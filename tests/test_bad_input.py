@@ -78,14 +78,22 @@ def closed_port() -> int:
 
 CONFIGURATION = {
     "no key at all": Case(
-        2, ("no vendor has a key", "sources.tonalytica.api_key", "sources.tune.api_key"), ("run",),
+        2,
+        ("no vendor has a key", "sources.tonalytica.api_key", "sources.tune.api_key"),
+        ("run",),
         {"api_key": None, "tune": None},
     ),
-    "no key for the vendor named": Case(2, ("TONalytica has no key", "SOURCES__TONALYTICA__API_KEY"), settings={"api_key": None}),
+    "no key for the vendor named": Case(
+        2, ("TONalytica has no key", "SOURCES__TONALYTICA__API_KEY"), settings={"api_key": None}
+    ),
     "an empty key": Case(2, ("TONalytica has no key",), settings={"api_key": ""}),
-    "a key with a line break in it": Case(2, ("header Authorization cannot be sent",), settings={"api_key": "CANARYbroken\nkey"}),
+    "a key with a line break in it": Case(
+        2, ("header Authorization cannot be sent",), settings={"api_key": "CANARYbroken\nkey"}
+    ),
     "a key with letters that no header carries": Case(2, ("cannot be sent",), settings={"api_key": "CANARYключ"}),
-    "a wrong key": Case(1, ("the key is not accepted", "sources.tonalytica.api_key"), settings={"api_key": "CANARYwrong"}),
+    "a wrong key": Case(
+        1, ("the key is not accepted", "sources.tonalytica.api_key"), settings={"api_key": "CANARYwrong"}
+    ),
     "a wrong query key": Case(
         1, ("the key is not accepted", "query_keys"), settings={"api_key": None, "query_keys": {"4": "CANARYwrong"}}
     ),
@@ -105,10 +113,16 @@ CONFIGURATION = {
     "a body that is cut": Case(1, ("the answer was cut",), settings={"bad": "cut"}),
     "a vendor that is down": Case(1, ("the vendor answered 500", "Internal Server Error"), settings={"bad": "error"}),
     "a vendor that asks for an hour": Case(1, ("3600 s", "Come back later"), settings={"bad": "later"}),
-    "a redirect to elsewhere": Case(1, ("redirect to http://other.invalid", "not followed"), settings={"bad": "elsewhere"}),
-    "JSON of another shape": Case(1, ("api/queries has not the shape of a Redash's", "base_url"), settings={"bad": "list"}),
+    "a redirect to elsewhere": Case(
+        1, ("redirect to http://other.invalid", "not followed"), settings={"bad": "elsewhere"}
+    ),
+    "JSON of another shape": Case(
+        1, ("api/queries has not the shape of a Redash's", "base_url"), settings={"bad": "list"}
+    ),
     "an unknown vendor": Case(2, ("there is no vendor tonalytika", "tonalytica"), ("run", "tonalytika")),
-    "an unknown dataset": Case(2, ("there is no table tonalitica.queries", "tonalytica"), ("run", "--table", "tonalitica.queries")),
+    "an unknown dataset": Case(
+        2, ("there is no table tonalitica.queries", "tonalytica"), ("run", "--table", "tonalitica.queries")
+    ),
     "an unknown table": Case(2, ("Did you mean tonalytica.queries",), ("run", "--table", "tonalytica.querys")),
     "a table without dataset": Case(2, ("DATASET.TABLE",), ("run", "--table", "queries")),
     "an unknown table to allow empty": Case(2, ("there is no table",), ("run", "--allow-empty", "nothing.here")),
@@ -117,29 +131,34 @@ CONFIGURATION = {
     ),
     "an unknown option": Case(2, ("--tabel",), ("run", "--tabel", "x")),
     "an unknown setting": Case(
-        2, ("sources.tonalytica.api_keyy", "Did you mean api_key"),
+        2,
+        ("sources.tonalytica.api_keyy", "Did you mean api_key"),
         files={".dlt/config.toml": b'[sources.tonalytica]\napi_keyy = "x"\n'},
     ),
     "a number that is none": Case(
-        2, ("sources.tonalytica", "requests_per_second"),
+        2,
+        ("sources.tonalytica", "requests_per_second"),
         files={".dlt/config.toml": b'[sources.tonalytica]\nrequests_per_second = "fast"\n'},
         settings={"requests_per_second": None},
     ),
     "no request per second": Case(2, ("requests_per_second",), settings={"requests_per_second": 0}),
-    "a zone that is none": Case(
-        2, ("zone", "Mars/Base"), settings={"zone": "Mars/Base", "executions": [{"query": 4}]}
+    "a zone that is none": Case(2, ("zone", "Mars/Base"), settings={"zone": "Mars/Base", "executions": [{"query": 4}]}),
+    "an unknown choice of results": Case(
+        2, ("has no inclde", "Did you mean include"), settings={"results": {"inclde": {}}}
     ),
-    "an unknown choice of results": Case(2, ("has no inclde", "Did you mean include"), settings={"results": {"inclde": {}}}),
     "a choice of results by text": Case(2, ("no list of ids",), settings={"results": {"include": {"ids": "4"}}}),
-    "an execution without a query": Case(2, ("needs the id of its query",), settings={"executions": [{"parameters": {}}]}),
+    "an execution without a query": Case(
+        2, ("needs the id of its query",), settings={"executions": [{"parameters": {}}]}
+    ),
     "an execution of a query that is not there": Case(2, ("query 9999",), settings={"executions": [{"query": 9999}]}),
     "an excluded table that is none": Case(2, ("exclude names querries",), settings={"exclude": ["querries"]}),
     "a query key that has no id": Case(
         2, ("query_keys",), settings={"api_key": None, "query_keys": {"daily": "CANARYkey"}}
     ),
     "a broken config.toml": Case(
-        2, ("config.toml is not valid TOML", "line 2"),
-        files={".dlt/config.toml": b'[sources.tonalytica]\napi_key = CANARYbroken\n'},
+        2,
+        ("config.toml is not valid TOML", "line 2"),
+        files={".dlt/config.toml": b"[sources.tonalytica]\napi_key = CANARYbroken\n"},
     ),
     "a broken secrets.toml": Case(
         2, ("secrets.toml is not valid TOML", "line 1"), files={".dlt/secrets.toml": b'api_key "CANARYbroken"\n'}
@@ -151,22 +170,34 @@ CONFIGURATION = {
     "another kind of database": Case(
         2, ("the warehouse URL cannot be used", "duckdb:///"), env={"NIGHTLOAD_WAREHOUSE": "postgres://u:CANARYpw@h/db"}
     ),
-    "a warehouse without an ending": Case(2, ("warehouse.duckdb",), env={"NIGHTLOAD_WAREHOUSE": "duckdb:///data/warehouse"}),
+    "a warehouse without an ending": Case(
+        2, ("warehouse.duckdb",), env={"NIGHTLOAD_WAREHOUSE": "duckdb:///data/warehouse"}
+    ),
     "a warehouse called as a dataset": Case(
         2, ("cannot be called tonalytica.duckdb",), env={"NIGHTLOAD_WAREHOUSE": "duckdb:///data/tonalytica.duckdb"}
     ),
     "a warehouse that is a text file": Case(
-        1, ("the warehouse cannot be opened", "data/notes.duckdb"),
-        env={"NIGHTLOAD_WAREHOUSE": "duckdb:///data/notes.duckdb"}, files={"data/notes.duckdb": b"just some notes\n" * 900},
+        1,
+        ("the warehouse cannot be opened", "data/notes.duckdb"),
+        env={"NIGHTLOAD_WAREHOUSE": "duckdb:///data/notes.duckdb"},
+        files={"data/notes.duckdb": b"just some notes\n" * 900},
     ),
     "a warehouse that is a folder": Case(
-        1, ("data/folder.duckdb",), env={"NIGHTLOAD_WAREHOUSE": "duckdb:///data/folder.duckdb"},
+        1,
+        ("data/folder.duckdb",),
+        env={"NIGHTLOAD_WAREHOUSE": "duckdb:///data/folder.duckdb"},
         files={"data/folder.duckdb/x": b""},
     ),
-}  # fmt: skip
+}
 
 
-AS_PROCESS = ("no key at all", "a wrong key", "a port where nobody listens", "an unknown vendor", "a home that is not there")
+AS_PROCESS = (
+    "no key at all",
+    "a wrong key",
+    "a port where nobody listens",
+    "an unknown vendor",
+    "a home that is not there",
+)
 """The others are played inside this process, through the same entry point."""
 
 
@@ -277,7 +308,10 @@ def test_a_slow_vendor_is_waited_for(night: Night, sandbox: SandboxProcess) -> N
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ({"status": 403, "body": {"message": "You don't have the permission to access"}}, ("403", "permission", "exclude")),
+        (
+            {"status": 403, "body": {"message": "You don't have the permission to access"}},
+            ("403", "permission", "exclude"),
+        ),
         ({"html": True}, ("a web page came",)),
         ({"cut": 100}, ("the answer was cut",)),
         ({"truncated_gzip": True}, ("gzip stream is broken",)),
@@ -300,7 +334,9 @@ def test_one_broken_table_fails_alone(
     assert night.run("tonalytica").code == 0
     before = night.rows("SELECT * FROM tonalytica.alerts ORDER BY id")
     sandbox.control("tonalytica", "POST", "edit", {"table": "alerts", "op": "update", "key": 1, "row": {"name": "x"}})
-    sandbox.control("tonalytica", "POST", "edit", {"table": "query_snippets", "op": "update", "key": 1, "row": {"snippet": "x"}})
+    sandbox.control(
+        "tonalytica", "POST", "edit", {"table": "query_snippets", "op": "update", "key": 1, "row": {"snippet": "x"}}
+    )
     sandbox.control("tonalytica", "POST", "faults", [{"match": {"path": "alerts"}, "times": -1, "do": fault}])
     ran = night.run("tonalytica")
     assert (ran.code, ran.json["status"]) == (1, "failed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
 import signal
@@ -28,23 +29,48 @@ MERGED, REPLACED = "query_snippets.", "query_"
 POINTS = {
     # extract
     "E1 between two tables": ("sources.extraction:to_parquet", "before", 3, ""),
-    "E1 before a table's state is kept": ("dlt.common.storages.load_package:PackageStorage.save_pipeline_state", "before", 1, ""),
+    "E1 before a table's state is kept": (
+        "dlt.common.storages.load_package:PackageStorage.save_pipeline_state",
+        "before",
+        1,
+        "",
+    ),
     "E2 before the extract is committed": ("dlt.extract.extract:Extract.commit_packages", "before", 1, ""),
     "E3 after the extract is committed": ("dlt.extract.extract:Extract.commit_packages", "after", 1, ""),
     "E3 between the two datasets": ("dlt.extract.extract:Extract.commit_packages", "after", 2, ""),
     # normalize
     "N1 before anything is normalized": ("dlt.normalize.normalize:Normalize.run", "before", 1, ""),
-    "N2 before the normalized files are committed": (f"{DLT}.load_storage:LoadStorage.commit_new_load_package", "before", 1, ""),
-    "N3 before the extracted package is deleted": (f"{DLT}.load_storage:LoadStorage.commit_new_load_package", "after", 1, ""),
+    "N2 before the normalized files are committed": (
+        f"{DLT}.load_storage:LoadStorage.commit_new_load_package",
+        "before",
+        1,
+        "",
+    ),
+    "N3 before the extracted package is deleted": (
+        f"{DLT}.load_storage:LoadStorage.commit_new_load_package",
+        "after",
+        1,
+        "",
+    ),
     # load
     "L1 before the first job": ("dlt.load.load:Load.start_new_jobs", "before", 1, ""),
     "L2 a job is committed and not marked": (f"{DLT}.load_package:PackageStorage.complete_job", "before", 1, REPLACED),
     "L3 a job is committed and marked": (f"{DLT}.load_package:PackageStorage.complete_job", "after", 1, REPLACED),
-    "L4 inside an open transaction": ("dlt.destinations.impl.duckdb.sql_client:DuckDbSqlClient.commit_transaction", "before", 4, ""),
+    "L4 inside an open transaction": (
+        "dlt.destinations.impl.duckdb.sql_client:DuckDbSqlClient.commit_transaction",
+        "before",
+        4,
+        "",
+    ),
     "L5 at the start of a merge": ("dlt.destinations.sql_jobs:SqlMergeFollowupJob.generate_sql", "before", 1, ""),
     "L6 before the load is completed": ("dlt.load.load:Load.complete_package", "before", 1, ""),
     "L7 completed there, not here": (f"{DLT}.load_storage:LoadStorage.complete_load_package", "before", 1, ""),
-    "L8 a merge's staging job is committed and not marked": (f"{DLT}.load_package:PackageStorage.complete_job", "before", 1, MERGED),
+    "L8 a merge's staging job is committed and not marked": (
+        f"{DLT}.load_package:PackageStorage.complete_job",
+        "before",
+        1,
+        MERGED,
+    ),
     # ours
     "one dataset loaded, the other not": ("pipelines.run:_load", "before", 2, ""),
     "before the counts": ("pipelines.run:_count", "before", 1, ""),
@@ -52,7 +78,7 @@ POINTS = {
     "between the checkpoint and the swap": ("os:replace", "before", 1, "warehouse.duckdb"),
     "after the swap, before the ledger knows": ("pipelines.ledger:Ledger.published", "before", 1, ""),
     "before the run is closed": ("pipelines.ledger:Ledger.close_run", "before", 1, "'status': 'ok'"),
-}  # fmt: skip
+}
 RANDOM_KILLS = 6
 TABLES = ("queries", "query_versions", "query_snippets", "query_results")
 
@@ -117,7 +143,12 @@ def yesterday(sandbox_process: SandboxProcess, tmp_path_factory: pytest.TempPath
     )
     assert base.run("tonalytica").code == 0
     edits: list[dict[str, Any]] = [
-        {"table": "queries", "op": "execute", "key": key, "row": {"rows": [{"n": n, "t": f"text {n}"} for n in range(9)]}}
+        {
+            "table": "queries",
+            "op": "execute",
+            "key": key,
+            "row": {"rows": [{"n": n, "t": f"text {n}"} for n in range(9)]},
+        }
         for key in loaded
     ]
     edits += [
@@ -146,7 +177,7 @@ def kills(yesterday: Yesterday, unbroken: tuple[dict[str, Any], float]) -> dict[
     """All of them, two at a time."""
     seed = random.SystemRandom().randrange(10**6)
     dice = random.Random(seed)
-    print(f"seed of the random kills: {seed}")
+    sys.stdout.write(f"seed of the random kills: {seed}\n")
     moments = {f"random {n}": dice.uniform(0.2, 1.05) * unbroken[1] for n in range(RANDOM_KILLS)}
     with ThreadPoolExecutor(2) as pool:
         named = {name: pool.submit(kill, yesterday, name, point=point) for name, point in POINTS.items()}
@@ -169,10 +200,8 @@ def kill(yesterday: Yesterday, name: str, *, point: Any = None, after: float = 0
             reads += 1
         except (duckdb.Error, AssertionError) as error:
             unreadable.append(str(error))
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.25)
-        except subprocess.TimeoutExpired:
-            pass
     process.communicate()
     for file in night.home.rglob("*"):
         assert not (file.is_file() and b"CANARY" in file.read_bytes()), f"{file} holds a key"
@@ -204,7 +233,9 @@ def test_killed_night_changes_nothing_and_the_next_one_is_whole(
     assert states == (["ok", "crashed", "ok"] if killed.code and begun else ["ok"] * len(states))
     assert begun or is_random
     assert night.rows("SELECT status FROM nightload.runs ORDER BY started_at") == [(state,) for state in states]
-    assert night.rows("SELECT count(*) FROM (SELECT load_id FROM tonalytica._dlt_loads GROUP BY 1 HAVING count(*) > 1)") == [(0,)]
+    assert night.rows(
+        "SELECT count(*) FROM (SELECT load_id FROM tonalytica._dlt_loads GROUP BY 1 HAVING count(*) > 1)"
+    ) == [(0,)]
 
 
 def test_sigterm_while_waiting_for_the_vendor_ends_the_run_at_once(yesterday: Yesterday) -> None:

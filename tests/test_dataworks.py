@@ -21,9 +21,10 @@ from sandbox_process import SandboxProcess, start_sandbox
 
 import sources.dataworks as package
 from sources.dataworks import settings as has
-from sources.dataworks.client import Calls, Client, inspect_for, pause_asked
+from sources.dataworks.client import Calls, Client
 from sources.dataworks.definitions import Row
 from sources.dataworks.details import Policy, complete
+from sources.dataworks.refusals import inspect_for, pause_asked
 from sources.dataworks.signature import Signer, _pairs, v3_signature
 from sources.errors import (
     AccessDenied,
@@ -393,6 +394,20 @@ def test_what_is_remembered_is_fetched_again_when_it_is_old_or_changed_and_calls
     assert done.apis[0]["ApiName"] == "all changed" and done.apis[0]["ScriptDetails"], "the list's head, older details"
     complete(rows[:1], get=get, memory=memory, policy=week, left=calls)
     assert list(memory) == ["1/0"], "what is gone is forgotten"
+
+
+def test_a_day_that_ends_among_the_details_ends_the_calls_and_not_the_table() -> None:
+    rows: list[Row] = [{"ProjectId": 1, "ApiId": api} for api in range(4)]
+    asked: list[int] = []
+
+    def get(project: int, api: int) -> Row:
+        asked.append(api)
+        if api == 1:
+            raise NotReady(what="the account's calls of today are used up")
+        return {"ProjectId": project, "ApiId": api, "ScriptDetails": {"Script": "select"}}
+
+    done = complete(rows, get=get, memory={}, policy=_policy(), left=lambda: None)
+    assert asked == [0, 1] and done.waiting == 3 and done.unread == {"1/1", "1/2", "1/3"} and len(done.apis) == 4
 
 
 # -- how a list is read ------------------------------------------------------------------------------

@@ -899,7 +899,7 @@ def test_check_tells_what_is_in_sight(vendor: Vendor, configure: Set) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "rows"), [("chart_points", 3), ("segmentation_users", 0), ("charts", 3), ("rules", 3)]
+    ("table", "rows"), [("chart_points", 3), ("segmentation_users", 4), ("charts", 3), ("rules", 3)]
 )
 def test_a_preview_asks_for_little(vendor: Vendor, configure: Set, tmp_path: Path, table: str, rows: int) -> None:
     made = Extraction(vendor="growingio", spool_dir=tmp_path, until=pendulum.now("UTC"))

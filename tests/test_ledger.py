@@ -133,7 +133,9 @@ def test_a_ledger_that_cannot_be_written_to_fails_no_run(small: Night, caplog: p
     assert small.run().code == 0
     with sqlite3.connect(small.state / "ledger.sqlite") as connection:
         for table in ("run_tables", "run_vendors", "schema_changes"):
-            connection.execute(f"CREATE TRIGGER no_{table} BEFORE INSERT ON {table} BEGIN SELECT RAISE(FAIL, 'full'); END")
+            connection.execute(
+                f"CREATE TRIGGER no_{table} BEFORE INSERT ON {table} BEGIN SELECT RAISE(FAIL, 'full'); END"
+            )
     ran = small.run()
     assert (ran.code, ran.json["status"]) == (0, "ok")
     assert "the ledger could not be written" in caplog.text

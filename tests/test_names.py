@@ -13,9 +13,39 @@ from sources.naming import MAX_BYTES, RESERVED, NamingConvention, columns_for, i
 
 LABELS = st.text(max_size=80)
 NASTY = st.sampled_from(
-    ["Amount", "amount", "AMOUNT", "a b", "a_b", "a__b", "a.b", "", " ", "_", "__", "#", "$", "%", "城市", "浏览器", "İ", "ß",
-     "_dlt_id", "_deleted_at", "1st", "ﬁ", "e\u0301", "é", "c" * 90, "c" * 91, "🚀", "甲" * 40, "甲" * 40 + "乙", "\ud800"]
-)  # fmt: skip
+    [
+        "Amount",
+        "amount",
+        "AMOUNT",
+        "a b",
+        "a_b",
+        "a__b",
+        "a.b",
+        "",
+        " ",
+        "_",
+        "__",
+        "#",
+        "$",
+        "%",
+        "城市",
+        "浏览器",
+        "İ",
+        "ß",
+        "_dlt_id",
+        "_deleted_at",
+        "1st",
+        "ﬁ",
+        "e\u0301",
+        "é",
+        "c" * 90,
+        "c" * 91,
+        "🚀",
+        "甲" * 40,
+        "甲" * 40 + "乙",
+        "\ud800",
+    ]
+)
 
 
 @pytest.mark.parametrize(

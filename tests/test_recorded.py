@@ -39,7 +39,10 @@ def a_page(rows: list[Any]) -> Any:
 def queries() -> list[Any]:
     rows = recorded("01_queries_page1")["results"]
     # the queries of the recorded results stand on a page that was not recorded
-    return [*rows, *(rows[-1] | {"id": each, "name": f"Result {each}", "latest_query_data_id": each} for each in (TYPES, NAMES))]
+    return [
+        *rows,
+        *(rows[-1] | {"id": each, "name": f"Result {each}", "latest_query_data_id": each} for each in (TYPES, NAMES)),
+    ]
 
 
 class Redash(BaseHTTPRequestHandler):
@@ -186,7 +189,9 @@ def test_a_recorded_result_with_names_of_every_kind(loaded: Night) -> None:
 def test_recorded_lists_land_row_by_row_and_without_keys(loaded: Night) -> None:
     listed = queries()
     archived = recorded("19_queries_archive")["results"]
-    rows = loaded.rows("SELECT id, name, query, query_hash, version, user_id, created_at, found_in FROM tonalytica.queries")
+    rows = loaded.rows(
+        "SELECT id, name, query, query_hash, version, user_id, created_at, found_in FROM tonalytica.queries"
+    )
     assert sorted(rows) == sorted(
         (
             row["id"],
@@ -213,7 +218,9 @@ def test_recorded_lists_land_row_by_row_and_without_keys(loaded: Night) -> None:
 
 def test_recorded_dashboards_widgets_and_the_rest_land(loaded: Night) -> None:
     boards = recorded("04_dashboards_page1")["results"]
-    assert sorted(loaded.rows("SELECT id, name FROM tonalytica.dashboards")) == sorted((b["id"], b["name"]) for b in boards)
+    assert sorted(loaded.rows("SELECT id, name FROM tonalytica.dashboards")) == sorted(
+        (b["id"], b["name"]) for b in boards
+    )
     told = "SELECT id, dashboard_id, visualization_id, query_id, text, restricted FROM tonalytica.widgets ORDER BY id"
     assert loaded.rows(told) == [
         (115, 32, 87, 1, "", False),

@@ -53,7 +53,12 @@ def echo() -> Iterator[str]:
 
 def spellings(key: str) -> set[bytes]:
     raw = key.encode()
-    return {raw, quote(key, safe="").encode(), base64.b64encode(raw).rstrip(b"="), base64.urlsafe_b64encode(raw).rstrip(b"=")}
+    return {
+        raw,
+        quote(key, safe="").encode(),
+        base64.b64encode(raw).rstrip(b"="),
+        base64.urlsafe_b64encode(raw).rstrip(b"="),
+    }
 
 
 def assert_nothing_told(night: Night, ran: Ran, *keys: str) -> None:
@@ -77,7 +82,7 @@ def assert_nothing_told(night: Night, ran: Ran, *keys: str) -> None:
 
 def keep(night: Night, **lines: str) -> None:
     """Write the keys where a user does."""
-    for vendor, key in lines.items():
+    for vendor in lines:
         night.set(vendor, api_key=None)
     text = "".join(f"[sources.{vendor}]\napi_key = '{key}'\n" for vendor, key in lines.items())
     (night.home / ".dlt").mkdir()

@@ -54,6 +54,10 @@ def test_every_table_lands_value_by_value_also_after_a_day_of_edits(night: Night
     ran = night.run("tonalytica")
     assert (ran.code, ran.json["status"]) == (0, "ok")
     assert assert_warehouse_is_the_truth(night, sandbox) > 70
+    older = night.rows("SELECT query_id FROM tonalytica.query_results WHERE is_of_older_text")
+    assert older == [(query(sandbox, "Edited, not re-run")["id"],)]
+    limited = night.rows("SELECT query_id FROM tonalytica.query_results WHERE auto_limited")
+    assert limited == [(query(sandbox, "Auto limit")["id"],)]
     for table in ran.tables.values():
         assert table["extracted"] == table["landed"] == table["live"], table
         assert table["vendor_count"] in (None, table["extracted"])
@@ -80,7 +84,9 @@ def test_every_table_lands_value_by_value_also_after_a_day_of_edits(night: Night
     assert night.run("tonalytica").code == 0
     assert assert_warehouse_is_the_truth(night, sandbox) > 70
     # what is gone is marked, and still there
-    assert night.rows("SELECT id, _deleted_at IS NOT NULL FROM tonalytica.queries WHERE id = ?", report) == [(report, True)]
+    assert night.rows("SELECT id, _deleted_at IS NOT NULL FROM tonalytica.queries WHERE id = ?", report) == [
+        (report, True)
+    ]
     assert night.rows("SELECT count(*) FROM tonalytica.alerts WHERE id = 2 AND _deleted_at IS NOT NULL") == [(1,)]
 
 
@@ -158,7 +164,9 @@ def test_query_versions_keep_a_text_that_came_back_as_three_rows(night: Night, s
     (_, a_from, a_to), (_, b_from, b_to), (_, c_from, c_to) = rows
     assert (a_to, b_to, c_to) == (b_from, c_from, None)
     assert before < a_from < b_from < c_from < datetime.now(UTC)
-    others = "SELECT count(*), count(DISTINCT query_id), count(valid_to) FROM tonalytica.query_versions WHERE query_id <> ?"
+    others = (
+        "SELECT count(*), count(DISTINCT query_id), count(valid_to) FROM tonalytica.query_versions WHERE query_id <> ?"
+    )
     ((rows_of_others, queries, closed),) = night.rows(others, key)
     assert (rows_of_others, closed) == (queries, 0)
 
@@ -179,7 +187,9 @@ def test_hidden_queries_and_dashboards_come_with_probe_hidden(night: Night, sand
     night.set(probe_hidden="true", exclude=["results"])
     assert night.run("tonalytica").code == 0
     tables = [name for name in LABELS if name != "query_results"]
-    assert_warehouse_is_the_truth(night, sandbox, places=("list", "archive", "hidden"), tables=tables, results=lambda _: False)
+    assert_warehouse_is_the_truth(
+        night, sandbox, places=("list", "archive", "hidden"), tables=tables, results=lambda _: False
+    )
     hidden = [row for row in truth(sandbox, "queries") if row["_where"] == "hidden"]
     assert night.rows("SELECT count(*) FROM tonalytica.queries WHERE found_in = 'hidden'") == [(len(hidden),)]
     assert len(hidden) > 3
@@ -390,6 +400,16 @@ def test_kept_history_holds_every_result_apart(night: Night, sandbox: SandboxPro
     assert night.rows("SELECT count(*) FROM tonalytica.query_results") == [(3,)]
 
 
+def test_a_vendors_own_column_of_that_name_is_not_lost(night: Night, sandbox: SandboxProcess) -> None:
+    (key,) = only(night, sandbox, "Sales Report")
+    night.set(results={"include": {"ids": [key]}, "keep_history": [key]})
+    give(sandbox, key, {"_result_id": "theirs", "_deleted_at": "x", "_dlt_load_id": "y"})
+    assert night.run("tonalytica").code == 0
+    columns = dict(night.rows(f"SELECT label, column_name FROM nightload.columns WHERE table_name = 'query_{key}'"))
+    select = ", ".join(columns[label] for label in ("_result_id", "_deleted_at", "_dlt_load_id"))
+    assert night.rows(f"SELECT {select} FROM tonalytica_results.query_{key}") == [("theirs", "x", "y")]
+
+
 # -- results that change their shape -------------------------------------------------------------
 
 
@@ -411,7 +431,9 @@ def test_a_new_column_comes_and_is_told(night: Night, sandbox: SandboxProcess) -
     give(sandbox, key, {"n": 2, "新列": "x"})
     assert night.run("tonalytica").code == 0
     assert night.rows(f'SELECT n, "新列" FROM tonalytica_results.query_{key}') == [(2, "x")]
-    changes = "SELECT table_name, column_name, change, new_type FROM nightload.schema_changes WHERE column_name = '新列'"
+    changes = (
+        "SELECT table_name, column_name, change, new_type FROM nightload.schema_changes WHERE column_name = '新列'"
+    )
     assert night.rows(changes) == [(f"query_{key}", "新列", "new column", "text")]
 
 
@@ -483,7 +505,9 @@ def test_every_nasty_label_has_a_column_of_its_own_that_the_directory_finds(
     assert night.run("tonalytica").code == 0
     assert_warehouse_is_the_truth(night, sandbox, results=lambda row: row["id"] in (names, cases, twice), tables=[])
     with duckdb.connect(str(night.warehouse), read_only=True) as connection:
-        columns = {label: name for label, (name, _) in columns_of(connection, "tonalytica_results", f"query_{names}").items()}
+        columns = {
+            label: name for label, (name, _) in columns_of(connection, "tonalytica_results", f"query_{names}").items()
+        }
         assert columns["总锁仓量"] == "总锁仓量"
         assert columns["Pool Name"] == "pool_name"
         assert len(set(columns.values())) == len(columns) == 27
@@ -502,20 +526,28 @@ def test_a_label_keeps_its_column_when_another_comes_that_wants_it(night: Night,
     assert night.run("tonalytica").code == 0
     columns = dict(night.rows(f"SELECT label, column_name FROM nightload.columns WHERE table_name = 'query_{key}'"))
     assert columns["Amount"] == "amount"
-    values = night.rows(f"SELECT {', '.join(columns[label] for label in ('Amount', 'amount', 'AMOUNT'))} FROM tonalytica_results.query_{key}")
-    assert values == [(1, 2, 3)]
+    select = ", ".join(columns[label] for label in ("Amount", "amount", "AMOUNT"))
+    assert night.rows(f"SELECT {select} FROM tonalytica_results.query_{key}") == [(1, 2, 3)]
 
 
 def test_types_that_lie_widen_and_lose_nothing(night: Night, sandbox: SandboxProcess) -> None:
     lying, untyped, big, beyond, zeros = only(
-        night, sandbox, "Types that lie", "No column has a type", "Ids above 2^53", "Supply beyond 64 bits", "Leading zeros"
+        night,
+        sandbox,
+        "Types that lie",
+        "No column has a type",
+        "Ids above 2^53",
+        "Supply beyond 64 bits",
+        "Leading zeros",
     )
     assert night.run("tonalytica").code == 0
     ids = (lying, untyped, big, beyond, zeros)
     assert_warehouse_is_the_truth(night, sandbox, results=lambda row: row["id"] in ids, tables=[])
     rows = night.rows("SELECT table_name, label, data_type FROM nightload.columns WHERE dataset = 'tonalytica_results'")
     kinds = {(table, label): kind for table, label, kind in rows}
-    assert {label: kinds[f"query_{lying}", label] for label in ("int_with_float", "int_with_text", "date_with_junk")} == {
+    assert {
+        label: kinds[f"query_{lying}", label] for label in ("int_with_float", "int_with_text", "date_with_junk")
+    } == {
         "int_with_float": "double",
         "int_with_text": "text",
         "date_with_junk": "text",

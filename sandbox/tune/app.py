@@ -12,11 +12,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from sandbox.journal import Journal
+from sandbox.tune import logs, reports
 from sandbox.tune.actions import ACTIONS, WRITES, Call, get_controllers
 from sandbox.tune.data import Tables
 from sandbox.tune.envelope import Refusal, Reply, bad_key, enveloped
+from sandbox.tune.exports import Queue
 from sandbox.tune.models import MODELS, Model
 from sandbox.tune.records import BRACKETS
+from sandbox.tune.stats import Stats
 
 ALWAYS = frozenset({"api_key", "session_token", "sdk", "ver", "source", "debug", "response_timezone"})
 
@@ -27,6 +30,8 @@ class World:
     scale: float
     tables: Tables
     api_key: str
+    stats: Stats = field(default_factory=dict)
+    queue: Queue = field(default_factory=Queue)
     sessions: set[str] = field(default_factory=set)
     sessions_opened: int = 0
     forbidden: set[str] = field(default_factory=set)
@@ -39,7 +44,7 @@ def build_app(world_of: Callable[[], World], journal: Journal) -> Starlette:
             answer = _dispatch(world_of(), request, notes)
         except Refusal as refusal:
             notes += [refusal.unexpected] * bool(refusal.unexpected)
-            answer = refusal.reply()
+            answer = logs.refused(refusal) if request.url.path.startswith("/v3/") else refusal.reply()
         for why in notes:
             journal.unexpected(request.method, _without_key(request), why)
         headers = {"Content-Type": answer.content_type, "Vary": "Accept-Encoding", "Access-Control-Allow-Origin": "*"}
@@ -60,6 +65,12 @@ def _dispatch(world: World, request: Request, notes: list[str]) -> Reply:
     if request.method != "GET":
         notes.append(f"method {request.method}: every call of the SDKs is a GET")
     path = request.url.path
+    if path.startswith("/downloads/"):
+        notes += [why] * bool(why := world.queue.with_credentials(request))
+        return world.queue.download(request)
+    if path.startswith("/v3/"):
+        _authenticate(world, request)
+        return logs.serve(world.stats, world.queue, world.tables["advertiser"], request, notes)
     if not path.startswith("/v2/"):
         raise Refusal(404, "Controller was not found.", unexpected="no such path")
     controller, _, action = path[4:].strip("/").rpartition("/")
@@ -71,6 +82,8 @@ def _dispatch(world: World, request: Request, notes: list[str]) -> Reply:
         _authenticate(world, request)
     if (controller, action) == ("apidoc", "get_controllers"):
         return get_controllers(request.query_params)
+    if controller in reports.PATHS or (controller, action) == ("export", "download"):
+        return _report(world, controller, action, request, notes)
     if model is None:
         raise Refusal(404, "Controller was not found.", unexpected="no such controller")
     if controller in world.forbidden:
@@ -82,6 +95,32 @@ def _dispatch(world: World, request: Request, notes: list[str]) -> Reply:
     handler, known = ACTIONS[action]
     _note_arguments(model, request, known, notes)
     return handler(Call(world.tables, model, request.query_params, world.seed, transform == "csv"))
+
+
+def _report(world: World, path: str, action: str, request: Request, notes: list[str]) -> Reply:
+    args, options = request.query_params, world.queue.options
+    strange = [name for name in args if name not in reports.ARGUMENTS | ALWAYS and not BRACKETS.fullmatch(name)]
+    if strange:
+        notes.append(f"unknown parameters of {path}: {', '.join(sorted(strange))}")
+    if action == "define":
+        return reports.define(path)
+    if action in ("status", "download"):
+        told = world.queue.state(args.get("job_id", ""), request)
+        url = told.pop("url")
+        inner = {"data": {"format": "csv", "url": url} if url else None} if action == "download" else {"url": url}
+        return enveloped({**told, **inner})
+    if action not in ("find", "count", "export", "find_export_queue"):
+        raise Refusal(404, "Action was not found.", unexpected=f"no action {action}")
+    forgiving = action not in ("find", "count")
+    rows = reports.rows_of(world.stats, world.tables, path, args, forgiving=forgiving)
+    if action == "count":
+        return enveloped(len(rows))
+    if action == "find":
+        return reports.find(rows, args)
+    newline = "\r\n" if options.get("crlf") else "\n"
+    body = reports.as_csv(rows, path, args, bom=bool(options.get("bom")), newline=newline)
+    job = world.queue.order(body, len(rows), secret=path)
+    return enveloped(job.key if action == "find_export_queue" else {"job_id": job.key})
 
 
 def _note_arguments(model: Model, request: Request, known: frozenset[str], notes: list[str]) -> None:

@@ -11,6 +11,7 @@ from sandbox.journal import Journal
 from sandbox.tune.app import World, build_app
 from sandbox.tune.data import key_of, seeded
 from sandbox.tune.models import MODELS, Model
+from sandbox.tune.stats import seeded_stats
 from sandbox.vendor import ControlError
 from sandbox.wire import dumps, mysql_time, now
 
@@ -35,12 +36,15 @@ class Tune:
 
     def _fresh(self) -> World:
         # Edits replace records and never change one, so the seeded ones can be shared.
-        return World(self._seed, self._scale, {path: dict(table) for path, table in self._tables.items()}, API_KEY)
+        tables = {path: dict(table) for path, table in self._tables.items()}
+        return World(self._seed, self._scale, tables, API_KEY, seeded_stats(self._seed, tables))
 
     def expire_tokens(self) -> None:
         self.world.sessions.clear()
 
     def options(self, options: Mapping[str, Any]) -> None:
+        options = dict(options)
+        self.world.queue.options |= dict(options.pop("exports", {}))
         unknown = set(options) - {"forbid"}
         forbidden = set(options.get("forbid", self.world.forbidden))
         if unknown or forbidden - set(MODELS):
@@ -55,11 +59,15 @@ class Tune:
         return found
 
     def truth_rows(self, table: str) -> bytes:
+        if table in self.world.stats:
+            return dumps({"rows": list(self.world.stats[table].values())})
         _model(table)
         return dumps({"rows": list(self.world.tables[table].values())})
 
     def edit(self, edit: Mapping[str, Any]) -> dict[str, Any]:
         path, op, row = str(edit.get("table")), edit.get("op"), dict(edit.get("row") or {})
+        if path in self.world.stats:
+            return self._restate(path, op, row, str(edit.get("key")))
         model, table = _model(path), self.world.tables[path]
         strange = set(row) - set(model.fields)
         if strange:
@@ -82,6 +90,23 @@ class Tune:
         else:
             raise ControlError(f"no op {op} on {path}")
         return {"table": path, "key": edit["key"]}
+
+    def _restate(self, path: str, op: Any, row: dict[str, Any], key: str) -> dict[str, Any]:
+        """A late row (a copy of `key` with another id), a corrected one, or one that is gone."""
+        facts = self.world.stats[path]
+        if key not in facts:
+            raise ControlError(f"no {key} in {path}")
+        if op == "delete":
+            self.world.stats[path] = {name: fact for name, fact in facts.items() if name != key}
+        elif op == "update":
+            facts[key] = {**facts[key], **row}
+        elif op == "insert":
+            new = f"{key}-late" if path.startswith("logs/") else str(max(map(int, facts)) + 1)
+            facts[new] = {**facts[key], "id": new if path.startswith("logs/") else int(new), **row}
+            key = new
+        else:
+            raise ControlError(f"no op {op} on {path}")
+        return {"table": path, "key": key}
 
     def _insert(self, model: Model, row: dict[str, Any]) -> Any:
         table = self.world.tables[model.path]

@@ -297,9 +297,7 @@ class Reader:
             raise BrokenAnswer(
                 what="the answer is about another window",
                 where=where,
-                why=f"it is from {days[0]} to {days[1]}"
-                if days
-                else "it ends before it starts, or at no time",
+                why=f"it is from {days[0]} to {days[1]}" if days else "it ends before it starts, or at no time",
                 todo="Run again; if it stays, set window_days = 1",
             )
 

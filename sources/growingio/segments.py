@@ -28,7 +28,7 @@ def fetch(client: Client, settings: Settings, walk: Walk) -> None:
     known: dict[str, Any] = dict(walk.state.get("segments", {}))
     due = [row for uid, row in wanted.items() if walk.full or known.get(uid, {}).get("moved") != _moved(row, policy)]
     if walk.limit is not None:
-        due = sorted(wanted.values(), key=lambda row: int(row.get("userNum") or 0))[:1]
+        due = sorted(wanted.values(), key=lambda row: int(row.get("userNum") or 10**9))[:1]
     secret_labels = set(walk.state.get("hashed", ()))
     columns: dict[str, str] = {}
     told = 0

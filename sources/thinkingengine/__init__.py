@@ -164,6 +164,9 @@ class ThinkingEngine:
                     walk.unchanged(0)
                     return
                 texts = [render(query, zone=zone, start=start, end=end) for start, end in windows]
+                # all days again: a day that has lost all its rows can only go so
+                again = walk.state.get("asked") == fingerprint(query) and walk.state["day"] <= str(windows[-1][1])
+                walk.anew = walk.full and again
             else:
                 since = self._since(query, walk)
                 texts = [render(query, zone=zone, since=since, shard=n) for n in range(query.shards)]

@@ -405,9 +405,9 @@ def _spool(
 ) -> None:
     """Spool metadata rows: keys that give access are dropped, nested owners become ids, new fields become columns.
 
-    `count` is the vendor's own; None where it tells none (lists without pages, children).
+    `count` is the vendor's own; where it tells none (lists without pages, children), what its answers hold.
     """
-    walk.vendor_count = count
+    walk.vendor_count = len(rows) if count is None else count
     walk.complete = None if whole else False
     walk.notes += notes
     if walk.limit is not None:

@@ -113,7 +113,7 @@ class Client:
             seen = ids
         raise CountMismatch(
             table=f"{VENDOR}.{path}",
-            what=f"{len(seen or ())} rows came of {count} that the vendor counts, or others on each walk",
+            what=f"the list of {path} has other rows on each walk" if len(seen or ()) == count else "",
             counts={"vendor": count, "extracted": len(seen or ())},
             todo="Run again at a quieter hour",
         )

@@ -2,7 +2,7 @@
 
 A walk asks the vendor for its fields, then for a count, then for all pages sorted by the key, then for the count
 again and, if there were several pages, for the keys once more. Pages shift when rows come and go under the walk: a
-moved count shows some of that, the second look at the keys the rest (one row gone and one new leave the count as is). Reports are walked in windows: `sources.tune.restating`.
+moved count shows some of that, the second look at the keys the rest (one row gone and one new leave the count as is).
 """
 
 from __future__ import annotations

@@ -53,6 +53,7 @@ class Question:
     report: Report
     filter: str
     fields: tuple[str, ...]
+    sort: tuple[str, ...] = ()
 
     def params(self, window: Window) -> dict[str, Scalar]:
         report = self.report
@@ -74,7 +75,7 @@ def find(client: Client, question: Question, answer: Answer, *, limit: int | Non
     report, window = question.report, answer.window
     base, path = question.params(window), f"{report.path}/find"
     size = min(limit, report.page_size) if limit else report.page_size
-    sort = client.sort(report.sort or report.group)
+    sort = client.sort(question.sort)
     counted = client.count(report.path, question.filter, base) if report.count and not limit else None
     came, page = 0, 0
     while True:

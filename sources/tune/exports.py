@@ -51,7 +51,7 @@ def job_of(data: Any, *names: str, where: str) -> str:
     told = next((data[name] for name in names if name in data), None) if isinstance(data, Mapping) else data
     if not isinstance(told, str | int) or isinstance(told, bool) or not _JOB.fullmatch(str(told)):
         raise BrokenAnswer(
-            what="the vendor named no job for the export", where=where, why=f"it says {str(data)[:60]!r}", todo="Run again"
+            what="the vendor named no job for the export", where=where, why=f"it says {str(data)[:60]!r}"
         )
     return str(told)
 
@@ -69,7 +69,7 @@ def wait_for(ask: Ask, settings: Settings, *, where: str, sleep: Callable[[float
             raise BrokenAnswer(what="the vendor tells no state of the export", where=where, todo="Run again")
         state, percent = str(told.get("status", "")).lower(), str(told.get("percent_complete", ""))
         if state in ("fail", "failed", "error"):
-            raise Unavailable(what="the vendor's export failed", where=where, todo="Run again; ask for less if it stays")
+            raise Unavailable(what="the vendor's export failed", where=where, todo="Run again, or ask for less")
         inner = told.get("data")
         link = told.get("url") or (inner.get("url") if isinstance(inner, Mapping) else None)
         # done, and no link yet, is a state that lasts a moment

@@ -188,4 +188,3 @@ def _halves(window: Window) -> tuple[Window, Window] | None:
     middle = window.start + (window.end - window.start) * (seconds // 2) / seconds
     middle = middle.replace(microsecond=0)
     return replace(window, end=middle), replace(window, start=middle)
-

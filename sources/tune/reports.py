@@ -37,23 +37,21 @@ LOG_EXPORT_ROWS = 200_000
 KNOWN_CAPS = frozenset({5_000, 200_000, 2_000_000})
 """Public sources part over the cap of a log's answer: exactly so many rows are taken for a cut answer."""
 
-COUNTS = (
-    "ad_impressions ad_impressions_unique ad_clicks ad_clicks_unique installs opens events conversions paid_installs "
-    "paid_installs_assists non_installs_assists paid_events paid_events_assists non_events_assists paid_opens "
-    "paid_opens_assists non_opens_assists rolling_opens classic_opens classic_events classic_purchases"
-).split()
-MONEY = "payouts revenues revenues_usd payout revenue revenue_usd currency_rate rpi epi cost".split()
-IDS = "site_id publisher_id campaign_id country_id region_id ad_network_id advertiser_id agency_id".split()
-TIMES = "date_hour datehour created modified created_at updated_at session_datetime".split()
 MONEY_SCALE = 18
 """rpi and epi are quotients, with more digits than money has."""
 
-_TYPES = (
-    dict.fromkeys((*COUNTS, *IDS, *(f"install_{name}" for name in IDS), "hour"), "integer")
-    | dict.fromkeys(MONEY, "money")
-    | dict.fromkeys(TIMES, "datetime")
-    | {"date": "date"}
-)
+_IDS = "site_id publisher_id campaign_id country_id region_id ad_network_id advertiser_id agency_id"
+_WORDS = {
+    # ids come as a number or as a text, and are integers all the same; those of sub-publishers may be any text
+    "integer": "ad_impressions ad_impressions_unique ad_clicks ad_clicks_unique installs opens events conversions "
+    "paid_installs paid_installs_assists non_installs_assists paid_events paid_events_assists non_events_assists "
+    "paid_opens paid_opens_assists non_opens_assists rolling_opens classic_opens classic_events classic_purchases "
+    f"hour {_IDS} install_{_IDS.replace(' ', ' install_')}",
+    "money": "payouts revenues revenues_usd payout revenue revenue_usd currency_rate rpi epi cost",
+    "datetime": "date_hour datehour created modified",
+    "date": "date",
+}
+_TYPES = {name: kind for kind, names in _WORDS.items() for name in names.split()}
 _KINDS_TAKEN = ("integer", "money", "datetime", "date", "boolean", "string", "float", "json")
 
 _NO_DEBUG = ("debug_mode", "(debug_mode=0 OR debug_mode is NULL)")
@@ -197,14 +195,9 @@ class Report:
     def column(self, label: str) -> Column:
         """The column of a flat label. What is not known to be a number, money or time is text."""
         name = label.rpartition(".")[2]
-        told = self.types.get(label) or _TYPES.get(name) or ("boolean" if name.startswith("is_") else "string")
-        if label in (WINDOW, "ref") or name == "ref":
-            told = "string"
-        if label == ORDINAL:
-            told = "integer"
+        usual = _TYPES.get(name) or ("boolean" if name.startswith("is_") else "string")
+        told = "integer" if label == ORDINAL else self.types.get(label, usual)
         column = column_of(label, told, zone=ZONE)
-        if column.kind == Kind.DOUBLE and told == "float":
-            column = replace(column, declared=True)
         return replace(column, path=(), scale=MONEY_SCALE if column.kind == Kind.DECIMAL else column.scale)
 
 
@@ -354,5 +347,5 @@ class _Taken:
         if unit not in UNITS or unit == "day":
             return Calendar(days=self.whole("window_days", 1, least=1, most=366), week_starts=starts)
         if "window_days" in self.given:
-            raise wrong(f"{self.where}.window_days is set", f"Leave it out: its rows are of a {unit}, and so its windows")
+            raise wrong(f"{self.where}.window_days is set", f"Leave it out: its windows are of a {unit}, as its rows")
         return Calendar(unit=unit, week_starts=starts)

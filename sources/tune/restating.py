@@ -72,7 +72,7 @@ class Reporter:
                         self._client.http.requests += fetching.requests + (logs.http.requests if logs else 0)
             except Refused as error:
                 if error.status in (403, 404):
-                    error.todo = f"Check [[sources.tune.reports]] {report.name}, and that the key's user may read reports"
+                    error.todo = f"Check the path of report {report.name}, and that the key's user may read reports"
                 raise
             finally:
                 if logs is not None:
@@ -99,7 +99,9 @@ class Reporter:
         if len(traffic) < len(report.traffic):
             note(f"{report.path} has no field to leave all test traffic out by")
         text = " AND ".join(f"({test})" for test in (*([report.filter] if report.filter else []), *traffic))
-        return Question(report=report, filter=text, fields=fields)
+        by_time = metadata is not None and metadata.has(report.time_column)
+        sort = report.sort or (*report.group, *((report.time_column,) if by_time else ()))
+        return Question(report=report, filter=text, fields=fields, sort=sort)
 
     def _walk(self, question: Question, walk: Walk, fetching: Downloads, logs: Logs | None) -> None:
         report, state = question.report, walk.state
@@ -113,13 +115,17 @@ class Reporter:
         if full and known and not walk.full:
             walk.notes.append("read from its start again, because the report was changed")
         windows = self._windows(report, walk, full=full)
-        done = self._gather(question, windows, {} if full else known, walk, fetching, logs)
-        if done.missed is not None and (regrid or not done.answers):
-            raise done.missed
-        self._guard(walk, done, known)
-        for path in done.changed:
-            walk.spool.adopt(path, 0, path.stat().st_size)
-            path.unlink()
+        try:
+            done = self._gather(question, windows, {} if full else known, walk, fetching, logs)
+            if done.missed is not None and (regrid or not done.answers):
+                raise done.missed
+            if state.get("asked") == asked:
+                self._guard(walk, done, known)
+            for path in done.changed:
+                walk.spool.adopt(path, 0, path.stat().st_size)
+        finally:
+            for file in walk.spool.path.parent.glob(f"{walk.spool.path.stem}.window-*"):
+                file.unlink(missing_ok=True)
         covered = {window.label for window, _, _ in done.answers}
         gone = set(known) - covered if regrid else set()
         done.emptied = {label for label in done.emptied if known.get(label, [0])[0]} | gone
@@ -191,14 +197,9 @@ class Reporter:
             done.missed = error
         finally:
             answers.close()  # type: ignore[attr-defined]
-            for stray in walk.spool.path.parent.glob(f"{walk.spool.path.stem}.window-*"):
-                if stray not in done.changed:
-                    stray.unlink(missing_ok=True)
         return done
 
-    def _answer(
-        self, question: Question, window: Window, walk: Walk, fetching: Downloads, logs: Logs | None
-    ) -> Answer:
+    def _answer(self, question: Question, window: Window, walk: Walk, fetching: Downloads, logs: Logs | None) -> Answer:
         """One window, asked for again while the counts disagree."""
         path = walk.spool.path.with_name(f"{walk.spool.path.stem}.window-{window.label}.json")
         for tries in range(1, WALKS + 1):
@@ -278,7 +279,7 @@ class Reporter:
         sent = {label.replace(".", "_") for label in done.labels}
         missing = [name for name in question.fields if name.replace(".", "_") not in sent]
         missing = [name for name in missing if f"meta.{name}" not in done.labels]
-        if missing and report.kind != "logs" or (missing and report.fields):
+        if missing:
             walk.notes.append(f"asked for, but not sent: {', '.join(missing)}")
 
     def _extras(self, report: Report, walk: Walk, labels: Iterable[str]) -> None:
