@@ -15,7 +15,7 @@ import typer
 from pipelines import __version__
 from pipelines import place as places
 from sources import VENDORS
-from sources.errors import ConfigurationError, NightloadError, Recovery, summarize
+from sources.errors import NightloadError, Recovery, summarize
 from sources.redaction import install
 
 OK, FAILED, USAGE, LOCKED, MISMATCH = range(5)
@@ -112,12 +112,13 @@ def check(vendors: Vendors = None, home: Home = None, verbose: Verbose = False) 
     """Try the keys: credentials, clock, one page. Says what to fix."""
     place = places.find(home)
     with _engine(place, verbose=verbose):
+        from pipelines.request import no_key
         from pipelines.show import say
         from sources.vendor import package
 
         chosen = vendors or [vendor for vendor in VENDORS if package(vendor).configured()]
         if not chosen:
-            raise _no_key()
+            raise no_key()
         failed: list[Exception] = []
         for name in chosen:
             try:
@@ -211,11 +212,6 @@ def _engine(place: places.Place, *, verbose: bool = False, quiet: bool = False) 
 
 def _interrupted(*_: Any) -> None:
     raise KeyboardInterrupt
-
-
-def _no_key() -> ConfigurationError:
-    names = ", ".join(f"sources.{vendor}.api_key" for vendor in VENDORS)
-    return ConfigurationError(what="no vendor has a key", todo=f"Set one of {names} in .dlt/secrets.toml")
 
 
 def _say_error(error: NightloadError) -> None:

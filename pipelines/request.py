@@ -43,11 +43,15 @@ def choose(request: Request) -> tuple[list[str], list[str]]:
         return [vendor for vendor in VENDORS if vendor in named], []
     configured = [vendor for vendor in VENDORS if package(vendor).configured()]
     if not configured:
-        names = ", ".join(f"sources.{vendor}.api_key" for vendor in VENDORS)
-        raise ConfigurationError(
-            what="no vendor has a key", todo=f"Set one of {names} in .dlt/secrets.toml or in the environment"
-        )
+        raise no_key()
     return configured, [vendor for vendor in VENDORS if vendor not in configured]
+
+
+def no_key() -> ConfigurationError:
+    return ConfigurationError(
+        what="no vendor has a key",
+        todo=f"Write one into .dlt/secrets.toml, as the README shows; the vendors are {', '.join(VENDORS)}",
+    )
 
 
 def refuse_unknown_table(name: str) -> None:

@@ -116,9 +116,7 @@ def seeded(seed: int, scale: float, *, console_token: str, client_id: str, secre
     _seed_segments(world, scale)
     for number in range(max(12, round(200 * scale))):
         uid = f"f25{number:05x}"
-        name = (
-            TRAPS[number].replace("\t", " ").replace("\n", " ").replace("\r", " ").replace("\0", " ").replace('"', "“")
-        )
+        name = TRAPS[number % len(TRAPS)].translate(_FLAT).replace('"', "“")
         name = " ".join(name.strip().split()) if number < len(TRAPS) else f"元素_注册按钮,{number}"
         world.rules[uid] = {
             "ruleId": uid,
@@ -145,7 +143,7 @@ def _rows_of(chart: Chart, rng: random.Random, scale: float) -> list[Row]:
 
 def _dimension(name: str, number: int, rng: random.Random) -> Any:
     if name == "页面":
-        return TRAPS[number] if number < len(TRAPS) else f"/页面/{number}"
+        return TRAPS[number % len(TRAPS)] if number < len(TRAPS) else f"/页面/{number}"
     texts: dict[str, list[Any]] = {
         "城市": ["北京", "上海", NA, "Côte d'Ivoire"],
         "浏览器": ["Chrome", NA, NA, 'IE "11"'],

@@ -66,7 +66,8 @@ def _dispatch(world: World, request: Request, notes: list[str]) -> Reply:
         notes.append(f"method {request.method}: every call of the SDKs is a GET")
     path = request.url.path
     if path.startswith("/downloads/"):
-        notes += [why] * bool(why := world.queue.with_credentials(request))
+        why = world.queue.with_credentials(request)
+        notes += [why] * bool(why)
         return world.queue.download(request)
     if path.startswith("/v3/"):
         _authenticate(world, request)

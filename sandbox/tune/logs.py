@@ -18,7 +18,7 @@ from sandbox.tune.stats import LOG_TYPES, Stats
 from sandbox.wire import dumps
 
 CAPS = {"find": 5000, "export": 200_000}
-ARGUMENTS = frozenset("start_date end_date timezone fields limit response_format filter sorts".split())
+ARGUMENTS = frozenset(["start_date", "end_date", "timezone", "fields", "limit", "response_format", "filter", "sorts"])
 DEFAULTS = ("id", "created", "site.id", "site.name", "publisher.id", "payout", "status", "user_id")
 
 

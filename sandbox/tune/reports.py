@@ -1,4 +1,4 @@
-"""The reports of the second version: figures by group and time, cohorts, their counts and exports (sections 7 and 8)."""
+"""The reports of the second version: figures by group and time, cohorts, counts and exports (sections 7, 8)."""
 
 from __future__ import annotations
 
@@ -42,8 +42,23 @@ PERIODS: dict[str, Callable[[date], str]] = {
     "year": lambda day: f"{day:%Y}",
 }
 ARGUMENTS = frozenset(
-    "start_date end_date group timestamp filter fields sort limit page response_timezone cohort_type interval "
-    "aggregation_type format job_id".split()
+    [
+        "start_date",
+        "end_date",
+        "group",
+        "timestamp",
+        "filter",
+        "fields",
+        "sort",
+        "limit",
+        "page",
+        "response_timezone",
+        "cohort_type",
+        "interval",
+        "aggregation_type",
+        "format",
+        "job_id",
+    ]
 )
 COHORT_FIELDS = (
     *("installs", "opens", "rolling_opens", "classic_opens", "rpi", "epi", "revenues_usd"),
@@ -196,7 +211,7 @@ def _cohorts(
 
 
 def _shown(row: Record) -> Record:
-    found: Record = row["meta"] if "meta" in row else row
+    found: Record = row.get("meta", row)
     return found
 
 
