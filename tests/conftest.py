@@ -23,9 +23,6 @@ import hypothesis
 import pytest
 from sandbox_process import SandboxProcess, start_sandbox
 
-# Needs alibabacloud-dataworks-public20200518 in the dev group; take the line out when it is there.
-collect_ignore = ["test_dataworks_sdk.py"]
-
 NIGHTLOAD = Path(sys.executable).with_name("nightload")
 OURS = ("SOURCES__", "NIGHTLOAD_", "DLT_", "RUNTIME__", "DESTINATION__")
 

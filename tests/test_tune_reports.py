@@ -130,9 +130,7 @@ def expected_actuals(vendor: Vendor, *, test_traffic: bool = False) -> dict[tupl
 
 def found_actuals(night: Night, table: str = "actuals_daily") -> dict[tuple[Any, ...], dict[str, Any]]:
     names = ("installs", "ad_clicks", "payouts", "site_name", "window_start", "response_timezone", "is_reengagement")
-    sql = (
-        f"SELECT date_hour, site_id, publisher_id, publisher_sub_ad_id, {', '.join(names)}, country_id FROM tune.{table}"
-    )
+    sql = f"SELECT date_hour, site_id, publisher_id, publisher_sub_ad_id, {', '.join(names)}, country_id FROM tune.{table}"
     rows = night.rows(sql)
     found = {
         (row[0].astimezone(UTC), *row[1:4]): dict(zip((*names, "country_id"), row[4:], strict=True)) for row in rows
@@ -152,9 +150,7 @@ def test_actuals_are_the_facts_and_the_second_night_changes_nothing(night: Night
     truth = expected_actuals(vendor)
     assert found_actuals(night) == truth
     assert table_of(ran)["vendor_count"] == table_of(ran)["landed"] == table_of(ran)["live"] == len(truth)
-    types = dict(
-        night.rows("SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = 'actuals_daily'")
-    )
+    types = dict(night.rows("SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = 'actuals_daily'"))
     assert types["payouts"] == "DECIMAL(38,18)" and types["installs"] == "BIGINT" and types["site_id"] == "BIGINT"
     assert types["publisher_sub_ad_id"] == "VARCHAR" and types["date_hour"] == "TIMESTAMP WITH TIME ZONE"
     assert vendor.asked("stats/find") == 13 and vendor.asked("stats/count") == 13
@@ -166,9 +162,7 @@ def test_actuals_are_the_facts_and_the_second_night_changes_nothing(night: Night
     assert night.contents()["tune.actuals_daily"] == contents
 
 
-def test_late_corrected_and_vanished_figures_arrive_and_older_ones_stay(
-    night: Night, go: Go, vendor: Vendor
-) -> None:
+def test_late_corrected_and_vanished_figures_arrive_and_older_ones_stay(night: Night, go: Go, vendor: Vendor) -> None:
     go(DAILY)
     facts = vendor.facts(FACTS)
     counted = [fact for fact in facts if not fact["debug_mode"] and not fact["test_profile_id"]]

@@ -42,23 +42,10 @@ PERIODS: dict[str, Callable[[date], str]] = {
     "year": lambda day: f"{day:%Y}",
 }
 ARGUMENTS = frozenset(
-    [
-        "start_date",
-        "end_date",
-        "group",
-        "timestamp",
-        "filter",
-        "fields",
-        "sort",
-        "limit",
-        "page",
-        "response_timezone",
-        "cohort_type",
-        "interval",
-        "aggregation_type",
-        "format",
-        "job_id",
-    ]
+    {
+        *("start_date", "end_date", "response_timezone", "timestamp", "group", "fields", "filter", "sort", "limit"),
+        *("page", "cohort_type", "interval", "aggregation_type", "format", "job_id"),
+    }
 )
 COHORT_FIELDS = (
     *("installs", "opens", "rolling_opens", "classic_opens", "rpi", "epi", "revenues_usd"),

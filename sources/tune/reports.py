@@ -46,7 +46,7 @@ _WORDS = {
     "integer": "ad_impressions ad_impressions_unique ad_clicks ad_clicks_unique installs opens events conversions "
     "paid_installs paid_installs_assists non_installs_assists paid_events paid_events_assists non_events_assists "
     "paid_opens paid_opens_assists non_opens_assists rolling_opens classic_opens classic_events classic_purchases "
-    f"hour {_IDS} install_{_IDS.replace(' ', ' install_')}",
+    f"{_IDS} install_{_IDS.replace(' ', ' install_')}",
     "money": "payouts revenues revenues_usd payout revenue revenue_usd currency_rate rpi epi cost",
     "datetime": "date_hour datehour created modified",
     "date": "date",
