@@ -135,7 +135,7 @@ def _refuse_unmet(night: Night, report: RunReport) -> None:
         if vendor is not None and vendor.error is None:
             error = f"the vendor shows nothing for {name}: {UNMET}"
             vendor.tables.append(TableReport(table=name, status="failed", error=error))
-            log.warning("%s: %s", vendor.vendor, error)
+            log.info("%s: %s", vendor.vendor, error)
             vendor.settle()
             _record(night, vendor)
 
@@ -227,6 +227,7 @@ def _pass(
             if isinstance(error, AccessDenied | Unreachable | ConfigurationError):
                 raise  # the other parts fare no better
             report.put(TableReport(table=f"{part.dataset}.*", status="failed", error=summarize(error)))
+            log.info("%s.*: %s", part.dataset, summarize(error))
             continue
         if source.resources:
             extracted.append((part, *_extract(night, part, source, rebuild=rebuild)))

@@ -69,8 +69,8 @@ def _texts(value: Any) -> list[str]:
 
 
 def _refuse_unknown(where: str, known: set[str]) -> None:
-    for accessor in (dlt.secrets, dlt.config):
-        section: object = accessor.get(where)
+    sections: tuple[Any, ...] = (dlt.secrets.get(where), dlt.config.get(where))
+    for section in sections:
         for name in section if isinstance(section, dict) else ():
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)

@@ -148,6 +148,8 @@ class Walk:
     Says back: `vendor_count` of the rows asked for, `total` of all rows that the vendor has,
     `columns` where they are only known now, `open_columns` (rows may have labels beyond them),
     `extra` columns of our own, `complete` (was the table walked whole? if not said, its mode tells),
+    `after` (called with the converted rows before their counts are judged, the spool still there; what it raises
+    fails the walk, and a `CountMismatch` has the table walked again; of a preview it is not called),
     `anew` (these rows take the place of all that the table holds), `on_loaded` (called with the number
     of rows once they are proven and handed over), `unchanged`,
     `counts_rows` (the vendor counts rows, of which some may repeat a key: each key is loaded once),
@@ -167,6 +169,7 @@ class Walk:
     columns: Sequence[Column] | None = None
     open_columns: bool = False
     complete: bool | None = None
+    after: Callable[[Converted], None] | None = None
     anew: bool = False
     extra: Mapping[str, Extra] = field(default_factory=dict)
     on_loaded: Sequence[Callable[[int], None]] = ()
@@ -368,6 +371,8 @@ class Extraction:
             if walk.open_columns and (strays := stray_labels(spool, labelled, converted.rows)):
                 labelled += [Column(label=label, declared=False) for label in strays]
                 converted, key, extra = self._convert(walk, labelled, stored, where=where, load_id=load_id)
+            if walk.after is not None:
+                walk.after(converted)
         finally:
             spool.close()
             spool.path.unlink(missing_ok=True)

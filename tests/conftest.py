@@ -21,6 +21,7 @@ from unittest import mock
 import duckdb
 import hypothesis
 import pytest
+
 from sandbox_process import SandboxProcess, start_sandbox
 
 NIGHTLOAD = Path(sys.executable).with_name("nightload")

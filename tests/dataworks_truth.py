@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import duckdb
+
 from conftest import Night
 from sandbox_process import SandboxProcess
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import duckdb
+
 from conftest import Night
 from reference import differences, truth
 from sandbox_process import SandboxProcess

@@ -16,6 +16,7 @@ from typing import Any
 
 import duckdb
 import httpx
+
 from sandbox_process import SandboxProcess
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

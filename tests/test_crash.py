@@ -18,6 +18,7 @@ from typing import Any
 
 import duckdb
 import pytest
+
 from conftest import Night, settle
 from redash import Row, assert_warehouse_is_the_truth
 from reference import truth

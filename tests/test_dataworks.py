@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+
+import sources.dataworks as package
 from conftest import Night
 from dataworks_truth import TABLES, Truth, same
 from sandbox_process import SandboxProcess, start_sandbox
-
-import sources.dataworks as package
 from sources.dataworks import settings as has
 from sources.dataworks.client import Calls, Client
 from sources.dataworks.definitions import Row

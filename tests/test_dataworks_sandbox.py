@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
+
 from dataworks_truth import Truth
 from sandbox_process import SandboxProcess, start_sandbox
-
 from sources.dataworks.signature import Signer
 
 LIST = "ListDataServicePublishedApis"

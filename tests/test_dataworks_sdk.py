@@ -11,8 +11,8 @@ from alibabacloud_dataworks_public20200518 import models
 from alibabacloud_dataworks_public20200518.client import Client as Sdk
 from alibabacloud_tea_openapi.exceptions import ClientException
 from alibabacloud_tea_openapi.models import Config
-from sandbox_process import SandboxProcess, start_sandbox
 
+from sandbox_process import SandboxProcess, start_sandbox
 from sources.dataworks import settings as has
 from sources.dataworks.client import Client
 

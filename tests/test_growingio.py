@@ -20,10 +20,10 @@ os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
 import duckdb
 import pendulum
 import pytest
-from conftest import Night
-from sandbox_process import SandboxProcess, start_sandbox
 
 import sources.growingio as package
+from conftest import Night
+from sandbox_process import SandboxProcess, start_sandbox
 from sources.errors import AccessDenied, BrokenAnswer, ConfigurationError, NightloadError, NotReady, Refused
 from sources.extraction import Extraction
 from sources.growingio import delimited, shapes

@@ -8,6 +8,7 @@ from typing import Any
 
 import duckdb
 import pytest
+
 from conftest import Night
 from redash import LABELS
 from reference import truth

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from sandbox_process import ROOT, start_sandbox
 
 

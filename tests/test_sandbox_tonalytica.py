@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 import pytest
 from redash_toolbelt import Redash
-from sandbox_process import SandboxProcess, start_sandbox
 
 from sandbox.tonalytica.seeds import NASTY, NEVER_RUN, PARAMETERISED
+from sandbox_process import SandboxProcess, start_sandbox
 
 RECORDED = Path(__file__).parent / "fixtures" / "tonalytica"
 LOGIN = {"message": "Couldn't find resource. Please login and try again."}

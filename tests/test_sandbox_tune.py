@@ -12,9 +12,9 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sandbox_process import SandboxProcess, start_sandbox
 
 from sandbox.tune.filters import FilterError, parse_filter
+from sandbox_process import SandboxProcess, start_sandbox
 
 CAMPAIGNS = "advertiser/campaigns"
 ENVELOPE = {"status_code", "response_size", "data"}

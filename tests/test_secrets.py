@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import duckdb
 import pytest
+
 from conftest import Night, Ran
 from redash import LABELS
 from sandbox_process import SandboxProcess

@@ -17,8 +17,8 @@ import duckdb
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from reference import expected, found, loads
 
+from reference import expected, found, loads
 from sources.errors import BrokenAnswer, TypeFlip
 from sources.tables import Column, Converted, Kind, Real, Spool, cut_array, iter_rows, join, to_parquet
 

@@ -15,11 +15,11 @@ from zoneinfo import ZoneInfo
 import duckdb
 import pendulum
 import pytest
-from conftest import Night
-from sandbox_process import SandboxProcess, start_sandbox
 
 import sources.thinkingengine as package
+from conftest import Night
 from sandbox.thinkingengine.data import COLUMNS
+from sandbox_process import SandboxProcess, start_sandbox
 from sources.errors import (
     AccessDenied,
     BrokenAnswer,

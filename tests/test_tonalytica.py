@@ -10,6 +10,7 @@ from typing import Any
 
 import duckdb
 import pytest
+
 from conftest import Night
 from redash import LABELS, assert_warehouse_is_the_truth
 from reference import columns_of, differences, truth

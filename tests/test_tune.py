@@ -18,10 +18,10 @@ import dlt
 import duckdb
 import pendulum
 import pytest
-from sandbox_process import SandboxProcess, start_sandbox
 
 import sources.tune as package
 from sandbox.tune.models import MODELS
+from sandbox_process import SandboxProcess, start_sandbox
 from sources.errors import AccessDenied, ConfigurationError, NightloadError, Recovery, Refused, Unavailable, summarize
 from sources.extraction import Extraction, Outcome
 from sources.tables import Column, Kind, Spool, to_parquet

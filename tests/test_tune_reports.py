@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -12,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Night, Ran
-from sandbox_process import SandboxProcess, start_sandbox
 
 import sources.tune as package
+from conftest import Night, Ran
+from sandbox_process import SandboxProcess, start_sandbox
 from sources.errors import BrokenAnswer, ConfigurationError
 from sources.tune.delimited import to_array
 from sources.tune.exports import Downloads
@@ -91,7 +90,7 @@ def night(vendor: Vendor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ni
     monkeypatch.setattr("sources.http._BACKOFF_BASE", 0.01)
     night = Night(home=tmp_path)
     night.set("tune", base_url=vendor.process.tune["base_url"], api_key=vendor.key, requests_per_second=10000)
-    night.set("tune", poll_seconds="0.001")
+    night.set("tune", poll_seconds="0.001", polls_per_hour=10**8)
     return night
 
 
@@ -130,8 +129,8 @@ def expected_actuals(vendor: Vendor, *, test_traffic: bool = False) -> dict[tupl
 
 def found_actuals(night: Night, table: str = "actuals_daily") -> dict[tuple[Any, ...], dict[str, Any]]:
     names = ("installs", "ad_clicks", "payouts", "site_name", "window_start", "response_timezone", "is_reengagement")
-    sql = f"SELECT date_hour, site_id, publisher_id, publisher_sub_ad_id, {', '.join(names)}, country_id FROM tune.{table}"
-    rows = night.rows(sql)
+    key = "date_hour, site_id, publisher_id, publisher_sub_ad_id"
+    rows = night.rows(f"SELECT {key}, {', '.join(names)}, country_id FROM tune.{table}")
     found = {
         (row[0].astimezone(UTC), *row[1:4]): dict(zip((*names, "country_id"), row[4:], strict=True)) for row in rows
     }
@@ -252,7 +251,7 @@ def test_a_window_that_fails_is_told_and_read_the_next_night(night: Night, go: G
     assert go(DAILY).code == 0 and found_actuals(night) == truth
 
 
-@pytest.mark.parametrize("timestamp", ["date", "week", "month", "hour", ""])
+@pytest.mark.parametrize("timestamp", ["week", "month", "hour", ""])
 def test_windows_hold_whole_periods_and_add_up(night: Night, go: Go, vendor: Vendor, timestamp: str) -> None:
     report = {**DAILY, "timestamp": timestamp, "fields": ["installs"], "group": ["site_id"]}
     ran = go(report)
@@ -440,8 +439,6 @@ def test_a_link_keeps_its_signature_to_the_letter(vendor: Vendor) -> None:
 
 def test_a_download_is_bounded(night: Night, go: Go, vendor: Vendor) -> None:
     night.set("tune", download_megabytes=1)
-    bomb = gzip.compress(b"0" * 3 * 2**20).decode("latin-1")
-    assert bomb
     vendor.fault("/downloads/", {"status": 200, "body": "x" * (2**20 + 1)}, times=-1)
     ran = go(ONE)
     assert ran.code == 1 and "too large" in table_of(ran)["error"]
@@ -529,13 +526,12 @@ def same_log(night: Night, vendor: Vendor, *, export: bool) -> None:
 
 @pytest.mark.parametrize("via", ["find", "export"])
 def test_logs_are_split_where_an_answer_is_full(night: Night, go: Go, vendor: Vendor, via: str) -> None:
-    types = {"site_id": "string"}
-    report = clicks(vendor, via=via, row_limit=4)
+    report = clicks(vendor, via=via, row_limit=4 if via == "find" else 6)
     ran = go(report)
     assert ran.code == 0, ran.out
     same_log(night, vendor, export=via == "export")
     asked = vendor.asked("/clicks")
-    assert asked > 6 * 3, "nine rows a day, four an answer"
+    assert asked >= 6 * 3, "nine rows a day, four or six an answer"
     assert table_of(go(report))["status"] == "unchanged"
     key = vendor.facts("logs/clicks")[-5]["id"]
     vendor.edit(
@@ -544,12 +540,12 @@ def test_logs_are_split_where_an_answer_is_full(night: Night, go: Go, vendor: Ve
     )
     assert go(report).code == 0
     same_log(night, vendor, export=via == "export")
-    assert vendor.out_of_place() == [] and types
+    assert vendor.out_of_place() == []
 
 
 def test_more_in_a_second_than_an_answer_holds_fails(night: Night, go: Go, vendor: Vendor) -> None:
     ran = go(clicks(vendor, row_limit=1))
-    assert ran.code == 2 and "one second has 1 rows" in table_of(ran)["error"], ran.out
+    assert ran.code == 1 and "one second has 1 rows" in table_of(ran)["error"], ran.out
 
 
 def test_the_lines_of_an_export_are_counted(night: Night, go: Go, vendor: Vendor) -> None:
@@ -574,7 +570,7 @@ def test_an_empty_log_without_a_count_empties_nothing(night: Night, go: Go, vend
 def test_the_only_advertiser_is_found_and_of_several_one_is_to_be_named(night: Night, go: Go, vendor: Vendor) -> None:
     report = {name: value for name, value in clicks(vendor).items() if name != "advertiser_id"}
     ran = go(report)
-    assert ran.code == 2 and "sees 20 advertisers" in table_of(ran)["error"].replace("sees 10", "sees 20")
+    assert ran.code == 1 and "sees 10 advertisers" in table_of(ran)["error"]
 
 
 # -- what cannot work is told ---------------------------------------------------------------------
@@ -625,9 +621,7 @@ def test_a_field_that_is_not_there_fails_before_or_at_the_first_row(
     go: Go, vendor: Vendor, report: dict[str, Any], told: str
 ) -> None:
     ran = go(report)
-    assert ran.code == 2, ran.out
-    import re
-
+    assert ran.code == 1, ran.out
     assert re.search(told, table_of(ran)["error"]), ran.out
 
 
@@ -637,8 +631,7 @@ def test_the_whole_command_line(night: Night, vendor: Vendor) -> None:
     ran = night("run", "tune", "--table", "tune.actuals_daily", "--json")
     assert ran.code == 0 and table_of(ran)["status"] == "ok", ran.out + ran.err
     assert vendor.key not in ran.out + ran.err
-    assert hashlib.sha1(str(found_actuals(night)).encode()).hexdigest()
-    ran = night("preview", "tune.actuals_daily")
+    ran = night.main("preview", "tune.actuals_daily")
     assert ran.code == 0 and "installs" in ran.out, ran.out + ran.err
-    ran = night("check", "tune")
+    ran = night.main("check", "tune")
     assert ran.code == 0 and "report daily" in ran.out, ran.out + ran.err

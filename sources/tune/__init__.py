@@ -21,7 +21,7 @@ from sources.configuration import is_set, settings_of
 from sources.errors import ConfigurationError, CountMismatch, Refused
 from sources.extraction import Extraction, Fetch, Table, Walk
 from sources.http import in_order
-from sources.tables import Column, Spool, greatest, iter_rows, keys_apart, labels_of
+from sources.tables import Column, Converted, Spool, iter_rows, keys_apart, labels_of, newest_text
 from sources.tune.client import Client, Request
 from sources.tune.fields import Metadata, Plan, column_of, is_dropped, plan
 from sources.tune.reports import reports_of, table_of_report
@@ -159,16 +159,29 @@ class Tune:
             size = min(walk.limit, self.settings.page_size)
             walk.spool.array(self.client.page(request, 1, size=size, may_be_empty=True))
         else:
-            self._spool(request, walk)
+            keys = self._spool(request, walk)
             walk.complete = since is None
             walk.total = walk.vendor_count if walk.complete else self.client.count(endpoint.path, endpoint.filter)
         walk.columns = asked.columns if asked.columns is not None else self._columns_of(endpoint, walk)
         _note_missing(endpoint, asked, walk)
-        if not walk.limit:
-            self._remember(endpoint, asked, metadata, walk)
+        if walk.limit:
+            return
+        walk.state["asked"] = asked.fingerprint(endpoint)
+        if metadata is not None:
+            walk.state["metadata"] = metadata.dump()
 
-    def _spool(self, request: Request, walk: Walk) -> None:
-        """All rows of the request. Raises `CountMismatch` if they moved meanwhile; then the table is walked again."""
+        def after(converted: Converted) -> None:
+            if keys is not None:
+                _compare_keys(request, walk, converted, keys)
+            self._set_cursor(asked, walk, converted)
+
+        walk.after = after
+
+    def _spool(self, request: Request, walk: Walk) -> Spool | None:
+        """All rows of the request, and their keys once more if there were several pages.
+
+        Raises `CountMismatch` if the count moved meanwhile; then the table is walked again.
+        """
         size, counted = self.settings.page_size, self.client.count(request.path, request.filter)
         for rows in self.client.pages(request, count=counted, size=size):
             walk.spool.array(rows)
@@ -180,27 +193,22 @@ class Tune:
                 counts={"before": counted, "after": after},
                 todo="Run again at a quieter hour",
             )
-        if counted >= size:
-            self._look_again(request, walk, counted)
         walk.vendor_count = counted
+        return self._look_again(request, walk, counted) if counted >= size else None
 
-    def _look_again(self, request: Request, walk: Walk, counted: int) -> None:
+    def _look_again(self, request: Request, walk: Walk, counted: int) -> Spool:
         """The keys once more, in the largest pages: they are those of the rows, unless something shifted."""
         keys = replace(request, fields=request.key)
         spool = Spool(walk.spool.path.with_suffix(".keys.json"))
         try:
             for rows in self.client.pages(keys, count=counted, size=MOST_ROWS):
                 spool.array(rows)
-            apart = keys_apart(walk.spool, spool, request.key)
+        except BaseException:
+            spool.path.unlink(missing_ok=True)
+            raise
         finally:
             spool.close()
-            spool.path.unlink(missing_ok=True)
-        if apart:
-            raise CountMismatch(
-                table=f"{DATASET}.{walk.table.name}",
-                what=f"{apart} rows of {request.path} came or went while its pages were read",
-                todo="Run again at a quieter hour",
-            )
+        return spool
 
     def _since(self, endpoint: Endpoint, asked: Plan, walk: Walk) -> str | None:
         """The filter of what changed, or None to walk the table whole.
@@ -225,17 +233,14 @@ class Tune:
             else f"{asked.cursor} >= '{start:%Y-%m-%d %H:%M:%S}'"
         )
 
-    def _remember(self, endpoint: Endpoint, asked: Plan, metadata: Metadata | None, walk: Walk) -> None:
+    def _set_cursor(self, asked: Plan, walk: Walk, converted: Converted) -> None:
         """What the next walk goes on from; kept only if the rows load."""
-        walk.state["asked"] = asked.fingerprint(endpoint)
-        if metadata is not None:
-            walk.state["metadata"] = metadata.dump()
         before = None if walk.complete else walk.state.get("cursor")
         newest = before
         if asked.cursor is not None:
             # A row dated 2999 must not stop the stream: the cursor never passes the start of the run.
             edge = f"{walk.until.astimezone(ZoneInfo(self.settings.zone)):%Y-%m-%d %H:%M:%S}"
-            seen = greatest(walk.spool, asked.cursor, like=_TIME, up_to=edge)
+            seen = newest_text(converted, walk.spool, asked.cursor, like=_TIME, up_to=edge)
             newest = max((each for each in (seen, before) if each), default=None)
         if newest is None:
             walk.state.pop("cursor", None)
@@ -259,6 +264,20 @@ class Tune:
             walk.unchanged(0)  # an empty table of unknown columns: nothing to make
         zone = self.settings.zone
         return tuple(replace(column_of(label, "", zone=zone), path=()) for label in labels or endpoint.key)
+
+
+def _compare_keys(request: Request, walk: Walk, converted: Converted, keys: Spool) -> None:
+    """Raises `CountMismatch` if the second look saw other keys than the rows have."""
+    try:
+        apart = keys_apart(converted, walk.spool, keys, request.key)
+    finally:
+        keys.path.unlink(missing_ok=True)
+    if apart:
+        raise CountMismatch(
+            table=f"{DATASET}.{walk.table.name}",
+            what=f"{apart} rows of {request.path} came or went while its pages were read",
+            todo="Run again at a quieter hour",
+        )
 
 
 def _note_missing(endpoint: Endpoint, asked: Plan, walk: Walk) -> None:

@@ -21,8 +21,7 @@ from sources.tune.periods import Window, clock, iso
 from sources.tune.reports import KNOWN_CAPS, WINDOW, ZONE, Report
 from sources.tune.settings import DATASET, VENDOR, Settings, wrong
 
-STATUS_RATE = Rate(per_second=0.8 * 480 / 3600, burst=60)
-"""Of the 480 questions an hour that the vendor allows after exports, 444 in the first and 384 in each further one."""
+_POLLS_AT_ONCE = 60
 
 
 def base_of(settings: Settings) -> str:
@@ -48,7 +47,8 @@ class Logs:
     def __init__(self, client: Client, settings: Settings) -> None:
         self._client, self._settings = client, settings
         rate = Rate(per_second=settings.requests_per_second, burst=settings.concurrency)
-        self.http: Http = client.beside(base_of(settings), rates={"default": rate, "poll": STATUS_RATE})
+        polls = Rate(per_second=settings.polls_per_hour / 3600, burst=_POLLS_AT_ONCE)
+        self.http: Http = client.beside(base_of(settings), rates={"default": rate, "poll": polls})
         self._advertiser: str | None = None
 
     def advertiser(self, report: Report) -> str:

@@ -70,6 +70,7 @@ class Settings(BaseConfiguration):
     v3_base_url: str | None = None
     poll_seconds: float = 10.0
     poll_tries: int = 60
+    polls_per_hour: int = 384
     download_megabytes: int = 2048
 
     secrets: ClassVar[tuple[str, ...]] = ("api_key",)
@@ -167,6 +168,8 @@ def check(settings: Settings) -> None:
         raise wrong(f"there is no time zone {settings.zone!r}", "Write it like America/Los_Angeles") from None
     if not 0 <= settings.poll_seconds <= 600 or settings.poll_tries < 1:
         raise wrong("poll_seconds or poll_tries is out of range", "Set them to 0 to 600, and to 1 or more")
+    if settings.polls_per_hour < 1:
+        raise wrong(f"polls_per_hour is {settings.polls_per_hour}", "Set it to 1 or more; the vendor allows 480")
     if settings.download_megabytes < 1:
         raise wrong(f"download_megabytes is {settings.download_megabytes}", "Set it to 1 or more")
 
