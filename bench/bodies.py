@@ -46,6 +46,11 @@ RECORDS = {
 }
 """About 290 bytes a row as JSON: 2 integers, 1 float, 1 bool, 6 texts (1 nullable), 2 times."""
 
+SEGMENT = ("user_id", "device_id", "gender", "city", "level", "last_seen")
+"""The columns of a segment's users, all texts, about 65 bytes a line."""
+SQL_PAGE = 10_000
+"""Rows in a page of an SQL result; its columns are the records'."""
+
 WORDS = ("northern", "harbour", "lantern", "quiet", "meadow", "copper", "violet", "granite", "willow", "ember")
 CITIES = ("上海", "Berlin", "São Paulo", "Oslo", "Nairobi", "Montréal", "北京", "Lima")
 
@@ -58,6 +63,7 @@ class Bodies:
     totals: dict[str, int]
     documents: dict[int, str]
     pages: dict[str, list[tuple[int, int]]]
+    segment: int = 0
 
     def save(self) -> None:
         (Path(self.folder) / "bodies.json").write_text(json.dumps(asdict(self)))
@@ -68,7 +74,7 @@ class Bodies:
         return cls(**read | {"documents": {int(rows): name for rows, name in read["documents"].items()}})
 
 
-def render(folder: Path, *, documents: Iterable[int], records: int, small_pages: int) -> Bodies:
+def render(folder: Path, *, documents: Iterable[int], records: int, small_pages: int, segment: int) -> Bodies:
     """Write every body into `folder`; the same bytes for the same numbers."""
     for rows in documents:
         with (folder / f"document-{rows}.json").open("w", encoding="utf-8") as file:
@@ -93,11 +99,24 @@ def render(folder: Path, *, documents: Iterable[int], records: int, small_pages:
                 data = ",".join(lines[start : start + size])
                 spots.append((file.tell(), file.write(enveloped(f"[{data}]"))))
         pages[name] = spots
+    lines = rows_by_name["records"][0]
+    with (folder / "sql.json").open("wb") as file:
+        pages["sql"] = []
+        for start in range(0, len(lines), SQL_PAGE):
+            page = [
+                json.dumps(list(json.loads(line).values()), ensure_ascii=False)
+                for line in lines[start : start + SQL_PAGE]
+            ]
+            pages["sql"].append((file.tell(), file.write("\n".join(page).encode())))
+    with (folder / "segment.csv").open("w", encoding="utf-8") as text:
+        text.write("\t".join(SEGMENT) + "\n")
+        text.writelines(_segment_lines(segment))
     bodies = Bodies(
         folder=str(folder),
         totals={"records": records, "small": few},
         documents={rows: f"document-{rows}.json" for rows in documents},
         pages=pages,
+        segment=segment,
     )
     bodies.save()
     return bodies
@@ -125,6 +144,16 @@ def _record_rows(count: int) -> Iterator[str]:
             f'"url":"https://example.com/c/{pick}/{n}","ref":"{pick:08x}{n:08x}","notes":{note},'
             f'"created":"2025-{pick % 12 + 1:02}-{pick % 28 + 1:02} {pick % 24:02}:{pick % 60:02}:{n % 60:02}",'
             f'"modified":"2026-{pick % 10 + 1:02}-{pick % 28 + 1:02} {pick % 24:02}:{n % 60:02}:{pick % 60:02}"}}'
+        )
+
+
+def _segment_lines(count: int) -> Iterator[str]:
+    dice = random.Random(3)
+    for n in range(1, count + 1):
+        pick = dice.getrandbits(30)
+        yield (
+            f"u{n}\td-{pick:08x}-{n:08x}\t{('f', 'm', '')[pick % 3]}\t{CITIES[pick % 8]}\tlevel {pick % 60}\t"
+            f"2026-{pick % 12 + 1:02}-{pick % 28 + 1:02} {pick % 24:02}:{n % 60:02}\n"
         )
 
 

@@ -19,11 +19,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from bench.bodies import DOCUMENT, KEY, PAGE, RECORDS, SMALL_PAGE
+from bench.bodies import DOCUMENT, KEY, PAGE, RECORDS, SEGMENT, SMALL_PAGE, SQL_PAGE
 
 Way = Callable[[str, str, int, Path], Callable[[], None]]
 """Does the imports; what it returns does the work."""
 
+VENDORS = {"document": "tonalytica", "records": "tune", "segment": "growingio", "sql": "thinkingengine"}
+TABLES = {
+    "document": "tonalytica_results.query_1",
+    "records": "tune.advertiser_campaigns",
+    "segment": "growingio.segmentation_users",
+    "sql": "thinkingengine.records",
+}
 TUNE_PATH = "advertiser/campaigns"
 TUNE_OTHERS = [
     "account",
@@ -62,16 +69,17 @@ def nightload(kind: str, url: str, rows: int, folder: Path, *, width: int = 8) -
 
     from pipelines.request import Request
     from pipelines.run import run
-    from sources import VENDORS
+    from sources import VENDORS as all_vendors
     from sources.vendor import package
 
     assert dlt and httpcore and pyarrow
-    vendor = "tonalytica" if kind == "document" else "tune"
-    for name in VENDORS:
+    vendor = VENDORS[kind]
+    for name in all_vendors:
         package(name)
 
     def work() -> None:
-        report = run(Request(place=where, vendors=(vendor,)))
+        only = frozenset({TABLES[kind]} if kind in ("segment", "sql") else ())
+        report = run(Request(place=where, vendors=(vendor,), tables=only))
         if report.status != "ok":
             raise SystemExit(json.dumps(report.as_json(), indent=1))
 
@@ -81,7 +89,7 @@ def nightload(kind: str, url: str, rows: int, folder: Path, *, width: int = 8) -
 def again(kind: str, url: str, rows: int, folder: Path) -> Callable[[], None]:
     """The next night, with nothing new at the vendor: as the command line does it."""
     os.environ.update(settings(kind, url), NIGHTLOAD_HOME=str(folder))
-    sys.argv = ["nightload", "run", "tonalytica" if kind == "document" else "tune"]
+    sys.argv = ["nightload", "run", VENDORS[kind]]
     from pipelines.cli import main
 
     return main
@@ -141,6 +149,9 @@ def floor(kind: str, url: str, rows: int, folder: Path) -> Callable[[], None]:
     import duckdb
 
     def work() -> None:
+        if kind in ("segment", "sql"):
+            _floor_of_lines(kind, url, rows, folder)
+            return
         spool = folder / "rows.json"
         (_fetch_document if kind == "document" else _fetch_pages)(url, rows, spool)
         types = DOCUMENT if kind == "document" else RECORDS
@@ -157,6 +168,45 @@ def floor(kind: str, url: str, rows: int, folder: Path) -> Callable[[], None]:
         spool.unlink()
 
     return work
+
+
+def _floor_of_lines(kind: str, url: str, rows: int, folder: Path) -> None:
+    """The same for CSV, and for pages of JSON arrays: the bytes in one file, and DuckDB reads it."""
+    import duckdb
+
+    spool, parts = folder / "rows", urlsplit(url)
+    connection = HTTPConnection(parts.netloc)
+    paths = (
+        [f"{parts.path}/segmentations/Seg1/users.csv"]
+        if kind == "segment"
+        else [f"{parts.path}/open/sql-result-page?taskId=1&pageId={page}" for page in range(-(-rows // SQL_PAGE))]
+    )
+    with spool.open("wb") as file:
+        for path in paths:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            while chunk := answer.read(2**20):
+                file.write(chunk)
+            file.write(b"" if kind == "segment" else b"\n")
+    if kind == "segment":
+        spec = ", ".join(f"{name} VARCHAR" for name in SEGMENT)
+        columns = ", ".join(f"{name}: 'VARCHAR'" for name in SEGMENT)
+        source = f"FROM read_csv('{spool}', delim='\t', header=true, auto_detect=false, columns={{{columns}}})"
+    else:
+        spec = ", ".join(f"{name} {sql_type}" for name, (_, sql_type) in RECORDS.items())
+        values = ", ".join(
+            f"json_extract_string(v[{place}], '$')::{sql_type}"
+            for place, (_, sql_type) in enumerate(RECORDS.values(), start=1)
+        )
+        lines = f"read_json('{spool}', format='newline_delimited', records=false, columns={{v: 'JSON[]'}})"
+        source = f"SELECT {values} FROM {lines}"
+    with duckdb.connect(str(folder / "bench.duckdb")) as warehouse:
+        warehouse.execute("SET preserve_insertion_order = false")
+        warehouse.execute("SET TimeZone = 'UTC'")
+        warehouse.execute(f"CREATE SCHEMA loaded; CREATE TABLE loaded.{kind} ({spec})")
+        warehouse.execute(f"INSERT INTO loaded.{kind} {source}")
+        warehouse.execute("CHECKPOINT")
+    spool.unlink()
 
 
 def _fetch_document(url: str, rows: int, spool: Path) -> None:
@@ -209,6 +259,25 @@ def settings(kind: str, url: str, *, width: int = 8) -> dict[str, str]:
             "SOURCES__TONALYTICA__BASE_URL": url,
             "SOURCES__TONALYTICA__REQUESTS_PER_SECOND": "100000",
         }
+    if kind == "segment":
+        return {
+            "SOURCES__GROWINGIO__CONSOLE_TOKEN": KEY,
+            "SOURCES__GROWINGIO__PROJECT_UID": "Bench",
+            "SOURCES__GROWINGIO__BASE_URL": url,
+            "SOURCES__GROWINGIO__REQUESTS_PER_SECOND": "1000",
+        }
+    if kind == "sql":
+        kinds = {"BIGINT": "bigint", "DOUBLE": "double", "BOOLEAN": "bool", "VARCHAR": "text"}
+        types = {name: kinds.get(sql_type, "timestamp") for name, (_, sql_type) in RECORDS.items()}
+        query = {"name": "records", "sql": "SELECT * FROM ta.records", "types": types}
+        return {
+            "SOURCES__THINKINGENGINE__TOKEN": KEY,
+            "SOURCES__THINKINGENGINE__PROJECT_ID": "1",
+            "SOURCES__THINKINGENGINE__BASE_URL": url,
+            "SOURCES__THINKINGENGINE__REQUESTS_PER_SECOND": "1000",
+            "SOURCES__THINKINGENGINE__PAGE_SIZE": str(SQL_PAGE),
+            "SOURCES__THINKINGENGINE__QUERIES": json.dumps([query]),
+        }
     return {
         "SOURCES__TUNE__API_KEY": KEY,
         "SOURCES__TUNE__BASE_URL": url,
@@ -232,9 +301,8 @@ WAYS: dict[str, Way] = {
 def _landed(folder: Path, kind: str) -> int:
     import duckdb
 
-    name = {"document": "tonalytica_results.query_1", "records": "tune.advertiser_campaigns"}[kind]
     ours = folder / "data" / "warehouse.duckdb"
-    path, table = (ours, name) if ours.exists() else (folder / "bench.duckdb", f"loaded.{kind}")
+    path, table = (ours, TABLES[kind]) if ours.exists() else (folder / "bench.duckdb", f"loaded.{kind}")
     with duckdb.connect(str(path), read_only=True) as connection:
         row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
     return row[0] if row else 0

@@ -2,7 +2,8 @@
 
 A process of its own, so that its CPU counts for nobody; bodies go from file to socket by sendfile. The base URL says
 what is served: `/r<rows>/` is a Redash whose one query has a result of so many rows, `/<set>/v2` a TUNE with one
-endpoint of the records or of the small pages, `/<set>/<ms>/v2` the same with so many milliseconds per page.
+endpoint of the records or of the small pages, `/<set>/<ms>/v2` the same with so many milliseconds per page,
+`/segment/` a GrowingIO with one segment, and `/sql/` a ThinkingEngine whose every SQL gives the records.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from bench.bodies import KEY_PAGE, PAGE, SMALL_PAGE, Bodies, definition, enveloped
+from bench.bodies import KEY_PAGE, PAGE, RECORDS, SMALL_PAGE, SQL_PAGE, Bodies, definition, enveloped
 
 QUERY = {
     "id": 1,
@@ -47,19 +48,26 @@ EMPTY_LIST = {"count": 0, "page": 1, "page_size": 250, "results": []}
 
 
 class Handler(socketserver.StreamRequestHandler):
-    """HTTP/1.1 with kept connections; GET only."""
+    """HTTP/1.1 with kept connections; what a POST says is not read."""
 
     disable_nagle_algorithm = True
 
     def handle(self) -> None:
         while line := self.rfile.readline():
-            while self.rfile.readline().strip():
-                pass
+            length = 0
+            while header := self.rfile.readline().strip().lower():
+                if header.startswith(b"content-length:"):
+                    length = int(header.partition(b":")[2])
+            self.rfile.read(length)
             parts = urlsplit(line.split()[1].decode())
             _, first, *rest = parts.path.split("/")
             params = {name: values[0] for name, values in parse_qs(parts.query).items()}
             if match := re.fullmatch(r"r(\d+)", first):
                 self._redash("/".join(rest), int(match[1]))
+            elif first == "segment":
+                self._growingio(rest[-1])
+            elif first == "sql":
+                self._thinkingengine(rest[-1], params)
             else:
                 self._tune(first, rest, params)
 
@@ -75,6 +83,21 @@ class Handler(socketserver.StreamRequestHandler):
             self._json({"user": {"id": 1, "name": "Bench", "groups": [1]}, "client_config": {"version": "10.1.0"}})
         else:
             self._json([] if path in ("api/data_sources", "api/alerts", "api/query_snippets") else EMPTY_LIST)
+
+    def _growingio(self, action: str) -> None:
+        if action == "users.csv":
+            self._file("segment.csv", None)
+        else:
+            told = {"id": "Seg1", "name": "All", "userNum": bodies.segment, "updatedAt": 1, "createdAt": 1}
+            self._json([told])
+
+    def _thinkingengine(self, action: str, params: dict[str, str]) -> None:
+        if action == "sql-result-page":
+            self._file("sql.json", bodies.pages["sql"][int(params["pageId"])])
+            return
+        stat = {"headers": list(RECORDS), "rowCount": bodies.totals["records"], "pageSize": SQL_PAGE}
+        told = {"taskId": "1", "status": "FINISHED", "resultStat": stat | {"pageCount": len(bodies.pages["sql"])}}
+        self._json({"return_code": 0, "return_message": "", "data": told})
 
     def _tune(self, pages: str, rest: list[str], params: dict[str, str]) -> None:
         action = rest[-1]
@@ -126,7 +149,7 @@ def _end_with_parent() -> None:
 
 if __name__ == "__main__":
     bodies = Bodies.load(Path(sys.argv[1]))
-    names = [*bodies.documents.values(), *(f"{name}.json" for name in bodies.pages)]
+    names = [*bodies.documents.values(), *(f"{name}.json" for name in bodies.pages), "segment.csv"]
     files = {name: os.open(Path(bodies.folder) / name, os.O_RDONLY) for name in names}
     with Server(("127.0.0.1", 0), Handler) as server:
         print(server.server_address[1], flush=True)

@@ -25,9 +25,7 @@ from dlt.common.normalizers.naming.naming import NamingConvention as BaseNamingC
 MAX_BYTES = 63
 TAG_LENGTH = 8
 
-RESERVED = frozenset(
-    {"_dlt_id", "_dlt_load_id", "_dlt_parent_id", "_dlt_root_id", "_dlt_list_idx", "_deleted_at", "_result_id"}
-)
+RESERVED = frozenset({"_dlt_id", "_dlt_load_id", "_dlt_parent_id", "_dlt_root_id", "_dlt_list_idx", "_deleted_at"})
 """Columns that are ours or dlt's; a vendor's column of such a name gets a tag."""
 
 _WORD_START = re.compile(r"([^_])([A-Z][a-z]+)")

@@ -266,6 +266,13 @@ def test_windows_hold_whole_periods_and_add_up(night: Night, go: Go, vendor: Ven
         assert rows == keys
 
 
+def test_an_earlier_start_brings_what_was_before(night: Night, go: Go, vendor: Vendor) -> None:
+    go({**DAILY, "start": (TODAY - timedelta(days=2)).isoformat()})
+    assert 0 < len(found_actuals(night)) < len(expected_actuals(vendor))
+    assert go(DAILY).code == 0
+    assert found_actuals(night) == expected_actuals(vendor)
+
+
 def test_larger_windows_replace_the_smaller_ones(night: Night, go: Go, vendor: Vendor) -> None:
     go(DAILY)
     ran = go({**DAILY, "window_days": 5})

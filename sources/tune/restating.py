@@ -111,7 +111,9 @@ class Reporter:
         asked, grid = f"{report.fingerprint()} {question.filter}", repr(report.calendar)
         known: dict[str, list[object]] = dict(state.get("windows", {}))
         regrid = bool(known) and state.get("grid") != grid
-        full = walk.full or state.get("asked") != asked or regrid
+        begun = min(known, default="")
+        earlier = report.start is not None and report.calendar.first(report.start).isoformat() < begun
+        full = walk.full or state.get("asked") != asked or regrid or earlier
         if full and known and not walk.full:
             walk.notes.append("read from its start again, because the report was changed")
         windows = self._windows(report, walk, full=full)
