@@ -197,9 +197,16 @@ for _ in sys.stdin:
 
 def test_a_reader_keeps_what_it_opened_and_blocks_no_night(small: Night, sandbox: SandboxProcess) -> None:
     assert small.run("tonalytica").code == 0
-    with subprocess.Popen(
-        [sys.executable, "-c", READER, str(small.warehouse)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as reader:
+    whole = small.warehouse.read_bytes()
+    with (
+        small.warehouse.open("rb") as held,
+        subprocess.Popen(
+            [sys.executable, "-c", READER, str(small.warehouse)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as reader,
+    ):
         assert reader.stdin is not None and reader.stdout is not None
         opened = reader.stdout.readline()
         edit(sandbox, "query_snippets", 1, snippet="! changed")
@@ -208,6 +215,8 @@ def test_a_reader_keeps_what_it_opened_and_blocks_no_night(small: Night, sandbox
         reader.stdin.flush()
         assert reader.stdout.readline() == opened
         reader.stdin.close()
+        # what the reader has not read yet is still there, too: the file was replaced and not written over
+        assert held.read() == whole
     assert (reader.returncode, "! changed" in opened) == (0, False)
     assert small.rows("SELECT min(snippet) FROM tonalytica.query_snippets") == [("! changed",)]
 
