@@ -23,6 +23,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ZERO = ("", "0000-00-00", "0000-00-00 00:00:00", "0000-00-00T00:00:00Z")
 OUR_COLUMNS = {"_dlt_load_id", "_dlt_id", "_deleted_at", "row_version", "valid_from", "valid_to", "_result_id"}
 
+_http = httpx.Client(timeout=30, verify=False)
+
 
 class Written(str):
     """A JSON number with a point or an exponent, as the vendor wrote it."""
@@ -36,7 +38,7 @@ def loads(body: bytes | str) -> Any:
 
 def truth(sandbox: SandboxProcess, table: str, vendor: str = "tonalytica") -> list[dict[str, Any]]:
     """The rows that the sandbox knows to be true."""
-    answer = httpx.get(f"{sandbox.ready[vendor]['control_url']}/truth/{table}", timeout=30)
+    answer = _http.get(f"{sandbox.ready[vendor]['control_url']}/truth/{table}")
     assert answer.status_code == 200, answer.text
     rows: list[dict[str, Any]] = loads(answer.content)["rows"]
     return rows

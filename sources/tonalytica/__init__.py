@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -31,6 +32,9 @@ from sources.tonalytica.selection import Selection, read_executions
 from sources.vendor import Part
 
 log = logging.getLogger(__name__)
+
+_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
+_PARAMETER = re.compile(r"\{\{.*?\}\}")
 
 
 def configured() -> bool:
@@ -353,7 +357,7 @@ class Tonalytica:
             "columns": result.columns,
             "query_hash": result.envelope.get("query_hash"),
             "auto_limited": limited and not parameters,
-            "is_of_older_text": bool(ran) and not parameters and _bare(query.get("query")) not in _bare(ran),
+            "is_of_older_text": bool(ran) and not _could_be(query.get("query"), ran),
             "table_name": f"query_{query['id']}",
         }
         walk.on_loaded = [*walk.on_loaded, lambda rows: self._loaded_results.append(row | {"row_count": rows})]
@@ -462,9 +466,15 @@ def _beside(walk: Walk, suffix: str) -> Path:
     return walk.spool.path.with_suffix(f".{suffix}")
 
 
+def _could_be(template: str | None, ran: str) -> bool:
+    """Is `ran` what the query's text gives with some values in the place of its parameters (and a LIMIT behind)?"""
+    parts = _PARAMETER.split(_bare(template))
+    return re.search(".*".join(map(re.escape, parts)), _bare(ran)) is not None
+
+
 def _bare(text: str | None) -> str:
-    """A query's text as the server compares it: white space does not count."""
-    return " ".join((text or "").rstrip("; \n").split())
+    """A query's text as the server compares it: neither white space nor comments count."""
+    return " ".join(_COMMENT.sub(" ", text or "").rstrip("; \n").split())
 
 
 def _source(make: Any, vendor: Tonalytica, extraction: Extraction) -> DltSource:
