@@ -104,7 +104,7 @@ class Ledger:
 
     def open_run(self, vendors: Sequence[str], *, version: str) -> str:
         """Record that a run begins; its id sorts by time."""
-        run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+        run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"[:18] + f"-{secrets.token_hex(3)}"
         row = {
             "run_id": run_id,
             "started_at": _now(),
