@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
@@ -725,9 +725,8 @@ def _pause_asked(response: httpx.Response) -> float | None:
         until = parsedate_to_datetime(text)
         # Against the vendor's own clock if it tells it, so that a wrong clock here does not matter.
         now = parsedate_to_datetime(response.headers["date"]) if "date" in response.headers else datetime.now(UTC)
-        return max(
-            0.0, (until.replace(tzinfo=until.tzinfo or UTC) - now.replace(tzinfo=now.tzinfo or UTC)).total_seconds()
-        )
+        wait: timedelta = until.replace(tzinfo=until.tzinfo or UTC) - now.replace(tzinfo=now.tzinfo or UTC)
+        return max(0.0, wait.total_seconds())
     except (ValueError, OverflowError):
         return None
 

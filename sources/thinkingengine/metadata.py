@@ -97,7 +97,9 @@ class Metadata:
             yield {"project_id": self.project, **row}
 
     def _properties(self, notes: list[str]) -> Iterator[Row]:
-        names = [str(row.get("eventName")) for row in self.event_list] if self.settings.properties_per_event else [None]
+        names: list[str | None] = [None]
+        if self.settings.properties_per_event:
+            names = [str(row.get("eventName")) for row in self.event_list]
         asked: list[tuple[str, str | None]] = [*(("event", name) for name in names), ("user", None)]
         for table_type, event in asked:
             params = {"projectId": self.project, "tableType": table_type, "eventName": event}

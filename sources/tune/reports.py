@@ -318,7 +318,7 @@ class _Taken:
         return value
 
     def whole(self, name: str, default: int, *, least: int, most: int = 10**6) -> int:
-        value = self.given.get(name, default)
+        value: object = self.given.get(name, default)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise wrong(f"{self.where}.{name} is {value!r}", f"Set it between {least} and {most}")
         return value
