@@ -29,7 +29,10 @@ app = typer.Typer(
 
 Home = Annotated[str | None, typer.Option("--home", help="Folder with .dlt (NIGHTLOAD_HOME; default: here).")]
 WarehouseUrl = Annotated[
-    str | None, typer.Option("--warehouse", help="duckdb:///PATH (NIGHTLOAD_WAREHOUSE; default data/warehouse.duckdb).")
+    str | None,
+    typer.Option(
+        "--warehouse", help="duckdb:///PATH or postgresql://… (NIGHTLOAD_WAREHOUSE; default: data/warehouse.duckdb)."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else.")]
 Vendors = Annotated[list[str] | None, typer.Argument(help=f"Some of: {', '.join(VENDORS)}. Default: all with a key.")]

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 from datetime import datetime
 
-import duckdb
-
 from pipelines.report import TableReport
-from pipelines.warehouse import quote
+from pipelines.warehouse import Session, quote
 from sources.extraction import DELETED_AT, Mode, Outcome
 
 
-def mark_deleted(connection: duckdb.DuckDBPyConnection, outcome: Outcome, *, at: datetime) -> None:
+def mark_deleted(session: Session, outcome: Outcome, *, at: datetime) -> None:
     """After a whole walk each live row carries its load id; the others are gone at the vendor's."""
     if outcome.emptied and outcome.scope and (outcome.loaded or outcome.unchanged):
-        connection.execute(
+        session.change(
             f"DELETE FROM {quote(outcome.dataset, outcome.table)} "  # noqa: S608
             f"WHERE {quote(outcome.scope)} IN (SELECT unnest(?::VARCHAR[]))",
             [sorted(outcome.emptied)],
         )
     if not (outcome.loaded and outcome.complete and outcome.mode in (Mode.FULL, Mode.INCREMENTAL)):
         return
-    outcome.deleted = connection.execute(
+    outcome.deleted = session.change(
         f"UPDATE {quote(outcome.dataset, outcome.table)} SET {DELETED_AT} = ? "  # noqa: S608
         f"WHERE _dlt_load_id <> ? AND {DELETED_AT} IS NULL",
         [at, outcome.load_id],
-    ).fetchall()[0][0]
+    )
 
 
-def count(connection: duckdb.DuckDBPyConnection, outcome: Outcome, *, exists: bool) -> TableReport:
+def count(session: Session, outcome: Outcome, *, exists: bool) -> TableReport:
     """Compare the counts of one table with what the warehouse holds."""
     report = TableReport(
         table=f"{outcome.dataset}.{outcome.table}",
@@ -40,12 +38,12 @@ def count(connection: duckdb.DuckDBPyConnection, outcome: Outcome, *, exists: bo
         seconds=outcome.seconds,
         notes=outcome.notes,
     )
-    report.live = _rows(connection, outcome, _live(outcome.mode)) if exists else 0
+    report.live = _rows(session, outcome, _live(outcome.mode)) if exists else 0
     if outcome.error is not None:
         report.status, report.error = "mismatch" if outcome.count_differs else "failed", outcome.error
         report.recovery = outcome.recovery
         if outcome.missed is not None and outcome.loaded and exists:
-            report.landed = _rows(connection, outcome, "_dlt_load_id = ?", [outcome.load_id])
+            report.landed = _rows(session, outcome, "_dlt_load_id = ?", [outcome.load_id])
             if report.landed != outcome.extracted:
                 report.status, report.landed_differs = "mismatch", True
         return report
@@ -57,7 +55,7 @@ def count(connection: duckdb.DuckDBPyConnection, outcome: Outcome, *, exists: bo
         report.landed = report.live
     else:
         found = ["_dlt_load_id = ?", [outcome.load_id]]
-        report.landed = _rows(connection, outcome, *found) if exists else 0  # type: ignore[arg-type]
+        report.landed = _rows(session, outcome, *found) if exists else 0  # type: ignore[arg-type]
     _judge(report, outcome)
     return report
 
@@ -87,11 +85,7 @@ def _live(mode: Mode) -> str:
             return "true"
 
 
-def _rows(
-    connection: duckdb.DuckDBPyConnection, outcome: Outcome, condition: str, parameters: list[str] | None = None
-) -> int:
-    row = connection.execute(
-        f"SELECT count(*) FROM {quote(outcome.dataset, outcome.table)} WHERE {condition}",  # noqa: S608
-        parameters or [],
-    ).fetchone()
-    return int(row[0]) if row else 0
+def _rows(session: Session, outcome: Outcome, condition: str, parameters: list[str] | None = None) -> int:
+    table = quote(outcome.dataset, outcome.table)
+    ((rows,),) = session.query(f"SELECT count(*) FROM {table} WHERE {condition}", parameters or [])  # noqa: S608
+    return int(rows)

@@ -6,21 +6,30 @@ No heavy import here: `status` and `--help` must answer at once.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import re
+import tomllib
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from sources.errors import ConfigurationError
+from sources.redaction import register_secret
 
 OWN_DATASET = "nightload"
+DEFAULT = "duckdb:///data/warehouse.duckdb"
 
 
 @dataclass(frozen=True)
 class Place:
-    """A home and a DuckDB warehouse. Everything we write stands beside the warehouse file, on its disk."""
+    """A home and a warehouse. What we write on this disk stands beside the DuckDB file, or in `data` of the home.
+
+    `warehouse` is the DuckDB file; of a Postgres, the path that its files here are named after.
+    """
 
     home: Path
     warehouse: Path
+    postgres: str | None = field(default=None, repr=False)
+    """The URL of a Postgres with its password, for libpq; None: the warehouse is a DuckDB file."""
 
     @property
     def state(self) -> Path:
@@ -45,20 +54,67 @@ class Place:
         return self.state / "work"
 
     @property
-    def url(self) -> str:
-        return f"duckdb:///{self.warehouse}"
+    def shown(self) -> str:
+        """What people are told: the file, or the database without user and password."""
+        return str(self.warehouse) if self.postgres is None else _without_credentials(self.postgres)
 
 
 def find(home: str | None = None, warehouse: str | None = None) -> Place:
-    """The place that the options, the environment or the defaults name.
+    """The place that the options, the environment, `.dlt` (`[nightload] warehouse`) or the defaults name.
 
     Raises `ConfigurationError` for a home that is no folder or a warehouse URL that cannot be read.
     """
     base = Path(home or os.environ.get("NIGHTLOAD_HOME") or ".").expanduser().resolve()
     if not base.is_dir():
         raise ConfigurationError(what=f"the home {base} is not a folder", todo="Give one with --home or NIGHTLOAD_HOME")
-    url = warehouse or os.environ.get("NIGHTLOAD_WAREHOUSE") or "duckdb:///data/warehouse.duckdb"
-    return Place(home=base, warehouse=_duckdb_path(url, base))
+    url = warehouse or os.environ.get("NIGHTLOAD_WAREHOUSE") or _configured(base) or DEFAULT
+    return at(url, base)
+
+
+def at(url: str, home: Path) -> Place:
+    """The place of one warehouse URL. Raises `ConfigurationError`."""
+    if urlsplit(url).scheme in ("postgresql", "postgres"):
+        return Place(home=home, warehouse=_files_of(url, home), postgres=url)
+    return Place(home=home, warehouse=_duckdb_path(url, home))
+
+
+def _configured(home: Path) -> str | None:
+    for name in ("secrets.toml", "config.toml"):
+        file = home / ".dlt" / name
+        try:
+            told = tomllib.loads(file.read_text(encoding="utf-8")).get(OWN_DATASET, {})
+        except (OSError, ValueError):
+            continue  # a broken file is told of when dlt is set up
+        if isinstance(told, dict) and isinstance(url := told.get("warehouse"), str):
+            return url
+    return None
+
+
+def _files_of(url: str, home: Path) -> Path:
+    """The path that the files of a Postgres are named after; its password becomes a known secret."""
+    parts = urlsplit(url)
+    try:
+        password, database, port = parts.password, unquote(parts.path.strip("/")), parts.port
+    except ValueError:
+        password, database, port = None, "", None
+    if password:
+        register_secret(unquote(password))
+        register_secret(password)
+    if not database or "/" in database:
+        raise ConfigurationError(
+            what="the warehouse URL names no database",
+            where=_without_credentials(url),
+            todo="Write postgresql://user:password@host:5432/database (the password may also stand in PGPASSWORD or "
+            "~/.pgpass)",
+        )
+    host = parts.hostname or parse_qs(parts.query).get("host", ["local"])[0]
+    name = re.sub(r"[^\w.-]+", "_", f"{host}_{port or 5432}_{database}").strip("_")
+    return home / "data" / f"{name}.postgres"
+
+
+def _without_credentials(url: str) -> str:
+    parts = urlsplit(url)
+    return f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _duckdb_path(url: str, home: Path) -> Path:
@@ -67,7 +123,8 @@ def _duckdb_path(url: str, home: Path) -> Path:
         raise ConfigurationError(
             what="the warehouse URL cannot be used",
             why=f"it is {url!r}" if "@" not in url else "it names another kind of database",
-            todo="Write duckdb:///data/warehouse.duckdb (below the home) or duckdb:////absolute/path.duckdb",
+            todo="Write duckdb:///data/warehouse.duckdb (below the home), duckdb:////absolute/path.duckdb or "
+            "postgresql://user:password@host:5432/database",
         )
     path = Path(unquote(parts.path[1:]))
     # resolved: a link to the file is a name of it, and a swap must not put a file in the link's place

@@ -17,7 +17,6 @@ from functools import partial
 from typing import Any
 
 import dlt
-import duckdb
 import pendulum
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
@@ -27,11 +26,11 @@ from pipelines.counts import count, mark_deleted
 from pipelines.ledger import Ledger
 from pipelines.report import RunReport, TableReport, VendorReport
 from pipelines.request import Request, choose, vendor_of
-from pipelines.schema import changes_between, columns_of, record_columns, snapshot
-from pipelines.warehouse import Warehouse, lock, quote
+from pipelines.schema import changes_between, columns_of, keys_of, record_columns, snapshot
+from pipelines.warehouse import Warehouse, lock, open_warehouse, quote
 from sources import VENDORS
 from sources.errors import AccessDenied, ConfigurationError, NightloadError, Recovery, Unreachable, summarize
-from sources.extraction import Extraction, Mode, Outcome
+from sources.extraction import MERGED, Extraction, Mode, Outcome
 from sources.naming import MAX_BYTES, shorten, tag_for
 from sources.vendor import Part, Vendor, package
 
@@ -66,10 +65,12 @@ def run(request: Request) -> RunReport:
         try:
             for crashed in ledger.close_crashed():
                 log.warning("run %s had crashed: nothing half done is in the warehouse", crashed)
-            warehouse = Warehouse(request.place, datasets=[name for v in VENDORS for name in package(v).tables()])
-            run_id = ledger.open_run(chosen, version=__version__)
-            night = Night(request=request, ledger=ledger, warehouse=warehouse, run_id=run_id, until=pendulum.now("UTC"))
-            return _night(night, chosen, skipped)
+            datasets = [name for vendor in VENDORS for name in package(vendor).tables()]
+            with open_warehouse(request.place, datasets=datasets) as warehouse:
+                run_id = ledger.open_run(chosen, version=__version__)
+                until = pendulum.now("UTC")
+                night = Night(request=request, ledger=ledger, warehouse=warehouse, run_id=run_id, until=until)
+                return _night(night, chosen, skipped)
         finally:
             ledger.close()
 
@@ -106,7 +107,7 @@ def _publish(night: Night) -> None:
         return
     try:
         night.warehouse.publish(night.ledger)
-    except (NightloadError, OSError, duckdb.Error) as error:
+    except (NightloadError, OSError) as error:
         vendor.failed(f"the warehouse could not be published: {summarize(error)}", None)
         _record(night, vendor)
         night.warehouse.discard()
@@ -121,7 +122,7 @@ def _show_ledger(night: Night) -> None:
         if night.ledger.unpublished():
             night.warehouse.begin()
             night.warehouse.publish(night.ledger)
-    except (NightloadError, OSError, duckdb.Error) as error:
+    except (NightloadError, OSError) as error:
         why = summarize(error)
         if why not in {vendor.error for vendor in night.reports}:  # then it has been said
             log.error("the ledger could not be shown in the warehouse: %s", why)
@@ -153,10 +154,11 @@ def _vendor(night: Night, name: str) -> VendorReport:
         if isinstance(error.exception, KeyboardInterrupt):  # Ctrl-C or SIGTERM, which dlt wraps
             raise error.exception from None
         log.debug("%s failed", name, exc_info=True)
-        report.failed(f"{error.step} failed: {summarize(error.exception)}", None)
+        why = night.warehouse.explain(error.exception)
+        report.failed(f"{error.step} failed: {summarize(why)}", getattr(why, "recovery", None))
     except Exception as error:
         log.debug("%s failed", name, exc_info=True)
-        report.failed(summarize(error), None)
+        report.failed(summarize(night.warehouse.explain(error)), None)
     finally:
         if vendor is not None:
             report.requests = vendor.http.requests
@@ -270,13 +272,15 @@ def _extract(
 
 def _put_aside(night: Night, anew: Sequence[Outcome]) -> None:
     """Before a table is built anew, keep what only the old one holds (deleted rows, history) under another name."""
-    with night.warehouse.connect() as connection:
+    if not anew:
+        return
+    with night.warehouse.write() as session:
         for outcome in anew:
             if outcome.mode != Mode.LATEST:
                 aside = shorten(
                     f"{outcome.table}_before_{night.until:%Y%m%d_%H%M%S}", tag_for(outcome.table), MAX_BYTES
                 )
-                connection.execute(f"ALTER TABLE {quote(outcome.dataset, outcome.table)} RENAME TO {quote(aside)}")
+                session.change(f"ALTER TABLE {quote(outcome.dataset, outcome.table)} RENAME TO {quote(aside)}")
                 outcome.notes.append(f"built anew; the old table is {outcome.dataset}.{aside}")
 
 
@@ -290,32 +294,30 @@ def _load(
     if not pipeline.has_pending_data:
         return False
     pipeline.normalize()
-    pipeline.load(raise_on_failed_jobs=True)
+    with night.warehouse.write():
+        pipeline.load(raise_on_failed_jobs=True)
     report.schema_changes += [
         {"dataset": pipeline.dataset_name, **change} for change in changes_between(before, snapshot(pipeline))
     ]
-    with night.warehouse.connect() as connection:
-        # the staging copy of the last merge would only puzzle an analyst
-        connection.execute(f"DROP SCHEMA IF EXISTS {quote(f'{pipeline.dataset_name}_staging')} CASCADE")
-        there = _tables(connection, pipeline.dataset_name)
+    night.warehouse.clear_staging(pipeline.dataset_name)
+    columns = columns_of(pipeline)
+    with night.warehouse.write() as session:
+        there = session.tables(pipeline.dataset_name)
         for outcome in outcomes:
             if outcome.table in there:
-                mark_deleted(connection, outcome, at=night.until)
-        record_columns(connection, pipeline.dataset_name, columns_of(pipeline))
+                mark_deleted(session, outcome, at=night.until)
+        record_columns(session, pipeline.dataset_name, columns)
+    merged = [outcome.table for outcome in outcomes if outcome.loaded and outcome.mode in MERGED]
+    for table, key in keys_of(pipeline, merged).items():
+        night.warehouse.index(pipeline.dataset_name, table, key)
     return True
 
 
 def _count(night: Night, pipeline: dlt.Pipeline, outcomes: Sequence[Outcome], report: VendorReport) -> None:
-    with night.warehouse.connect() as connection:
-        there = _tables(connection, pipeline.dataset_name)
+    with night.warehouse.write() as session:
+        there = session.tables(pipeline.dataset_name)
         for outcome in outcomes:
-            report.put(count(connection, outcome, exists=outcome.table in there))
-
-
-def _tables(connection: duckdb.DuckDBPyConnection, dataset: str) -> set[str]:
-    """The tables that are in the build; dlt makes none for a table that never had a row."""
-    names = connection.execute("SELECT table_name FROM duckdb_tables() WHERE schema_name = ?", [dataset]).fetchall()
-    return {name for (name,) in names}
+            report.put(count(session, outcome, exists=outcome.table in there))
 
 
 def _record(night: Night, report: VendorReport) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import dlt
-import duckdb
 
-from pipelines.warehouse import replace_rows
+from pipelines.warehouse.session import Session, replace_rows
 
 COLUMNS = {
     "dataset": "TEXT",
@@ -79,5 +78,15 @@ def columns_of(pipeline: dlt.Pipeline) -> list[dict[str, Any]]:
     ]
 
 
-def record_columns(connection: duckdb.DuckDBPyConnection, dataset: str, rows: list[dict[str, Any]]) -> None:
-    replace_rows(connection, "columns", COLUMNS, rows, where=f"dataset = '{dataset}'")
+def keys_of(pipeline: dlt.Pipeline, tables: Collection[str]) -> dict[str, list[str]]:
+    """Of these tables, the columns by which a merge finds the rows to replace."""
+    found = {
+        table: [name for name, hints in columns.items() if hints.get("primary_key") or hints.get("merge_key")]
+        for table, columns in snapshot(pipeline).items()
+        if table in tables
+    }
+    return {table: key for table, key in found.items() if key}
+
+
+def record_columns(session: Session, dataset: str, rows: list[dict[str, Any]]) -> None:
+    replace_rows(session, "columns", COLUMNS, rows, where=f"dataset = '{dataset}'")

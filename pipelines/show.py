@@ -84,7 +84,7 @@ def show_run(report: RunReport, place: Place) -> None:
                 say(f"  [yellow]![/] {escape(table.table)}: ", note)
     for name in report.skipped:
         console.print(f"{name}: skipped, it has no key (its README says which: sources/{name})", highlight=False)
-    console.print(f"run {report.run_id} ", _state(report.status), f" → {place.warehouse}")
+    console.print(f"run {report.run_id} ", _state(report.status), f" → {place.shown}")
 
 
 def _told(tables: Sequence[TableReport]) -> list[TableReport]:

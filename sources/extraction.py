@@ -68,6 +68,10 @@ class Mode(StrEnum):
     """Merged on the key; nothing vanishes."""
 
 
+MERGED = (Mode.FULL, Mode.INCREMENTAL, Mode.KEPT)
+"""New rows take the place of those with the same key, or of the same scope."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """One table as the vendor defines it. `key` and `cursor` are the vendor's labels; a key may be an extra column too.

@@ -75,7 +75,7 @@ POINTS = {
     # ours
     "one dataset loaded, the other not": ("pipelines.run:_load", "before", 2, ""),
     "before the counts": ("pipelines.run:_count", "before", 1, ""),
-    "before the checkpoint": ("pipelines.warehouse:_write_ledger", "after", 1, ""),
+    "before the checkpoint": ("pipelines.warehouse.duckdb_file:write_ledger", "after", 1, ""),
     "between the checkpoint and the swap": ("os:replace", "before", 1, "warehouse.duckdb"),
     "after the swap, before the ledger knows": ("pipelines.ledger:Ledger.published", "before", 1, ""),
     "before the run is closed": ("pipelines.ledger:Ledger.close_run", "before", 1, "'status': 'ok'"),
@@ -262,7 +262,7 @@ def test_sigterm_while_waiting_for_the_vendor_ends_the_run_at_once(yesterday: Ye
         "sources.extraction:to_parquet",
         "dlt.normalize.normalize:Normalize.run",
         "dlt.load.load:Load.start_new_jobs",
-        "pipelines.warehouse:_write_ledger",
+        "pipelines.warehouse.duckdb_file:write_ledger",
     ],
 )
 def test_sigterm_anywhere_leaves_the_old_warehouse(target: str, yesterday: Yesterday) -> None:

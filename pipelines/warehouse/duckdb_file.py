@@ -1,4 +1,4 @@
-"""The only place that knows destinations. DuckDB: build a copy, load into it, swap it in.
+"""A DuckDB file as the warehouse: build a copy, load into it, swap it in.
 
 A run never touches the published file. It copies it to `build/`, loads and counts there, writes
 the file to disk and renames it over the published one. Killed at any moment, it leaves yesterday's
@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,10 @@ import duckdb
 import pyarrow as pa
 from dlt.common.destination import AnyDestination
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
-from filelock import FileLock, Timeout
 
-from pipelines.ledger import TABLES, Ledger
+from pipelines.ledger import Ledger
 from pipelines.place import OWN_DATASET, Place
+from pipelines.warehouse.session import Rows, Session, WarehouseBusy, quote, write_ledger
 from sources.errors import ConfigurationError, NightloadError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -41,15 +41,7 @@ DUCKDB_SETTINGS: dict[str, str | int | float | list[str]] = {
 _FICLONE = 0x40049409
 
 
-class Locked(NightloadError):
-    """Another run has this warehouse."""
-
-
-class WarehouseBusy(Unavailable):
-    """Somebody writes to the published file."""
-
-
-class Warehouse:
+class DuckDbFile:
     """One DuckDB warehouse while a run holds its lock."""
 
     def __init__(self, place: Place, *, datasets: Sequence[str]) -> None:
@@ -94,9 +86,12 @@ class Warehouse:
     def publish(self, ledger: Ledger) -> None:
         """Write the ledger into the copy and swap it in."""
         runs = ledger.unpublished()
-        with self.connect() as connection:
-            _write_ledger(connection, ledger, runs)
-            connection.execute("CHECKPOINT")
+        try:
+            with self.write() as session:
+                write_ledger(session, ledger, runs)
+                session.change("CHECKPOINT")
+        except duckdb.Error as error:
+            raise self.explain(error) from None
         self._let_go()
         build = self.place.build
         leftover = build.with_name(f"{build.name}.wal")
@@ -120,11 +115,21 @@ class Warehouse:
         return dlt.destinations.duckdb(credentials, preferred_loader_file_format="parquet")  # type: ignore[return-value]
 
     @contextmanager
-    def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection to the copy."""
+    def write(self) -> Iterator[Session]:
+        """A session in the copy."""
         with self._hold().cursor() as connection:
             connection.execute("SET TimeZone = 'UTC'")
-            yield connection
+            yield DuckDbSession(connection)
+
+    def clear_staging(self, dataset: str) -> None:
+        with self.write() as session:
+            session.change(f"DROP SCHEMA IF EXISTS {quote(f'{dataset}_staging')} CASCADE")
+
+    def index(self, dataset: str, table: str, columns: Sequence[str]) -> None:
+        """None: DuckDB scans faster than its indexes are kept."""
+
+    def explain(self, error: BaseException) -> BaseException:
+        return error
 
     def _hold(self) -> duckdb.DuckDBPyConnection:
         """Open the copy until it is published or discarded, for dlt as well: opened and closed each time, it costs
@@ -169,6 +174,41 @@ class Warehouse:
             self._reader = None
 
 
+class DuckDbSession:
+    """Statements in the copy."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> Rows:
+        return self._connection.execute(sql, list(parameters)).fetchall()
+
+    def change(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        told = self._connection.execute(sql, list(parameters)).fetchall()
+        return int(told[0][0]) if told and isinstance(told[0][0], int) else 0
+
+    def insert(self, table: str, types: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> None:
+        arrow = {"BIGINT": pa.int64(), "DOUBLE PRECISION": pa.float64(), "BOOLEAN": pa.bool_()}
+        fresh = pa.table(
+            {
+                name: pa.array([row.get(name) for row in rows], arrow.get(kind, pa.string()))
+                for name, kind in types.items()
+            }
+        )
+        names = ", ".join(map(quote, types))
+        casts = ", ".join(f"{quote(name)}::{kind}" for name, kind in types.items())
+        self._connection.register("fresh", fresh)
+        self._connection.execute(f"INSERT INTO {table} ({names}) SELECT {casts} FROM fresh")  # noqa: S608
+        self._connection.unregister("fresh")
+
+    def tables(self, dataset: str) -> set[str]:
+        names = self.query("SELECT table_name FROM duckdb_tables() WHERE schema_name = ?", [dataset])
+        return {name for (name,) in names}
+
+    def create_dataset(self, dataset: str) -> None:
+        self.change(f"CREATE SCHEMA IF NOT EXISTS {quote(dataset)}")
+
+
 def _busy(published: Path, holder: str) -> WarehouseBusy:
     return WarehouseBusy(
         what="somebody has the warehouse open for writing",
@@ -176,73 +216,6 @@ def _busy(published: Path, holder: str) -> WarehouseBusy:
         why=holder,
         todo="Close it there, and open it read-only: a night swaps the file",
     )
-
-
-@contextmanager
-def lock(place: Place) -> Iterator[None]:
-    """The one lock of a warehouse, freed by the system when the holder dies. Raises `Locked`."""
-    try:
-        place.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        held = FileLock(place.lock)
-        held.acquire(timeout=0)
-    except Timeout:
-        raise Locked(
-            what="another run has this warehouse", where=str(place.warehouse), todo="Wait for it to end, then run again"
-        ) from None
-    except OSError as error:
-        raise ConfigurationError(
-            what=f"the folder {place.state} cannot be written",
-            why=error.strerror or "",
-            todo="Give the warehouse a folder that this user may write, with --warehouse or NIGHTLOAD_WAREHOUSE",
-        ) from None
-    try:
-        yield
-    finally:
-        held.release()
-
-
-def quote(*names: str) -> str:
-    """A dotted, quoted SQL name."""
-    return ".".join('"' + name.replace('"', '""') + '"' for name in names)
-
-
-def replace_rows(
-    connection: duckdb.DuckDBPyConnection,
-    table: str,
-    columns: dict[str, str],
-    rows: list[dict[str, Any]],
-    *,
-    where: str,
-) -> None:
-    """In `nightload.<table>`, put `rows` in place of those that meet the SQL condition `where`."""
-    target = quote(OWN_DATASET, table)
-    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(OWN_DATASET)}")
-    kinds = {"TIMESTAMP": "TIMESTAMPTZ", "TEXT": "VARCHAR"}
-    types = {name: kinds.get(kind, kind) for name, kind in columns.items()}
-    spec = ", ".join(f"{quote(name)} {kind}" for name, kind in types.items())
-    connection.execute(f"CREATE TABLE IF NOT EXISTS {target} ({spec})")
-    connection.execute(f"DELETE FROM {target} WHERE {where}")  # noqa: S608
-    if rows:
-        arrow = {"VARCHAR": pa.string(), "TIMESTAMPTZ": pa.string(), "BIGINT": pa.int64(), "DOUBLE": pa.float64()}
-        fresh = pa.table(
-            {
-                name: pa.array([row.get(name) for row in rows], arrow.get(kind, pa.bool_()))
-                for name, kind in types.items()
-            }
-        )
-        connection.register("fresh", fresh)
-        names = ", ".join(map(quote, types))
-        casts = ", ".join(f"{quote(name)}::{kind}" for name, kind in types.items())
-        connection.execute(f"INSERT INTO {target} ({names}) SELECT {casts} FROM fresh")  # noqa: S608
-        connection.unregister("fresh")
-
-
-def _write_ledger(connection: duckdb.DuckDBPyConnection, ledger: Ledger, runs: Sequence[str]) -> None:
-    ids = ", ".join(f"'{run_id}'" for run_id in runs)
-    for table, columns in TABLES.items():
-        replace_rows(
-            connection, table, columns, ledger.rows(table, runs), where=f"run_id IN ({ids})" if ids else "false"
-        )
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -1,0 +1,386 @@
+"""A Postgres as the warehouse: everything that a vendor brings is one transaction.
+
+dlt commits each of its jobs. A run that is killed between two of them leaves half a load, and dlt
+then doubles rows or refuses every later night. Here dlt, the marks of deleted rows, the counts and
+the ledger all speak over one connection, and dlt's transactions are savepoints in ours (see
+`postgres_dlt`): `publish` is the only commit. Killed at any moment, the database is as it was;
+readers see the old rows until then, and are never blocked but by a change of a table's columns.
+
+Nothing is kept on this disk but the ledger, and what it has to say stands in the database too.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from typing import Any
+
+import psycopg2
+from dlt.common.destination import AnyDestination
+from psycopg2 import errors, extensions
+from psycopg2.extras import execute_values
+
+from pipelines.ledger import Ledger
+from pipelines.warehouse.session import (
+    Locked,
+    Rows,
+    Session,
+    WarehouseBusy,
+    WarehouseRefused,
+    quote,
+    write_ledger,
+)
+from sources.errors import NightloadError, Unavailable
+
+log = logging.getLogger(__name__)
+
+LOCK_WAIT = 60
+"""Seconds to wait for a table that somebody has locked."""
+OLDEST = 140000
+SETTINGS = {
+    "application_name": "nightload",
+    "client_encoding": "UTF8",
+    "TimeZone": "UTC",
+    "lock_timeout": f"{LOCK_WAIT}s",
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "work_mem": "64MB",  # a history is compared by hashes in memory, else row by row
+    "search_path": "pg_catalog",
+}
+# Two keys: the run's own, refused at once; the load's, waited for, since the server may still be ending the statement
+# of a run that was killed.
+RUN_LOCK, LOAD_LOCK = 0x6E69676874, 0x6E69676875
+
+EXPLAINED: tuple[tuple[type[psycopg2.Error], type[NightloadError], str, str], ...] = (
+    (
+        errors.LockNotAvailable,
+        WarehouseBusy,
+        f"a table stayed locked for {LOCK_WAIT} s",
+        "Let who has it end, then run again",
+    ),
+    (errors.DiskFull, WarehouseRefused, "the database server has no room left", "Give it room, then run again"),
+    (
+        errors.InsufficientPrivilege,
+        WarehouseRefused,
+        "the database refuses a right that nightload needs",
+        "Grant it (README, Postgres), then run again",
+    ),
+    (
+        errors.DependentObjectsStillExist,
+        NightloadError,
+        "something in the database depends on a table that must be made anew",
+        "Drop it, run again, and make it again",
+    ),
+    (
+        errors.ProgramLimitExceeded,
+        NightloadError,
+        "a key is longer than its index holds",
+        "Drop that index; the next run makes one that holds it",
+    ),
+    (
+        psycopg2.OperationalError,
+        Unavailable,
+        "the connection to the database was lost",
+        "See that the server is up, then run again",
+    ),
+)
+"""What a user can do something about, in words."""
+
+
+class Shared:
+    """The one connection that a run loads over, for dlt's threads too: who begins a transaction has it to the end."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.turn = threading.RLock()
+        self.connection = connect(url)
+        self._depth = 0
+
+    @property
+    def writing(self) -> bool:
+        """Is the transaction open that `publish` will commit?"""
+        return not self.connection.autocommit
+
+    def begin(self) -> None:
+        """Open the transaction, if none is."""
+        with self.turn:
+            if not self.writing:
+                self.connection.autocommit = False
+
+    def end(self, *, commit: bool) -> None:
+        with self.turn:
+            try:
+                self.connection.commit() if commit else self.connection.rollback()
+            finally:
+                if not self.connection.closed:
+                    self.connection.autocommit = True
+                self._depth = 0
+
+    @contextmanager
+    def step(self) -> Iterator[extensions.cursor]:
+        """A cursor, and the connection to oneself; what fails inside undoes this step and nothing before it."""
+        with self.turn, self.connection.cursor() as cursor:
+            if not self.writing:
+                yield cursor
+                return
+            self._depth += 1
+            name = f"step_{self._depth}"
+            cursor.execute(f"SAVEPOINT {name}")
+            try:
+                yield cursor
+                cursor.execute(f"RELEASE SAVEPOINT {name}")
+            except BaseException:
+                with suppress(psycopg2.Error):  # a lost connection has nothing to undo
+                    cursor.execute(f"ROLLBACK TO SAVEPOINT {name}")
+                    cursor.execute(f"RELEASE SAVEPOINT {name}")
+                raise
+            finally:
+                self._depth -= 1
+
+
+class Postgres:
+    """One Postgres database while a run holds its locks."""
+
+    def __init__(self, url: str, *, shown: str) -> None:
+        self._url, self._shown = url, shown
+        self._lock = connect(url)
+        self._shared: Shared | None = None
+        try:
+            self._refuse_unfit()
+            if not _one(self._lock, "SELECT pg_try_advisory_lock(%s)", RUN_LOCK):
+                raise Locked(
+                    what="another run has this warehouse", where=shown, todo="Wait for it to end, then run again"
+                )
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def close(self) -> None:
+        self.discard()
+        if self._shared is not None:
+            self._shared.connection.close()
+        self._lock.close()
+
+    def begin(self) -> None:
+        """Forget a transaction in which nothing was loaded, and see that the connection lives."""
+        self.discard()
+        try:
+            if self._shared is None:
+                self._shared = Shared(self._url)
+                with self._shared.step() as cursor:
+                    cursor.execute("SELECT pg_advisory_lock(%s)", (LOAD_LOCK,))
+            _one(self._lock, "SELECT 1")
+        except psycopg2.Error as error:
+            self._shared = None
+            raise self.explain(error) from None
+
+    def discard(self) -> None:
+        if self._shared is None:
+            return
+        try:
+            if self._shared.writing:
+                self._shared.end(commit=False)
+        except psycopg2.Error:
+            log.debug("the connection is lost, and so is what was not published", exc_info=True)
+        if self._shared.connection.closed:
+            self._shared = None
+
+    def publish(self, ledger: Ledger) -> None:
+        runs = ledger.unpublished()
+        try:
+            with self.write() as session:
+                write_ledger(session, ledger, runs)
+                ((transaction,),) = session.query("SELECT pg_current_xact_id()::text")
+            self._commit(transaction)
+        except psycopg2.Error as error:
+            raise self.explain(error) from None
+        ledger.published(runs)
+
+    def destination(self) -> AnyDestination:
+        from pipelines.warehouse.postgres_dlt import destination_on
+
+        return destination_on(self._loading())
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A session in the transaction that `publish` commits."""
+        self._loading().begin()
+        yield PostgresSession(self._loading())
+
+    def clear_staging(self, dataset: str) -> None:
+        staging = f"{dataset}_staging"
+        with self.write() as session:
+            for table in sorted(session.tables(staging)):
+                session.change(f"DROP TABLE {quote(staging, table)} CASCADE")
+            # where the schema was made for us, we could not make it again
+            owned = session.query(
+                "SELECT 1 FROM pg_namespace WHERE nspname = ? AND pg_has_role(nspowner, 'USAGE') "
+                "AND has_database_privilege(current_database(), 'CREATE')",
+                [staging],
+            )
+            if owned:
+                session.change(f"DROP SCHEMA {quote(staging)}")
+
+    def index(self, dataset: str, table: str, columns: Sequence[str]) -> None:
+        """dlt makes no index for a key, and each merge would then read the whole table."""
+        with self.write() as session:
+            there = session.query(
+                "SELECT 1 FROM pg_index WHERE indrelid = ?::regclass AND "
+                "(SELECT array_agg(attname::text ORDER BY attname) FROM pg_attribute "
+                " WHERE attrelid = indrelid AND attnum = ANY (indkey)) = ?::text[]",
+                [quote(dataset, table), sorted(columns)],
+            )
+            if there:
+                return
+            on = f"ON {quote(dataset, table)}"
+            try:
+                session.change(f"CREATE INDEX {on} ({', '.join(map(quote, columns))})")
+            except errors.ProgramLimitExceeded:  # texts longer than a B-tree holds
+                session.change(f"CREATE INDEX {on} USING hash ({quote(columns[0])})")
+
+    def explain(self, error: BaseException) -> BaseException:
+        """What Postgres says, with what to do about it."""
+        found = _postgres_error(error)
+        if found is None:
+            return error
+        for kind, raises, what, todo in EXPLAINED:
+            if isinstance(found, kind):
+                holders = self._holders() if raises is WarehouseBusy else ""
+                why = str(found.diag.message_primary or found).strip().splitlines()[0]
+                return raises(what=what, where=self._shown, why=why, todo=f"Nothing was changed. {holders}{todo}")
+        return error
+
+    def _loading(self) -> Shared:
+        if self._shared is None:
+            raise Unavailable(what="the connection to the database was lost", where=self._shown, todo="Run again")
+        return self._shared
+
+    def _commit(self, transaction: str) -> None:
+        """Commit; if the connection dies with the answer on its way, ask the server what became of it."""
+        try:
+            self._loading().end(commit=True)
+        except psycopg2.OperationalError:
+            self._shared = None
+            try:
+                with closing(connect(self._url)) as again:
+                    done = _one(again, "SELECT pg_xact_status(%s::xid8)", transaction) == "committed"
+            except (psycopg2.Error, NightloadError):
+                done = False
+            if not done:
+                raise
+
+    def _refuse_unfit(self) -> None:
+        version = self._lock.server_version
+        encoding = _one(self._lock, "SHOW server_encoding")
+        if version < OLDEST or encoding != "UTF8":
+            raise WarehouseRefused(
+                what="this Postgres cannot be the warehouse",
+                where=self._shown,
+                why=f"it is version {version // 10000} with encoding {encoding}",
+                todo=f"nightload needs version {OLDEST // 10000} or newer and a database made with ENCODING 'UTF8'",
+            )
+
+    def _holders(self) -> str:
+        """Who has locks here, for the one who is woken."""
+        try:
+            with closing(connect(self._url)) as looking, looking.cursor() as cursor:
+                cursor.execute(
+                    "SELECT DISTINCT a.pid, a.usename, a.application_name FROM pg_locks l JOIN pg_stat_activity a "
+                    "USING (pid) WHERE l.locktype = 'relation' AND l.granted AND a.datname = current_database() "
+                    "AND l.mode IN ('AccessExclusiveLock', 'ExclusiveLock', 'ShareRowExclusiveLock', 'ShareLock', "
+                    "'AccessShareLock') AND a.application_name <> 'nightload' AND a.pid <> pg_backend_pid() LIMIT 5"
+                )
+                told = [f"{user} (pid {pid}{', ' + name if name else ''})" for pid, user, name in cursor.fetchall()]
+        except (psycopg2.Error, NightloadError):
+            return ""
+        return f"Locks are held by {', '.join(told)}. " if told else ""
+
+
+class PostgresSession:
+    """Statements in the run's transaction; one that fails undoes itself only."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> Rows:
+        with self._shared.step() as cursor:
+            cursor.execute(_format(sql), list(parameters))
+            return list(cursor.fetchall())
+
+    def change(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        with self._shared.step() as cursor:
+            cursor.execute(_format(sql), list(parameters))
+            changed: int = cursor.rowcount
+            return max(0, changed)
+
+    def insert(self, table: str, types: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> None:
+        names = ", ".join(map(quote, types))
+        values = [[row.get(name) for name in types] for row in rows]
+        template = ", ".join(f"%s::{kind}" for kind in types.values())
+        with self._shared.step() as cursor:
+            statement = f"INSERT INTO {table} ({names}) VALUES %s"  # noqa: S608
+            execute_values(cursor, statement, values, template=f"({template})")
+
+    def tables(self, dataset: str) -> set[str]:
+        rows = self.query(
+            "SELECT relname FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace "
+            "WHERE nspname = ? AND relkind IN ('r', 'p')",
+            [dataset],
+        )
+        return {name for (name,) in rows}
+
+    def create_dataset(self, dataset: str) -> None:
+        # IF NOT EXISTS would ask for the right to make it even where it is there
+        if not self.query("SELECT 1 FROM pg_namespace WHERE nspname = ?", [dataset]):
+            self.change(f"CREATE SCHEMA {quote(dataset)}")
+
+
+def connect(url: str) -> extensions.connection:
+    """A connection that commits each statement, set up as `SETTINGS` says. Raises `Unavailable`, `WarehouseRefused`."""
+    try:
+        connection = psycopg2.connect(url, connect_timeout=20, keepalives_idle=30)
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            for name, value in SETTINGS.items():
+                cursor.execute(f"SET {name} = %s", (value,))
+        return connection
+    except psycopg2.OperationalError as error:
+        why = str(error).strip().splitlines()[-1]
+        wrong = "authentication" in why or "does not exist" in why or "no password" in why
+        kind = WarehouseRefused if wrong else Unavailable
+        raise kind(
+            what="the database cannot be reached" if not wrong else "the database does not let nightload in",
+            why=why,
+            todo="See that the warehouse URL (NIGHTLOAD_WAREHOUSE, --warehouse) names the right host, user and password"
+            if wrong
+            else "See that the server is up and the URL right, then run again",
+        ) from None
+    except psycopg2.Error as error:
+        raise WarehouseRefused(what="the warehouse URL cannot be used", why=str(error).splitlines()[0]) from None
+
+
+def _one(connection: extensions.connection, sql: str, *parameters: Any) -> Any:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        row = cursor.fetchone()
+        return row[0] if row else None
+
+
+def _format(sql: str) -> str:
+    return sql.replace("%", "%%").replace("?", "%s")
+
+
+def _postgres_error(error: BaseException | None) -> psycopg2.Error | None:
+    """What psycopg2 raised, however dlt wrapped it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, psycopg2.Error):
+            return error
+        inner = next((each for each in error.args if isinstance(each, psycopg2.Error)), None)
+        if inner is not None:
+            return inner
+        error = getattr(error, "dbapi_exception", None) or error.__cause__ or error.__context__
+    return None

@@ -1,0 +1,214 @@
+"""dlt on a connection that it does not own: its transactions are savepoints, its files go in by binary COPY."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import pgpq
+import psycopg2
+import pyarrow as pa
+import pyarrow.parquet as pq
+from dlt.common.destination import AnyDestination, DestinationCapabilitiesContext
+from dlt.common.destination.client import HasFollowupJobs, LoadJob, RunnableLoadJob
+from dlt.common.destination.dataset import DBApiCursor
+from dlt.common.destination.typing import PreparedTableSchema
+from dlt.common.schema import Schema
+from dlt.common.schema.typing import TColumnSchema, TTableSchemaColumns
+from dlt.destinations.impl.postgres.configuration import PostgresClientConfiguration, PostgresCredentials
+from dlt.destinations.impl.postgres.factory import PostgresTypeMapper, postgres
+from dlt.destinations.impl.postgres.postgres import PostgresClient
+from dlt.destinations.impl.postgres.sql_client import Psycopg2SqlClient
+from dlt.destinations.insert_job_client import InsertValuesJobClient
+from dlt.destinations.sql_client import DBApiCursorImpl, raise_database_error
+from dlt.destinations.typing import DBTransaction
+from pgpq import encoders
+from pgpq import schema as postgres_types
+
+from pipelines.warehouse.postgres import Shared
+
+ROWS_AT_ONCE = 30_720
+CHUNK = 2**20
+
+
+def destination_on(shared: Shared) -> AnyDestination:
+    """A dlt destination that does all it does over `shared`."""
+    credentials = PostgresCredentials("postgresql://unused:unused@unused/unused")
+    return SharedPostgres(credentials, shared=shared)  # type: ignore[return-value]
+
+
+class SharedPostgres(postgres):
+    """dlt's Postgres, but for the connection, the form of its files, and that readers are not blocked."""
+
+    def __init__(self, credentials: PostgresCredentials, *, shared: Shared) -> None:
+        super().__init__(credentials, destination_name="postgres")
+        self._shared = shared
+
+    def _raw_capabilities(self) -> DestinationCapabilitiesContext:
+        caps = super()._raw_capabilities()
+        caps.preferred_loader_file_format = "parquet"
+        caps.supported_loader_file_formats = ["parquet"]
+        caps.loader_file_format_selector = None  # type: ignore[assignment]
+        caps.type_mapper = JsonbTypeMapper
+        caps.supports_truncate_command = False  # TRUNCATE would keep readers out until the commit
+        return caps
+
+    @property
+    def client_class(self) -> type[PostgresClient]:
+        shared = self._shared
+
+        class Client(SharedClient):
+            def __init__(
+                self, schema: Schema, config: PostgresClientConfiguration, capabilities: DestinationCapabilitiesContext
+            ) -> None:
+                super().__init__(schema, config, capabilities, shared=shared)
+
+        return Client
+
+
+class JsonbTypeMapper(PostgresTypeMapper):
+    """dlt falls back to json for parquet, since its own way to load that cannot write jsonb."""
+
+    def to_destination_type(self, column: TColumnSchema, table: PreparedTableSchema) -> str:
+        if column["data_type"] == "json":
+            return "jsonb"
+        return super().to_destination_type(column, table)
+
+
+class SharedClient(PostgresClient):
+    def __init__(
+        self,
+        schema: Schema,
+        config: PostgresClientConfiguration,
+        capabilities: DestinationCapabilitiesContext,
+        *,
+        shared: Shared,
+    ) -> None:
+        names = InsertValuesJobClient.create_dataset_names(schema, config)
+        client = SharedSqlClient(*names, config.credentials, capabilities, shared=shared)
+        InsertValuesJobClient.__init__(self, schema, config, client)
+        self.config = config
+        self.sql_client = client
+        self.active_hints = {}
+        self.type_mapper = self.capabilities.get_type_mapper()
+
+    def create_load_job(
+        self, table: PreparedTableSchema, file_path: str, load_id: str, restore: bool = False
+    ) -> LoadJob:
+        if file_path.endswith(".parquet"):
+            return BinaryCopyJob(file_path)
+        return super().create_load_job(table, file_path, load_id, restore)
+
+
+class SharedSqlClient(Psycopg2SqlClient):
+    """The shared connection as dlt's own; each statement and each transaction of dlt is a step of ours."""
+
+    def __init__(
+        self,
+        dataset_name: str,
+        staging_dataset_name: str,
+        credentials: PostgresCredentials,
+        capabilities: DestinationCapabilitiesContext,
+        *,
+        shared: Shared,
+    ) -> None:
+        super().__init__(dataset_name, staging_dataset_name, credentials, capabilities)
+        self.shared = shared
+
+    def open_connection(self) -> Any:
+        self._conn = self.shared.connection
+        return self._conn
+
+    def close_connection(self) -> None:
+        self._conn = None
+
+    @contextmanager
+    def begin_transaction(self) -> Iterator[DBTransaction]:
+        with self.shared.step():
+            yield self
+
+    @contextmanager
+    @raise_database_error
+    def execute_query(self, query: Any, *args: Any, **kwargs: Any) -> Iterator[DBApiCursor]:
+        with self.shared.step() as cursor:
+            cursor.execute(query, args or kwargs or None)
+            yield DBApiCursorImpl(cast(DBApiCursor, cursor))
+
+    def commit_transaction(self) -> None:
+        raise NotImplementedError("a run commits once, when it publishes")
+
+    def rollback_transaction(self) -> None:
+        raise NotImplementedError("a run commits once, when it publishes")
+
+
+class BinaryCopyJob(RunnableLoadJob, HasFollowupJobs):
+    """A parquet file into its table by COPY in Postgres' binary form: no text is written or parsed."""
+
+    _job_client: SharedClient
+
+    def run(self) -> None:
+        client = cast(SharedSqlClient, self._job_client.sql_client)
+        columns = self._job_client.schema.get_table_columns(self.load_table_name)
+        file = pq.ParquetFile(self._file_path)
+        names = ", ".join(client.escape_column_name(name) for name in file.schema_arrow.names)
+        table = client.make_qualified_table_name(self.load_table_name)
+        with client.shared.step() as cursor:
+            source = io.BufferedReader(_Chunks(binary_rows(file, columns)), CHUNK)
+            cursor.copy_expert(f"COPY {table} ({names}) FROM STDIN (FORMAT binary)", source, CHUNK)
+            if cursor.rowcount != file.metadata.num_rows:
+                raise psycopg2.DataError(f"{file.metadata.num_rows} rows were sent, {cursor.rowcount} arrived")
+
+
+def binary_rows(file: pq.ParquetFile, columns: TTableSchemaColumns) -> Iterator[bytes]:
+    """The rows of a parquet file in the form that COPY reads, typed as the table's columns are."""
+    schema = pa.schema([pa.field(field.name, _arrow_type(field, columns[field.name])) for field in file.schema_arrow])
+    each = {field.name: _encoder(field, columns[field.name]) for field in schema}
+    encoder = pgpq.ArrowToPostgresBinaryEncoder.new_with_encoders(schema, each)
+    yield encoder.write_header()
+    for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
+        table = pa.Table.from_batches([batch]).cast(schema)
+        for part in table.to_batches():
+            yield encoder.write_batch(part)
+    yield encoder.finish()
+
+
+def _arrow_type(field: pa.Field, column: TColumnSchema) -> pa.DataType:
+    match column["data_type"]:
+        case "bigint":
+            return pa.int64()
+        case "text" | "json":
+            return pa.string()
+        case "timestamp":
+            return pa.timestamp("us", "UTC")
+        case "double":
+            return pa.float64()
+        case _:
+            return field.type
+
+
+def _encoder(field: pa.Field, column: TColumnSchema) -> Any:
+    if column["data_type"] == "json":
+        return encoders.StringEncoderBuilder.new_with_output(field, postgres_types.Jsonb())
+    return pgpq.ArrowToPostgresBinaryEncoder.infer_encoder(field)
+
+
+class _Chunks(io.RawIOBase):
+    """An iterator of bytes as a file."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks, self._rest = chunks, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._rest = chunk
+        size = min(len(buffer), len(self._rest))
+        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
+        return size

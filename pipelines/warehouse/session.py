@@ -1,0 +1,117 @@
+"""What a run, its counts and its ledger ask of a warehouse, whichever database it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from dlt.common.destination import AnyDestination
+
+from pipelines.ledger import TABLES, Ledger
+from pipelines.place import OWN_DATASET
+from sources.errors import ConfigurationError, NightloadError, Unavailable
+
+Rows = list[tuple[Any, ...]]
+
+TYPES = {"TIMESTAMP": "TIMESTAMPTZ", "TEXT": "VARCHAR", "DOUBLE": "DOUBLE PRECISION"}
+"""Ledger type → SQL type, where both databases have a better one."""
+
+
+class Locked(NightloadError):
+    """Another run has this warehouse."""
+
+
+class WarehouseBusy(Unavailable):
+    """Somebody else keeps the warehouse from being written."""
+
+
+class WarehouseRefused(ConfigurationError):
+    """The warehouse cannot be used as it is: rights, room, encoding."""
+
+
+class Session(Protocol):
+    """Statements in one warehouse while a run has it. Parameters are written `?`."""
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> Rows:
+        """The rows of a SELECT."""
+        ...
+
+    def change(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Carry out a statement; the number of rows that it changed."""
+        ...
+
+    def insert(self, table: str, types: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add rows to a (quoted) table; `types` are its columns and their SQL types. A missing value is NULL."""
+        ...
+
+    def tables(self, dataset: str) -> set[str]:
+        """The tables of a dataset; dlt makes none for a table that never had a row."""
+        ...
+
+    def create_dataset(self, dataset: str) -> None:
+        """Make the schema, unless it is there."""
+        ...
+
+
+class Warehouse(Protocol):
+    """One warehouse while a run holds its lock: nothing is seen by readers before `publish`, and then all of it."""
+
+    def begin(self) -> None:
+        """Be ready to load on top of what is published."""
+        ...
+
+    def discard(self) -> None:
+        """Forget what was loaded since `begin`; what is published stays as it is."""
+        ...
+
+    def publish(self, ledger: Ledger) -> None:
+        """Write the ledger's news, and show readers all that was loaded. Raises `NightloadError` or OSError."""
+        ...
+
+    def destination(self) -> AnyDestination:
+        """Where dlt reads its state from and loads to."""
+        ...
+
+    def write(self) -> AbstractContextManager[Session]:
+        """A session for what belongs to the coming `publish`."""
+        ...
+
+    def clear_staging(self, dataset: str) -> None:
+        """Drop what the last merge left in the staging dataset: it would only puzzle an analyst."""
+        ...
+
+    def index(self, dataset: str, table: str, columns: Sequence[str]) -> None:
+        """Let the rows be found by these columns, where that pays."""
+        ...
+
+    def explain(self, error: BaseException) -> BaseException:
+        """The same error in words that tell what to do, where this warehouse knows them."""
+        ...
+
+
+def quote(*names: str) -> str:
+    """A dotted, quoted SQL name."""
+    return ".".join('"' + name.replace('"', '""') + '"' for name in names)
+
+
+def replace_rows(
+    session: Session, table: str, columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]], *, where: str
+) -> None:
+    """In `nightload.<table>`, put `rows` in place of those that meet the SQL condition `where`."""
+    target = quote(OWN_DATASET, table)
+    types = {name: TYPES.get(kind, kind) for name, kind in columns.items()}
+    if table not in session.tables(OWN_DATASET):
+        session.create_dataset(OWN_DATASET)
+        spec = ", ".join(f"{quote(name)} {kind}" for name, kind in types.items())
+        session.change(f"CREATE TABLE {target} ({spec})")
+    session.change(f"DELETE FROM {target} WHERE {where}")  # noqa: S608
+    if rows:
+        session.insert(target, types, rows)
+
+
+def write_ledger(session: Session, ledger: Ledger, runs: Sequence[str]) -> None:
+    """Show what the ledger says of these runs in the dataset `nightload`."""
+    ids = ", ".join(f"'{run_id}'" for run_id in runs)
+    for table, columns in TABLES.items():
+        replace_rows(session, table, columns, ledger.rows(table, runs), where=f"run_id IN ({ids})" if ids else "false")
