@@ -30,9 +30,7 @@ app = typer.Typer(
 Home = Annotated[str | None, typer.Option("--home", help="Folder with .dlt (NIGHTLOAD_HOME; default: here).")]
 WarehouseUrl = Annotated[
     str | None,
-    typer.Option(
-        "--warehouse", help="duckdb:///PATH or postgresql://… (NIGHTLOAD_WAREHOUSE; default: data/warehouse.duckdb)."
-    ),
+    typer.Option("--warehouse", help="duckdb:///PATH or postgresql://… (NIGHTLOAD_WAREHOUSE)."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else.")]
 Vendors = Annotated[list[str] | None, typer.Argument(help=f"Some of: {', '.join(VENDORS)}. Default: all with a key.")]

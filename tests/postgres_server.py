@@ -60,11 +60,8 @@ def postgres_server(**settings: str) -> Iterator[str]:
             shutil.chown(data, user["user"], user["group"])
         password = folder / "password"
         password.write_text(PASSWORD)
-        _run(
-            [home / "bin/initdb", "-D", data, "-N", "-U", "postgres", "-A", "scram-sha-256", "--locale=C", "-E", "UTF8"]
-            + [f"--pwfile={password}"],
-            **user,
-        )
+        options = ["-N", "-U", "postgres", "-A", "scram-sha-256", "--locale=C", "-E", "UTF8", f"--pwfile={password}"]
+        _run([home / "bin/initdb", "-D", data, *options], **user)
         port = _free_port()
         options = [f"-c{name}={value}" for name, value in {**SETTINGS, **settings, "port": str(port)}.items()]
         log = (folder / "log").open("wb")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
-
-from dlt.common.destination import AnyDestination
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pipelines.ledger import TABLES, Ledger
 from pipelines.place import OWN_DATASET
 from sources.errors import ConfigurationError, NightloadError, Unavailable
+
+if TYPE_CHECKING:
+    from dlt.common.destination import AnyDestination
 
 Rows = list[tuple[Any, ...]]
 

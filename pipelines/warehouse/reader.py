@@ -1,0 +1,70 @@
+"""Reading what is published: no lock that blocks a night, no write. Light to import, so that `nightload sql` is quick."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from pipelines.place import Place
+from sources.errors import ConfigurationError, NightloadError
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a query gave: the columns' names, and the rows as they come."""
+
+    columns: tuple[str, ...]
+    rows: Iterator[tuple[Any, ...]]
+
+
+class Reader(Protocol):
+    """A published warehouse, read-only. Parameters are written `?`; times come in UTC."""
+
+    dialect: Literal["duckdb", "postgres"]
+
+    def answer(self, sql: str, parameters: Sequence[Any] = ()) -> Answer:
+        """Raises `QueryRefused` for SQL that the database does not take."""
+        ...
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows at once."""
+        ...
+
+    def tables(self, dataset: str) -> set[str]:
+        """The tables and views of a dataset; none if there is no such dataset."""
+        ...
+
+
+class QueryRefused(ConfigurationError):
+    """SQL that the database does not take."""
+
+
+@contextmanager
+def open_reader(place: Place) -> Iterator[Reader]:
+    """The published warehouse of a place. Raises `ConfigurationError` if there is none yet or it cannot be opened."""
+    if place.postgres is not None:
+        from pipelines.warehouse.postgres import PostgresReader, connect
+
+        with closing(connect(place.postgres)) as database:
+            yield PostgresReader(database)
+        return
+    if not place.warehouse.exists():
+        raise ConfigurationError(
+            what="there is no warehouse yet",
+            where=place.shown,
+            todo="Load one with: nightload run, or name another one",
+        )
+    import duckdb
+
+    from pipelines.warehouse.duckdb_reader import DuckDbReader
+
+    try:
+        connection = duckdb.connect(str(place.warehouse), read_only=True)
+    except duckdb.Error as error:
+        raise NightloadError(
+            what="the warehouse cannot be opened", where=place.shown, why=str(error).splitlines()[0]
+        ) from None
+    with connection:
+        yield DuckDbReader(connection)
