@@ -1,4 +1,4 @@
-"""Reading what is published: no lock that blocks a night, no write. Light to import: `nightload sql` answers at once."""
+"""Reading what is published: no lock that blocks a night, no write. Light to import: `nightload sql` is quick."""
 
 from __future__ import annotations
 
