@@ -66,11 +66,16 @@ def run(request: Request) -> RunReport:
             for crashed in ledger.close_crashed():
                 log.warning("run %s had crashed: nothing half done is in the warehouse", crashed)
             datasets = [name for vendor in VENDORS for name in package(vendor).tables()]
-            with open_warehouse(request.place, datasets=datasets) as warehouse:
-                run_id = ledger.open_run(chosen, version=__version__)
-                until = pendulum.now("UTC")
-                night = Night(request=request, ledger=ledger, warehouse=warehouse, run_id=run_id, until=until)
-                return _night(night, chosen, skipped)
+            run_id = ledger.open_run(chosen, version=__version__)
+            try:
+                with open_warehouse(request.place, datasets=datasets) as warehouse:
+                    until = pendulum.now("UTC")
+                    night = Night(request=request, ledger=ledger, warehouse=warehouse, run_id=run_id, until=until)
+                    return _night(night, chosen, skipped)
+            except BaseException as stopped:
+                interrupted = isinstance(stopped, KeyboardInterrupt | SystemExit)
+                ledger.close_run(run_id, status="failed", error="interrupted" if interrupted else summarize(stopped))
+                raise
         finally:
             ledger.close()
 
@@ -88,14 +93,7 @@ def _night(night: Night, chosen: Sequence[str], skipped: Sequence[str]) -> RunRe
             night.ledger.close_run(night.run_id, status=report.status)
             _publish(night)
         _show_ledger(night)
-    except BaseException as stopped:
-        interrupted = isinstance(stopped, KeyboardInterrupt | SystemExit)
-        night.ledger.close_run(
-            night.run_id, status="failed", error="interrupted" if interrupted else summarize(stopped)
-        )
-        raise
     finally:
-        night.warehouse.discard()
         shutil.rmtree(night.request.place.work, ignore_errors=True)
     return report
 

@@ -1,4 +1,7 @@
-"""Nights against the sandbox: as a process where the command line is the promise, inside this one elsewhere."""
+"""Nights against the sandbox: as a process where the command line is the promise, inside this one elsewhere.
+
+What a night promises, it promises on each database: the fixture `database` runs a test once with each.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import json
 import logging
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -22,6 +26,8 @@ import duckdb
 import hypothesis
 import pytest
 
+from mirror import Mirror
+from postgres_server import execute, fresh_database, postgres_server
 from sandbox_process import SandboxProcess, start_sandbox
 
 NIGHTLOAD = Path(sys.executable).with_name("nightload")
@@ -55,20 +61,55 @@ class Ran:
         return {table["table"]: table for vendor in self.json["vendors"] for table in vendor["tables"]}
 
 
+@dataclass(frozen=True)
+class Database:
+    """Where a night loads to: a DuckDB file below the home, or a Postgres."""
+
+    url: str | None = None
+    mirror: Mirror | None = None
+
+    @classmethod
+    def at(cls, url: str) -> Database:
+        return cls(url, Mirror(url))
+
+
 @dataclass
 class Night:
     """A home with its warehouse, and the settings of the vendors that it knows (in the environment)."""
 
     home: Path
     settings: dict[str, str] = field(default_factory=dict)
+    database: Database = Database()
 
     @property
     def warehouse(self) -> Path:
-        return self.home / "data" / "warehouse.duckdb"
+        """The published DuckDB file, or what stands in the Postgres as one: to read."""
+        mirror = self.database.mirror
+        return self.home / "data" / "warehouse.duckdb" if mirror is None else mirror.file()
 
     @property
     def state(self) -> Path:
-        return self.home / "data" / "warehouse.nightload"
+        from pipelines import place as places
+
+        return places.at(self.database.url or places.DEFAULT, self.home).state
+
+    def write(self, *statements: str) -> None:
+        """What somebody does to the warehouse behind our back."""
+        if self.database.url is not None:
+            execute(self.database.url, *statements)
+            return
+        with duckdb.connect(str(self.warehouse)) as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    def lose(self) -> None:
+        """Lose the warehouse with all that is in it; what we keep beside it stays."""
+        if self.database.url is None:
+            self.warehouse.unlink()
+            return
+        schemas = "SELECT schema_name FROM information_schema.schemata WHERE schema_name !~ '^(pg_|information_|public)'"
+        for (schema,) in execute(self.database.url, schemas):
+            execute(self.database.url, f'DROP SCHEMA "{schema}" CASCADE')
 
     def set(self, vendor: str = "tonalytica", **settings: Any) -> None:
         """Settings of one vendor; None takes one away."""
@@ -81,7 +122,8 @@ class Night:
 
     def environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-        return {**kept, "NIGHTLOAD_HOME": str(self.home), "COLUMNS": "200", **self.settings, **(env or {})}
+        where = {"NIGHTLOAD_WAREHOUSE": self.database.url} if self.database.url else {}
+        return {**kept, "NIGHTLOAD_HOME": str(self.home), "COLUMNS": "200", **where, **self.settings, **(env or {})}
 
     def __call__(self, *args: str, env: Mapping[str, str] | None = None, **options: Any) -> Ran:
         """The installed command line, as a process."""
@@ -164,7 +206,7 @@ class Night:
 
     def files(self) -> set[str]:
         """Everything below the home but warehouses, ledgers and locks."""
-        usual = re.compile(r"data/\w+(\.duckdb|\.nightload/(lock|ledger\.sqlite(-wal|-shm)?))")
+        usual = re.compile(r"data/[\w.]+(\.duckdb|\.nightload/(lock|ledger\.sqlite(-wal|-shm)?))")
         found = {str(path.relative_to(self.home)) for path in self.home.rglob("*") if path.is_file()}
         return {name for name in found if not usual.fullmatch(name)}
 
@@ -199,7 +241,31 @@ def settle(night: Night, sandbox: SandboxProcess) -> Night:
     return night
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a Postgres, as its superuser."""
+    with postgres_server() as url:
+        yield url
+
+
+@pytest.fixture(params=["duckdb", "postgres"])
+def database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """Each database in turn, empty."""
+    if request.param == "duckdb":
+        yield Database()
+        return
+    name = f"nightload_{secrets.token_hex(4)}"
+    with fresh_database(request.getfixturevalue("postgres"), name) as url:
+        yield Database.at(url)
+
+
 @pytest.fixture
-def night(sandbox: SandboxProcess, tmp_path: Path) -> Night:
-    """A fresh home that knows both vendors of the sandbox."""
+def night(sandbox: SandboxProcess, tmp_path: Path, database: Database) -> Night:
+    """A fresh home that knows both vendors of the sandbox, on each database."""
+    return settle(Night(home=tmp_path, database=database), sandbox)
+
+
+@pytest.fixture
+def file_night(sandbox: SandboxProcess, tmp_path: Path) -> Night:
+    """The same, for what is promised of a DuckDB file only."""
     return settle(Night(home=tmp_path), sandbox)

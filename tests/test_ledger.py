@@ -22,6 +22,10 @@ METADATA = [name for name in LABELS if name != "query_results"]
 
 @pytest.fixture
 def small(night: Night) -> Night:
+    return few_tables(night)
+
+
+def few_tables(night: Night) -> Night:
     night.set(exclude=[*(name for name in METADATA if name not in ("alerts", "query_snippets")), "results"])
     night.set("tune", api_key=None)
     return night
@@ -97,7 +101,10 @@ def test_a_failed_run_is_recorded_with_its_reason(small: Night, sandbox: Sandbox
     assert all("the key is not accepted" in error for (error,) in errors)
 
 
-def test_a_run_that_cannot_open_the_warehouse_is_recorded_and_shown_by_the_next_good_one(small: Night) -> None:
+def test_a_run_that_cannot_open_the_warehouse_is_recorded_and_shown_by_the_next_good_one(
+    file_night: Night,
+) -> None:
+    small = few_tables(file_night)
     assert small.run().code == 0
     kept = small.warehouse.read_bytes()
     small.warehouse.write_bytes(b"this is no database" * 1000)
@@ -110,7 +117,7 @@ def test_a_run_that_cannot_open_the_warehouse_is_recorded_and_shown_by_the_next_
 
 def test_a_lost_warehouse_is_built_again_and_shows_the_new_run(small: Night) -> None:
     assert small.run().code == 0
-    small.warehouse.unlink()
+    small.lose()
     ran = small.run()
     assert (ran.code, ran.tables["tonalytica.alerts"]["landed"]) == (0, 8)
     assert (ran.json["run_id"],) in small.rows("SELECT run_id FROM nightload.runs")
