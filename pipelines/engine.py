@@ -14,7 +14,7 @@ from sources.errors import ConfigurationError, summarize
 
 SETTINGS = {
     "RUNTIME__DLTHUB_TELEMETRY": "false",
-    "RUNTIME__LOG_LEVEL": "ERROR",
+    "RUNTIME__LOG_LEVEL": "CRITICAL",  # what dlt would log as an error, it raises too, and that is told
     "SCHEMA__NAMING": "sources.naming",
     "LOAD__WORKERS": "1",
     "LOAD__START_NEW_JOBS_ON_SIGNAL": "false",

@@ -12,6 +12,7 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -242,8 +243,13 @@ def _pass(
                     False,
                 )
         else:
-            _put_aside(night, anew)
-            changed |= _load(night, pipeline, outcomes, before, report)
+            with (
+                night.warehouse.making_anew([(part.dataset, outcome.table) for outcome in anew])
+                if anew
+                else nullcontext()
+            ):
+                _put_aside(night, anew)
+                changed |= _load(night, pipeline, outcomes, before, report)
         _count(night, pipeline, outcomes, report)
     return changed
 
@@ -270,8 +276,6 @@ def _extract(
 
 def _put_aside(night: Night, anew: Sequence[Outcome]) -> None:
     """Before a table is built anew, keep what only the old one holds (deleted rows, history) under another name."""
-    if not anew:
-        return
     with night.warehouse.write() as session:
         for outcome in anew:
             if outcome.mode != Mode.LATEST:

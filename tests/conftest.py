@@ -107,7 +107,9 @@ class Night:
         if self.database.url is None:
             self.warehouse.unlink()
             return
-        schemas = "SELECT schema_name FROM information_schema.schemata WHERE schema_name !~ '^(pg_|information_|public)'"
+        schemas = (
+            "SELECT schema_name FROM information_schema.schemata WHERE schema_name !~ '^(pg_|information_|public)'"
+        )
         for (schema,) in execute(self.database.url, schemas):
             execute(self.database.url, f'DROP SCHEMA "{schema}" CASCADE')
 

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,10 @@ class DuckDbFile:
 
     def index(self, dataset: str, table: str, columns: Sequence[str]) -> None:
         """None: DuckDB scans faster than its indexes are kept."""
+
+    def making_anew(self, tables: Sequence[tuple[str, str]]) -> AbstractContextManager[None]:
+        """A view knows its table by name: nothing to do."""
+        return nullcontext()
 
     def explain(self, error: BaseException) -> BaseException:
         return error

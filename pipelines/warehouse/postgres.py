@@ -22,6 +22,7 @@ from psycopg2 import errors, extensions
 from psycopg2.extras import execute_values
 
 from pipelines.ledger import Ledger
+from pipelines.warehouse.postgres_views import kept
 from pipelines.warehouse.reader import Answer, QueryRefused
 from pipelines.warehouse.session import (
     Locked,
@@ -82,11 +83,14 @@ EXPLAINED: tuple[tuple[type[psycopg2.Error], type[NightloadError], str, str], ..
         "a key is longer than its index holds",
         "Drop that index; the next run makes one that holds it",
     ),
-    (
-        psycopg2.OperationalError,
-        Unavailable,
-        "the connection to the database was lost",
-        "See that the server is up, then run again",
+    *(
+        (
+            kind,
+            Unavailable,
+            "the connection to the database was lost",
+            "See that the server is up, then run again",
+        )
+        for kind in (psycopg2.OperationalError, psycopg2.InterfaceError)
     ),
 )
 """What a user can do something about, in words."""
@@ -162,8 +166,7 @@ class Postgres:
 
     def close(self) -> None:
         self.discard()
-        if self._shared is not None:
-            self._shared.connection.close()
+        self._hang_up()
         self._lock.close()
 
     def begin(self) -> None:
@@ -176,7 +179,7 @@ class Postgres:
                     cursor.execute("SELECT pg_advisory_lock(%s)", (LOAD_LOCK,))
             _one(self._lock, "SELECT 1")
         except psycopg2.Error as error:
-            self._shared = None
+            self._hang_up()
             raise self.explain(error) from None
 
     def discard(self) -> None:
@@ -188,7 +191,7 @@ class Postgres:
         except psycopg2.Error:
             log.debug("the connection is lost, and so is what was not published", exc_info=True)
         if self._shared.connection.closed:
-            self._shared = None
+            self._hang_up()
 
     def publish(self, ledger: Ledger) -> None:
         runs = ledger.unpublished()
@@ -243,6 +246,11 @@ class Postgres:
             except errors.ProgramLimitExceeded:  # texts longer than a B-tree holds
                 session.change(f"CREATE INDEX {on} USING hash ({quote(columns[0])})")
 
+    @contextmanager
+    def making_anew(self, tables: Sequence[tuple[str, str]]) -> Iterator[None]:
+        with self.write() as session, kept(session, tables):
+            yield
+
     def explain(self, error: BaseException) -> BaseException:
         """What Postgres says, with what to do about it."""
         found = _postgres_error(error)
@@ -260,12 +268,19 @@ class Postgres:
             raise Unavailable(what="the connection to the database was lost", where=self._shown, todo="Run again")
         return self._shared
 
+    def _hang_up(self) -> None:
+        """The load's connection is of no use any more; the next `begin` makes another."""
+        if self._shared is not None:
+            with suppress(psycopg2.Error):
+                self._shared.connection.close()
+            self._shared = None
+
     def _commit(self, transaction: str) -> None:
         """Commit; if the connection dies with the answer on its way, ask the server what became of it."""
         try:
             self._loading().end(commit=True)
         except psycopg2.OperationalError:
-            self._shared = None
+            self._hang_up()
             try:
                 with closing(connect(self._url)) as again:
                     done = _one(again, "SELECT pg_xact_status(%s::xid8)", transaction) == "committed"
@@ -415,5 +430,5 @@ def _postgres_error(error: BaseException | None) -> psycopg2.Error | None:
         inner = next((each for each in error.args if isinstance(each, psycopg2.Error)), None)
         if inner is not None:
             return inner
-        error = getattr(error, "dbapi_exception", None) or error.__cause__ or error.__context__
+        error = getattr(error, "client_exception", None) or error.__cause__ or error.__context__
     return None

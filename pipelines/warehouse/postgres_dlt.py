@@ -17,6 +17,7 @@ from dlt.common.destination.dataset import DBApiCursor
 from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.schema import Schema
 from dlt.common.schema.typing import TColumnSchema, TTableSchemaColumns
+from dlt.destinations.exceptions import DatabaseTerminalException, DatabaseTransientException
 from dlt.destinations.impl.postgres.configuration import PostgresClientConfiguration, PostgresCredentials
 from dlt.destinations.impl.postgres.factory import PostgresTypeMapper, postgres
 from dlt.destinations.impl.postgres.postgres import PostgresClient
@@ -136,6 +137,12 @@ class SharedSqlClient(Psycopg2SqlClient):
             cursor.execute(query, args or kwargs or None)
             yield DBApiCursorImpl(cast(DBApiCursor, cursor))
 
+    @classmethod
+    def _make_database_exception(cls, ex: Exception) -> Exception:
+        """dlt tries again what may pass, but in one transaction nothing does: a lock was waited for, a line is lost."""
+        made = super()._make_database_exception(ex)
+        return DatabaseTerminalException(ex) if isinstance(made, DatabaseTransientException) else made
+
     def commit_transaction(self) -> None:
         raise NotImplementedError("a run commits once, when it publishes")
 
@@ -154,11 +161,14 @@ class BinaryCopyJob(RunnableLoadJob, HasFollowupJobs):
         file = pq.ParquetFile(self._file_path)
         names = ", ".join(client.escape_column_name(name) for name in file.schema_arrow.names)
         table = client.make_qualified_table_name(self.load_table_name)
-        with client.shared.step() as cursor:
-            source = io.BufferedReader(_Chunks(binary_rows(file, columns)), CHUNK)
-            cursor.copy_expert(f"COPY {table} ({names}) FROM STDIN (FORMAT binary)", source, CHUNK)
-            if cursor.rowcount != file.metadata.num_rows:
-                raise psycopg2.DataError(f"{file.metadata.num_rows} rows were sent, {cursor.rowcount} arrived")
+        try:
+            with client.shared.step() as cursor:
+                source = io.BufferedReader(_Chunks(binary_rows(file, columns)), CHUNK)
+                cursor.copy_expert(f"COPY {table} ({names}) FROM STDIN (FORMAT binary)", source, CHUNK)
+                if cursor.rowcount != file.metadata.num_rows:
+                    raise psycopg2.DataError(f"{file.metadata.num_rows} rows were sent, {cursor.rowcount} arrived")
+        except psycopg2.Error as error:
+            raise DatabaseTerminalException(error) from error
 
 
 def binary_rows(file: pq.ParquetFile, columns: TTableSchemaColumns) -> Iterator[bytes]:

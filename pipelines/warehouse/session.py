@@ -86,6 +86,10 @@ class Warehouse(Protocol):
         """Let the rows be found by these columns, where that pays."""
         ...
 
+    def making_anew(self, tables: Sequence[tuple[str, str]]) -> AbstractContextManager[None]:
+        """While these tables (dataset, name) are dropped and made again: what analysts built on them stays."""
+        ...
+
     def explain(self, error: BaseException) -> BaseException:
         """The same error in words that tell what to do, where this warehouse knows them."""
         ...
