@@ -184,6 +184,29 @@ def status(home: Home = None, warehouse: WarehouseUrl = None, as_json: AsJson = 
 
 
 @app.command()
+def copy(
+    source: Annotated[str, typer.Option("--from", help="The warehouse that is: duckdb:///PATH or postgresql://…")],
+    target: Annotated[str, typer.Option("--to", help="The warehouse that shall be; it must be empty.")],
+    home: Home = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Take a whole warehouse to another database: rows, history, cursors, ledger; counts proven."""
+    here = places.find(home, source).home
+    come_from, go_to = places.at(source, here), places.at(target, here)
+    with _engine(go_to, verbose=verbose, quiet=as_json):
+        from pipelines.copying import copy as copy_warehouse
+        from pipelines.show import Progress, show_copied
+
+        with Progress(enabled=not as_json) as progress:
+            copied = copy_warehouse(come_from, go_to, on_table=lambda table: progress.table("copy", table))
+        if as_json:
+            _print_json({"to": go_to.shown, "tables": [{"table": each.table, "rows": each.rows} for each in copied]})
+        else:
+            show_copied(copied, go_to)
+
+
+@app.command()
 def demo(
     scale: Annotated[float, typer.Option("--scale", min=0.01, help="Size of the sandbox vendors' data.")] = 0.2,
     keep: Annotated[str | None, typer.Option("--keep", help="Folder for the warehouse (default: demo).")] = None,

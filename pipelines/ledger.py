@@ -19,9 +19,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pipelines.place import OWN_DATASET
 from sources.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pipelines.warehouse.reader import Reader
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +130,10 @@ class Ledger:
             )
             self._touch(run_id)
 
+    def is_new(self) -> bool:
+        """Is no run recorded here at all?"""
+        return not self.query("SELECT 1 FROM runs LIMIT 1")
+
     def is_closed(self, run_id: str) -> bool:
         return bool(self.query("SELECT 1 FROM runs WHERE run_id = ? AND finished_at IS NOT NULL", (run_id,)))
 
@@ -149,6 +157,17 @@ class Ledger:
         with self._recording():
             for table in ("run_vendors", "run_tables", "schema_changes"):
                 self._db.execute(f"DELETE FROM {table} WHERE run_id = ? AND vendor = ?", (run_id, vendor))  # noqa: S608
+
+    def adopt(self, reader: Reader) -> None:
+        """Take over what a warehouse tells of its runs, where this file knows of none."""
+        there = reader.tables(OWN_DATASET)
+        with self.at_once():
+            for table, columns in TABLES.items():
+                if table not in there:
+                    continue
+                told = reader.query(f"SELECT {', '.join(columns)} FROM {OWN_DATASET}.{table}")  # noqa: S608
+                self.record(table, (dict(zip(columns, map(_plain, row), strict=True)) for row in told))
+            self.published(self.unpublished())
 
     def unpublished(self) -> list[str]:
         """The runs that the warehouse does not show, or not as they ended."""
@@ -202,6 +221,10 @@ class Ledger:
             yield
         except (sqlite3.Error, OSError) as error:
             log.error("the ledger could not be written: %s", error)
+
+
+def _plain(value: Any) -> Any:
+    return value.astimezone(UTC).isoformat(timespec="milliseconds") if isinstance(value, datetime) else value
 
 
 def _now() -> str:

@@ -12,7 +12,7 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -29,6 +29,7 @@ from pipelines.report import RunReport, TableReport, VendorReport
 from pipelines.request import Request, choose, vendor_of
 from pipelines.schema import changes_between, columns_of, keys_of, record_columns, snapshot
 from pipelines.warehouse import Warehouse, lock, open_warehouse, quote
+from pipelines.warehouse.reader import open_reader
 from sources import VENDORS
 from sources.errors import AccessDenied, ConfigurationError, NightloadError, Recovery, Unreachable, summarize
 from sources.extraction import MERGED, Extraction, Mode, Outcome
@@ -64,6 +65,9 @@ def run(request: Request) -> RunReport:
     with lock(request.place):
         ledger = Ledger(request.place.ledger)
         try:
+            if ledger.is_new():
+                with suppress(NightloadError), open_reader(request.place) as reader:
+                    ledger.adopt(reader)
             for crashed in ledger.close_crashed():
                 log.warning("run %s had crashed: nothing half done is in the warehouse", crashed)
             datasets = [name for vendor in VENDORS for name in package(vendor).tables()]

@@ -16,6 +16,7 @@ from pipelines.report import TableReport
 from sources.redaction import redact
 
 if TYPE_CHECKING:
+    from pipelines.copying import Copied
     from pipelines.place import Place
     from pipelines.report import RunReport
 
@@ -144,6 +145,15 @@ def show_tables(rows: Sequence[Mapping[str, Any]]) -> None:
             Text(row["about"]),
         )
     console.print(grid)
+
+
+def show_copied(copied: Sequence[Copied], place: Place) -> None:
+    grid = _grid("table", "landed")
+    for each in copied:
+        grid.add_row(Text(each.table), _number(each.rows))
+    console.print(grid)
+    console.print(f"{len(copied)} tables, {sum(each.rows for each in copied):,} rows → {place.shown}")
+    console.print("Name it in NIGHTLOAD_WAREHOUSE, and the next night goes on there.")
 
 
 def show_rows(table: str, columns: Sequence[Mapping[str, str]], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pipelines.ledger import Ledger
@@ -12,9 +13,9 @@ GOOD = "('ok', 'unchanged', 'warning')"
 
 def last_runs(place: Place) -> dict[str, Any]:
     """Per vendor the last run, its tables and when each was last good; times are UTC, ISO 8601."""
-    if not place.ledger.exists():
+    ledger = _ledger(place)
+    if ledger is None:
         return {"warehouse": place.shown, "last_run": None, "vendors": []}
-    ledger = Ledger(place.ledger)
     try:
         last = ledger.query("SELECT run_id, started_at, finished_at, status FROM runs ORDER BY run_id DESC LIMIT 1")
         vendors = ledger.query(
@@ -29,6 +30,20 @@ def last_runs(place: Place) -> dict[str, Any]:
         return {"warehouse": place.shown, "last_run": last[0] if last else None, "vendors": vendors}
     finally:
         ledger.close()
+
+
+def _ledger(place: Place) -> Ledger | None:
+    """The ledger on this disk; where there is none, as on another machine, what the database tells."""
+    if place.ledger.exists():
+        return Ledger(place.ledger)
+    if place.postgres is None:
+        return None
+    from pipelines.warehouse.reader import open_reader
+
+    ledger = Ledger(Path(":memory:"))
+    with open_reader(place) as reader:
+        ledger.adopt(reader)
+    return ledger
 
 
 def _tables(ledger: Ledger, vendor: str) -> list[dict[str, Any]]:

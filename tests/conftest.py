@@ -11,10 +11,12 @@ import logging
 import os
 import re
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
@@ -27,7 +29,7 @@ import hypothesis
 import pytest
 
 from mirror import Mirror
-from postgres_server import execute, fresh_database, postgres_server
+from postgres_server import execute, fresh_database, postgres_server, with_database
 from sandbox_process import SandboxProcess, start_sandbox
 
 NIGHTLOAD = Path(sys.executable).with_name("nightload")
@@ -41,6 +43,10 @@ hypothesis.settings.load_profile("nightload")
 _nowhere = Path(tempfile.mkdtemp(prefix="nightload-tests-"))
 os.environ["DLT_PROJECT_DIR"] = str(_nowhere)
 os.environ["DLT_DATA_DIR"] = str(_nowhere / "dlt")
+
+
+# Postgres copies no database that somebody else copies.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,27 @@ class Night:
         with duckdb.connect(str(self.warehouse)) as connection:
             for statement in statements:
                 connection.execute(statement)
+
+    def twin(self, home: Path) -> Night:
+        """Another home with a warehouse that is as this one is now."""
+        shutil.copytree(self.home, home)
+        if self.database.url is None:
+            return Night(home=home, settings=dict(self.settings))
+        source, name = self.database.url.rpartition("/")[2], f"nightload_{secrets.token_hex(4)}"
+        server = with_database(self.database.url, "postgres")
+        with _ONE_AT_A_TIME:
+            execute(server, f'CREATE DATABASE "{name}" TEMPLATE "{source}"')
+        night = Night(home, dict(self.settings), Database.at(with_database(self.database.url, name)))
+        state = home / "data" / self.state.name
+        state.rename(night.state)
+        return night
+
+    def look(self, sql: str) -> list[tuple[Any, ...]]:
+        """A query of somebody who reads the warehouse itself, whatever runs."""
+        if self.database.url is not None:
+            return execute(self.database.url, sql)
+        with duckdb.connect(str(self.warehouse), read_only=True) as connection:
+            return connection.execute(sql).fetchall()
 
     def lose(self) -> None:
         """Lose the warehouse with all that is in it; what we keep beside it stays."""
@@ -250,15 +277,32 @@ def postgres() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["duckdb", "postgres"])
-def database(request: pytest.FixtureRequest) -> Iterator[Database]:
-    """Each database in turn, empty."""
-    if request.param == "duckdb":
+DATABASES = ("duckdb", "postgres")
+
+
+@contextmanager
+def empty(kind: str, request: pytest.FixtureRequest) -> Iterator[Database]:
+    """An empty database of that kind."""
+    if kind == "duckdb":
         yield Database()
         return
     name = f"nightload_{secrets.token_hex(4)}"
     with fresh_database(request.getfixturevalue("postgres"), name) as url:
         yield Database.at(url)
+
+
+@pytest.fixture(params=DATABASES)
+def database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """Each database in turn, empty."""
+    with empty(request.param, request) as database:
+        yield database
+
+
+@pytest.fixture(scope="module", params=DATABASES)
+def kept_database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """Each database in turn, for a whole module."""
+    with empty(request.param, request) as database:
+        yield database
 
 
 @pytest.fixture

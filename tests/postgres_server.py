@@ -43,7 +43,9 @@ SETTINGS = {
 def postgres_server(**settings: str) -> Iterator[str]:
     """The URL of a server with an empty database `postgres`, as its superuser."""
     if url := os.environ.get("NIGHTLOAD_TEST_POSTGRES"):
+        before = _databases(url)
         yield url
+        execute(url, *(f'DROP DATABASE "{name}" WITH (FORCE)' for name in _databases(url) - before))
         return
     folder = Path(tempfile.mkdtemp(prefix="nightload-postgres-"))
     user: dict[str, Any] = {}
@@ -109,6 +111,10 @@ def execute(url: str, *statements: str) -> list[tuple[Any, ...]]:
             return cursor.fetchall() if cursor.description else []
     finally:
         connection.close()
+
+
+def _databases(url: str) -> set[str]:
+    return {name for (name,) in execute(url, "SELECT datname FROM pg_database WHERE datname LIKE 'nightload%'")}
 
 
 def _binaries() -> Path:

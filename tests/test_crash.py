@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -17,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import psycopg2
 import pytest
 
-from conftest import Night, settle
+from conftest import DATABASES, Database, Night, settle
 from redash import Row, assert_warehouse_is_the_truth
 from reference import truth
 from sandbox_process import SandboxProcess
@@ -57,12 +57,6 @@ POINTS = {
     "L1 before the first job": ("dlt.load.load:Load.start_new_jobs", "before", 1, ""),
     "L2 a job is committed and not marked": (f"{DLT}.load_package:PackageStorage.complete_job", "before", 1, REPLACED),
     "L3 a job is committed and marked": (f"{DLT}.load_package:PackageStorage.complete_job", "after", 1, REPLACED),
-    "L4 inside an open transaction": (
-        "dlt.destinations.impl.duckdb.sql_client:DuckDbSqlClient.commit_transaction",
-        "before",
-        4,
-        "",
-    ),
     "L5 at the start of a merge": ("dlt.destinations.sql_jobs:SqlMergeFollowupJob.generate_sql", "before", 1, ""),
     "L6 before the load is completed": ("dlt.load.load:Load.complete_package", "before", 1, ""),
     "L7 completed there, not here": (f"{DLT}.load_storage:LoadStorage.complete_load_package", "before", 1, ""),
@@ -75,12 +69,28 @@ POINTS = {
     # ours
     "one dataset loaded, the other not": ("pipelines.run:_load", "before", 2, ""),
     "before the counts": ("pipelines.run:_count", "before", 1, ""),
-    "before the checkpoint": ("pipelines.warehouse.duckdb_file:write_ledger", "after", 1, ""),
-    "between the checkpoint and the swap": ("os:replace", "before", 1, "warehouse.duckdb"),
-    "after the swap, before the ledger knows": ("pipelines.ledger:Ledger.published", "before", 1, ""),
     "before the run is closed": ("pipelines.ledger:Ledger.close_run", "before", 1, "'status': 'ok'"),
 }
-RANDOM_KILLS = 6
+OF_ONE = {
+    "duckdb": {
+        "L4 inside an open transaction": (
+            "dlt.destinations.impl.duckdb.sql_client:DuckDbSqlClient.commit_transaction",
+            "before",
+            4,
+            "",
+        ),
+        "before the checkpoint": ("pipelines.warehouse.duckdb_file:write_ledger", "after", 1, ""),
+        "between the checkpoint and the swap": ("os:replace", "before", 1, "warehouse.duckdb"),
+        "after the swap, before the ledger knows": ("pipelines.ledger:Ledger.published", "before", 1, ""),
+    },
+    "postgres": {
+        "L4 a file is copied": ("pipelines.warehouse.postgres_dlt:BinaryCopyJob.run", "after", 4, ""),
+        "before the commit": ("pipelines.warehouse.postgres:Postgres._commit", "before", 1, ""),
+        "after the commit, before the ledger knows": ("pipelines.ledger:Ledger.published", "before", 1, ""),
+    },
+}
+"""Points that only one of the databases has."""
+RANDOM_KILLS = 5
 TABLES = ("queries", "query_versions", "query_snippets", "query_results")
 
 
@@ -104,9 +114,15 @@ class Yesterday:
     results: Callable[[Row], bool]
 
     def copy(self, name: str) -> Night:
-        home = self.home.with_name(name.replace(" ", "-").replace("'", ""))
-        shutil.copytree(self.home, home)
-        return Night(home=home, settings=dict(self.base.settings))
+        return self.base.twin(self.home.with_name(name.replace(" ", "-").replace("'", "")))
+
+    @property
+    def kind(self) -> str:
+        return "duckdb" if self.base.database.url is None else "postgres"
+
+    @property
+    def points(self) -> dict[str, tuple[str, str, int, str]]:
+        return POINTS | OF_ONE[self.kind]
 
 
 def contents(warehouse: Path) -> dict[str, Any]:
@@ -129,12 +145,19 @@ def contents(warehouse: Path) -> dict[str, Any]:
         return found
 
 
+def image(night: Night) -> object:
+    """The warehouse as it is, to the byte where it is a file."""
+    return night.warehouse.read_bytes() if night.database.url is None else night.contents()
+
+
 @pytest.fixture(scope="module")
-def yesterday(sandbox_process: SandboxProcess, tmp_path_factory: pytest.TempPathFactory) -> Yesterday:
+def yesterday(
+    sandbox_process: SandboxProcess, tmp_path_factory: pytest.TempPathFactory, kept_database: Database
+) -> Yesterday:
     sandbox_process.control("tonalytica", "POST", "reset")
     home = tmp_path_factory.mktemp("crash") / "yesterday"
     home.mkdir()
-    base = settle(Night(home=home), sandbox_process)
+    base = settle(Night(home=home, database=kept_database), sandbox_process)
     queries = [row for row in truth(sandbox_process, "queries") if row["_where"] == "list"]
     loaded = [row["id"] for row in queries if row["latest_query_data_id"] and not row["is_archived"]][:3]
     kept = loaded[2]
@@ -181,7 +204,7 @@ def kills(yesterday: Yesterday, unbroken: tuple[dict[str, Any], float]) -> dict[
     sys.stdout.write(f"seed of the random kills: {seed}\n")
     moments = {f"random {n}": dice.uniform(0.2, 1.05) * unbroken[1] for n in range(RANDOM_KILLS)}
     with ThreadPoolExecutor(2) as pool:
-        named = {name: pool.submit(kill, yesterday, name, point=point) for name, point in POINTS.items()}
+        named = {name: pool.submit(kill, yesterday, name, point=point) for name, point in yesterday.points.items()}
         named |= {name: pool.submit(kill, yesterday, name, after=moment) for name, moment in moments.items()}
         return {name: future.result() for name, future in named.items()}
 
@@ -196,10 +219,9 @@ def kill(yesterday: Yesterday, name: str, *, point: Any = None, after: float = 0
         if not point and time.monotonic() - started > after:
             process.send_signal(signal.SIGKILL)
         try:
-            with duckdb.connect(str(night.warehouse), read_only=True) as connection:
-                assert connection.execute("SELECT count(*) FROM tonalytica.query_snippets").fetchone() in ((6,), (7,))
+            assert night.look("SELECT count(*) FROM tonalytica.query_snippets") in ([(6,)], [(7,)])
             reads += 1
-        except (duckdb.Error, AssertionError) as error:
+        except (duckdb.Error, psycopg2.Error, AssertionError) as error:
             unreadable.append(str(error))
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.25)
@@ -209,7 +231,15 @@ def kill(yesterday: Yesterday, name: str, *, point: Any = None, after: float = 0
     return Killed(night, process.returncode, before, contents(night.warehouse), reads, unreadable)
 
 
-@pytest.mark.parametrize("name", [*POINTS, *(f"random {n}" for n in range(RANDOM_KILLS))])
+RANDOM = [f"random {n}" for n in range(RANDOM_KILLS)]
+
+
+@pytest.mark.parametrize(
+    ("kept_database", "name"),
+    [(kind, name) for kind in DATABASES for name in [*POINTS, *OF_ONE[kind], *RANDOM]],
+    indirect=["kept_database"],
+    scope="module",
+)
 def test_killed_night_changes_nothing_and_the_next_one_is_whole(
     name: str, kills: dict[str, Killed], unbroken: tuple[dict[str, Any], float]
 ) -> None:
@@ -218,7 +248,7 @@ def test_killed_night_changes_nothing_and_the_next_one_is_whole(
     is_random = name.startswith("random")
     assert killed.code == -signal.SIGKILL or (is_random and killed.code == 0)
     assert (killed.unreadable, killed.reads > 0) == ([], True)
-    done = name == "after the swap, before the ledger knows"
+    done = "before the ledger knows" in name
     if not is_random:
         assert killed.after == (whole if done else killed.before)
     assert killed.after in (killed.before, whole)
@@ -241,7 +271,7 @@ def test_killed_night_changes_nothing_and_the_next_one_is_whole(
 
 def test_sigterm_while_waiting_for_the_vendor_ends_the_run_at_once(yesterday: Yesterday) -> None:
     night, sandbox = yesterday.copy("sigterm waiting"), yesterday.sandbox
-    before = night.warehouse.read_bytes()
+    before = image(night)
     sandbox.control("tonalytica", "POST", "faults", [{"match": {"path": "query_snippets"}, "do": {"delay": 20}}])
     asked = sandbox.control("tonalytica", "GET", "stats")["by_path"].get("GET /api/query_snippets", 0)
     process = night.start("run", "tonalytica", "--json")
@@ -262,22 +292,22 @@ def test_sigterm_while_waiting_for_the_vendor_ends_the_run_at_once(yesterday: Ye
         "sources.extraction:to_parquet",
         "dlt.normalize.normalize:Normalize.run",
         "dlt.load.load:Load.start_new_jobs",
-        "pipelines.warehouse.duckdb_file:write_ledger",
+        "pipelines.warehouse.session:replace_rows",
     ],
 )
 def test_sigterm_anywhere_leaves_the_old_warehouse(target: str, yesterday: Yesterday) -> None:
     night = yesterday.copy(f"sigterm at {target.replace(':', '-')}")
-    before = night.warehouse.read_bytes()
+    before = image(night)
     command = (sys.executable, str(Path(__file__).with_name("killed.py")), target, "term", "1", "")
     process = night.start("run", "--json", command=command)
     _, err = process.communicate(timeout=60)
     assert_ended_cleanly(night, process.returncode, err, before)
 
 
-def assert_ended_cleanly(night: Night, code: int, err: str, before: bytes) -> None:
+def assert_ended_cleanly(night: Night, code: int, err: str, before: object) -> None:
     assert (code, err.strip().splitlines()[-1]) == (130, "interrupted; nothing half done was published")
     assert "Traceback" not in err
-    assert night.warehouse.read_bytes() == before
+    assert image(night) == before
     assert night.files() == set()
     with sqlite3.connect(night.state / "ledger.sqlite") as ledger:
         rows = ledger.execute("SELECT status, error FROM runs ORDER BY started_at").fetchall()

@@ -28,6 +28,7 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from pipelines.ledger import Ledger
 from pipelines.place import OWN_DATASET, Place
 from pipelines.warehouse.session import Rows, Session, WarehouseBusy, quote, write_ledger
+from pipelines.warehouse.types import ColumnType
 from sources.errors import ConfigurationError, NightloadError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -208,6 +209,14 @@ class DuckDbSession:
     def tables(self, dataset: str) -> set[str]:
         names = self.query("SELECT table_name FROM duckdb_tables() WHERE schema_name = ?", [dataset])
         return {name for (name,) in names}
+
+    def create_table(self, dataset: str, table: str, columns: Sequence[ColumnType]) -> None:
+        self.create_dataset(dataset)
+        spec = ", ".join(f"{quote(c.name)} {c.kind}{'' if c.nullable else ' NOT NULL'}" for c in columns)
+        self.change(f"CREATE TABLE {quote(dataset, table)} ({spec})")
+
+    def load(self, dataset: str, table: str, columns: Sequence[ColumnType], parquet: Path) -> None:
+        self.change(f"INSERT INTO {quote(dataset, table)} BY NAME FROM '{parquet}'")
 
     def create_dataset(self, dataset: str) -> None:
         self.change(f"CREATE SCHEMA IF NOT EXISTS {quote(dataset)}")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
 
 from pipelines.warehouse.reader import Answer, QueryRefused
+from pipelines.warehouse.session import quote
+from pipelines.warehouse.types import ColumnType, from_duckdb
 
 ROWS_AT_ONCE = 1000
+PARQUET = "FORMAT parquet, ROW_GROUP_SIZE 30720"
 
 
 class DuckDbReader:
@@ -32,6 +36,21 @@ class DuckDbReader:
     def tables(self, dataset: str) -> set[str]:
         sql = "SELECT table_name FROM information_schema.tables WHERE table_schema = ?"
         return {name for (name,) in self.query(sql, [dataset])}
+
+    def columns(self, dataset: str) -> dict[str, list[ColumnType]]:
+        found: dict[str, list[ColumnType]] = {}
+        for table, name, kind, nullable in self.query(
+            "SELECT c.table_name, c.column_name, c.data_type, c.is_nullable FROM duckdb_columns() c "
+            "JOIN duckdb_tables() t ON t.schema_name = c.schema_name AND t.table_name = c.table_name "
+            "WHERE c.schema_name = ? ORDER BY c.table_name, c.column_index",
+            [dataset],
+        ):
+            kind = from_duckdb(kind, where=f"{dataset}.{table}.{name}")
+            found.setdefault(table, []).append(ColumnType(name, kind, nullable))
+        return found
+
+    def to_parquet(self, dataset: str, table: str, path: Path) -> None:
+        self._connection.execute(f"COPY {quote(dataset, table)} TO '{path}' ({PARQUET})")
 
     def _rows(self, found: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
         while rows := found.fetchmany(ROWS_AT_ONCE):

@@ -15,6 +15,7 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg2
@@ -33,6 +34,7 @@ from pipelines.warehouse.session import (
     quote,
     write_ledger,
 )
+from pipelines.warehouse.types import ColumnType, from_postgres
 from sources.errors import NightloadError, Unavailable
 
 if TYPE_CHECKING:
@@ -349,6 +351,17 @@ class PostgresSession:
         )
         return {name for (name,) in rows}
 
+    def create_table(self, dataset: str, table: str, columns: Sequence[ColumnType]) -> None:
+        self.create_dataset(dataset)
+        spec = ", ".join(f"{quote(c.name)} {c.postgres}{'' if c.nullable else ' NOT NULL'}" for c in columns)
+        self.change(f"CREATE TABLE {quote(dataset, table)} ({spec})")
+
+    def load(self, dataset: str, table: str, columns: Sequence[ColumnType], parquet: Path) -> None:
+        from pipelines.warehouse.postgres_dlt import copy_file
+
+        json = {column.name for column in columns if column.kind == "JSON"}
+        copy_file(self._shared, quote(dataset, table), parquet, json=json)
+
     def create_dataset(self, dataset: str) -> None:
         # IF NOT EXISTS would ask for the right to make it even where it is there
         if not self.query("SELECT 1 FROM pg_namespace WHERE nspname = ?", [dataset]):
@@ -383,6 +396,40 @@ class PostgresReader:
     def tables(self, dataset: str) -> set[str]:
         sql = "SELECT table_name FROM information_schema.tables WHERE table_schema = ?"
         return {name for (name,) in self.query(sql, [dataset])}
+
+    def columns(self, dataset: str) -> dict[str, list[ColumnType]]:
+        found: dict[str, list[ColumnType]] = {}
+        for table, name, kind, nullable in self.query(
+            "SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull FROM pg_class c "
+            "JOIN pg_namespace n ON n.oid = c.relnamespace "
+            "JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped "
+            "WHERE n.nspname = ? AND c.relkind IN ('r', 'p') ORDER BY c.relname, a.attnum",
+            [dataset],
+        ):
+            kind = from_postgres(kind, where=f"{dataset}.{table}.{name}")
+            found.setdefault(table, []).append(ColumnType(name, kind, nullable))
+        return found
+
+    def to_parquet(self, dataset: str, table: str, path: Path) -> None:
+        import duckdb
+
+        from pipelines.warehouse.duckdb_reader import PARQUET
+
+        text = path.with_suffix(".csv")
+        with text.open("wb") as file, self._connection.cursor() as cursor:
+            cursor.execute("SET DateStyle = ISO; SET extra_float_digits = 3")
+            cursor.copy_expert(f"COPY {quote(dataset, table)} TO STDOUT (FORMAT csv)", file)
+        types = {column.name: column.kind for column in self.columns(dataset)[table]}
+        with duckdb.connect() as converter:
+            converter.execute("SET TimeZone = 'UTC'; SET preserve_insertion_order = false; SET memory_limit = '100MB'")
+            # COPY quotes an empty text and not a NULL
+            converter.execute(
+                "COPY (FROM read_csv(?, columns = ?, header = false, delim = ',', quote = '\"', escape = '\"', "
+                "nullstr = '', allow_quoted_nulls = false, auto_detect = false, max_line_size = 100000000)) "
+                f"TO '{path}' ({PARQUET})",
+                [str(text), types],
+            )
+        text.unlink()
 
 
 def connect(url: str) -> extensions.connection:

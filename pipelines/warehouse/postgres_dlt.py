@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import pgpq
@@ -16,7 +17,7 @@ from dlt.common.destination.client import HasFollowupJobs, LoadJob, RunnableLoad
 from dlt.common.destination.dataset import DBApiCursor
 from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.schema import Schema
-from dlt.common.schema.typing import TColumnSchema, TTableSchemaColumns
+from dlt.common.schema.typing import TColumnSchema
 from dlt.destinations.exceptions import DatabaseTerminalException, DatabaseTransientException
 from dlt.destinations.impl.postgres.configuration import PostgresClientConfiguration, PostgresCredentials
 from dlt.destinations.impl.postgres.factory import PostgresTypeMapper, postgres
@@ -29,6 +30,7 @@ from pgpq import encoders
 from pgpq import schema as postgres_types
 
 from pipelines.warehouse.postgres import Shared
+from pipelines.warehouse.session import quote
 
 ROWS_AT_ONCE = 30_720
 CHUNK = 2**20
@@ -158,50 +160,58 @@ class BinaryCopyJob(RunnableLoadJob, HasFollowupJobs):
     def run(self) -> None:
         client = cast(SharedSqlClient, self._job_client.sql_client)
         columns = self._job_client.schema.get_table_columns(self.load_table_name)
-        file = pq.ParquetFile(self._file_path)
-        names = ", ".join(client.escape_column_name(name) for name in file.schema_arrow.names)
+        json = {name for name, column in columns.items() if column["data_type"] == "json"}
         table = client.make_qualified_table_name(self.load_table_name)
         try:
-            with client.shared.step() as cursor:
-                source = io.BufferedReader(_Chunks(binary_rows(file, columns)), CHUNK)
-                cursor.copy_expert(f"COPY {table} ({names}) FROM STDIN (FORMAT binary)", source, CHUNK)
-                if cursor.rowcount != file.metadata.num_rows:
-                    raise psycopg2.DataError(f"{file.metadata.num_rows} rows were sent, {cursor.rowcount} arrived")
+            copy_file(client.shared, table, Path(self._file_path), json=json)
         except psycopg2.Error as error:
             raise DatabaseTerminalException(error) from error
 
 
-def binary_rows(file: pq.ParquetFile, columns: TTableSchemaColumns) -> Iterator[bytes]:
-    """The rows of a parquet file in the form that COPY reads, typed as the table's columns are."""
-    schema = pa.schema([pa.field(field.name, _arrow_type(field, columns[field.name])) for field in file.schema_arrow])
-    each = {field.name: _encoder(field, columns[field.name]) for field in schema}
-    encoder = pgpq.ArrowToPostgresBinaryEncoder.new_with_encoders(schema, each)
+def copy_file(shared: Shared, table: str, parquet: Path, *, json: Collection[str]) -> None:
+    """Add the rows of a file to a (quoted) table by COPY; `json` are its columns that hold JSON.
+
+    Raises `psycopg2.Error`, also if not all rows arrive.
+    """
+    file = pq.ParquetFile(parquet)
+    names = ", ".join(map(quote, file.schema_arrow.names))
+    with shared.step() as cursor:
+        source = io.BufferedReader(_Chunks(binary_rows(file, json=json)), CHUNK)
+        cursor.copy_expert(f"COPY {table} ({names}) FROM STDIN (FORMAT binary)", source, CHUNK)
+        if cursor.rowcount != file.metadata.num_rows:
+            raise psycopg2.DataError(f"{file.metadata.num_rows} rows were sent, {cursor.rowcount} arrived")
+
+
+def binary_rows(file: pq.ParquetFile, *, json: Collection[str]) -> Iterator[bytes]:
+    """The rows of a parquet file in the form that COPY reads."""
+    schema = pa.schema([pa.field(field.name, _sent_as(field.type)) for field in file.schema_arrow])
+    encoder = pgpq.ArrowToPostgresBinaryEncoder.new_with_encoders(
+        schema,
+        {
+            field.name: encoders.StringEncoderBuilder.new_with_output(field, postgres_types.Jsonb())
+            if field.name in json
+            else pgpq.ArrowToPostgresBinaryEncoder.infer_encoder(field)
+            for field in schema
+        },
+    )
     yield encoder.write_header()
     for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
-        table = pa.Table.from_batches([batch]).cast(schema)
-        for part in table.to_batches():
+        for part in pa.Table.from_batches([batch]).cast(schema).to_batches():
             yield encoder.write_batch(part)
     yield encoder.finish()
 
 
-def _arrow_type(field: pa.Field, column: TColumnSchema) -> pa.DataType:
-    match column["data_type"]:
-        case "bigint":
-            return pa.int64()
-        case "text" | "json":
-            return pa.string()
-        case "timestamp":
-            return pa.timestamp("us", "UTC")
-        case "double":
-            return pa.float64()
-        case _:
-            return field.type
-
-
-def _encoder(field: pa.Field, column: TColumnSchema) -> Any:
-    if column["data_type"] == "json":
-        return encoders.StringEncoderBuilder.new_with_output(field, postgres_types.Jsonb())
-    return pgpq.ArrowToPostgresBinaryEncoder.infer_encoder(field)
+def _sent_as(kind: pa.DataType) -> pa.DataType:
+    """The binary form is of the column's own type, to the byte: there are no other integers, texts or times."""
+    if pa.types.is_integer(kind):
+        return pa.int64()
+    if pa.types.is_floating(kind):
+        return pa.float64()
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", "UTC")
+    if isinstance(kind, pa.BaseExtensionType) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    return kind
 
 
 class _Chunks(io.RawIOBase):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from pipelines.place import Place
+from pipelines.warehouse.types import ColumnType
 from sources.errors import ConfigurationError, NightloadError
 
 
@@ -34,6 +36,14 @@ class Reader(Protocol):
 
     def tables(self, dataset: str) -> set[str]:
         """The tables and views of a dataset; none if there is no such dataset."""
+        ...
+
+    def columns(self, dataset: str) -> dict[str, list[ColumnType]]:
+        """The tables of a dataset, without views, and their columns in order."""
+        ...
+
+    def to_parquet(self, dataset: str, table: str, path: Path) -> None:
+        """Write a table's rows to a file, in the types that `columns` says."""
         ...
 
 

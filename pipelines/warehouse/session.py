@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipelines.ledger import TABLES, Ledger
 from pipelines.place import OWN_DATASET
+from pipelines.warehouse.types import ColumnType
 from sources.errors import ConfigurationError, NightloadError, Unavailable
 
 if TYPE_CHECKING:
@@ -48,6 +50,14 @@ class Session(Protocol):
 
     def tables(self, dataset: str) -> set[str]:
         """The tables of a dataset; dlt makes none for a table that never had a row."""
+        ...
+
+    def create_table(self, dataset: str, table: str, columns: Sequence[ColumnType]) -> None:
+        """Make a table, and its dataset if need be."""
+        ...
+
+    def load(self, dataset: str, table: str, columns: Sequence[ColumnType], parquet: Path) -> None:
+        """Add the rows of a parquet file to a table of such columns."""
         ...
 
     def create_dataset(self, dataset: str) -> None:
