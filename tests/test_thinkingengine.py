@@ -39,7 +39,8 @@ from sources.thinkingengine import settings as has
 from sources.thinkingengine.client import Client, checked
 from sources.thinkingengine.lines import elements, read_block
 from sources.thinkingengine.models import long_rows, over_limit
-from sources.thinkingengine.queries import check_sql, day_windows, read_queries, ready_made, render
+from sources.thinkingengine.queries import day_windows, read_queries, ready_made, render
+from sources.thinkingengine.reading import check_sql, limited
 from sources.thinkingengine.refusals import LostTask, NoPermission, NoSuchPage, StillRunning, refusal
 
 VENDOR = "thinkingengine"
@@ -752,6 +753,8 @@ EVENTS = 'SELECT count(*) AS n FROM v_event_{project_id} WHERE "$part_date" = {s
         ({"queries": [{"name": "event_meta", "sql": "SELECT 1"}]}, "two tables are named event_meta"),
         ({"queries": [{"name": "a", "sql": "SELECT {day}"}]}, r"there is no \{day\}"),
         ({"queries": [{"name": "a", "sql": "SELECT '{zone}'"}]}, "would be quoted twice"),
+        ({"queries": [{"name": "a", "sql": "SELECT 'in {zone}, now'"}]}, "would be quoted twice"),
+        ({"queries": [{"name": "a", "sql": "SELECT {shard}"}]}, r"there is no \{shard\}"),
         ({"queries": [{**DAILY, "window": {"start": "2026-02-02", "end": "2026-02-01"}}]}, "2026-02-01, before"),
         ({"queries": [{**DAILY, "window": {"start": "2026-02-30"}}]}, "2026-02-30.*no day"),
         ({"queries": [{**DAILY, "window": {"start": "2026-02-01'--"}}]}, "no day"),
@@ -800,6 +803,30 @@ def test_a_mistake_in_the_configuration_is_told_at_once(
         ("SELECT * FROM (SELECT * FROM v_event_7) t WHERE \"$part_date\" = 'a'", False),
         ("SELECT * FROM v_event_7 WHERE \"$part_date\" = 'a' UNION ALL SELECT * FROM v_event_7", False),
         ('SELECT * FROM v_user_7 WHERE "#user_id" IN (SELECT "#user_id" FROM v_event_7)', False),
+        ("SELECT * FROM v_event_7 WHERE \"$part_date\" = 'a' OR amount > 1", False),
+        ("SELECT * FROM v_event_7 WHERE (\"$part_date\" = 'a' OR \"$part_date\" = 'b') AND amount > 1", True),
+        ("SELECT * FROM v_event_7 WHERE NOT \"$part_date\" = 'a'", False),
+        ("SELECT * FROM v_event_7 WHERE \"$part_date\" <> 'a'", False),
+        ('SELECT * FROM v_event_7 WHERE "$part_date" IN (SELECT day FROM days)', True),
+        ("SELECT * FROM v_event_7 WHERE x IN (SELECT y FROM z WHERE \"$part_date\" = 'a')", False),
+        ("SELECT * FROM v_event_7 a, v_event_7 b WHERE a.\"$part_date\" = 'a'", False),
+        ('SELECT * FROM v_event_7 a JOIN v_event_7 b ON a."$part_date" = b."$part_date"', False),
+        (
+            'SELECT * FROM v_event_7 a JOIN v_event_7 b ON a."$part_date" = b."$part_date" '
+            "WHERE a.\"$part_date\" BETWEEN 'a' AND 'b'",
+            True,
+        ),
+        ("SELECT * FROM v_user_7 u LEFT JOIN v_event_7 e ON e.\"$part_date\" = 'a'", True),
+        ("SELECT * FROM v_event_7 e LEFT JOIN v_user_7 u ON e.\"$part_date\" = 'a'", False),
+        ("SELECT * FROM v_event_7 e FULL JOIN v_user_7 u ON e.\"$part_date\" = 'a'", False),
+        ("SELECT * FROM v_event_7 o WHERE EXISTS (SELECT 1 FROM v_user_7 i WHERE o.\"$part_date\" = 'a')", False),
+        (
+            "SELECT * FROM v_event_7 o WHERE o.\"$part_date\" = 'a' "
+            "AND EXISTS (SELECT 1 FROM v_event_7 i WHERE o.\"$part_date\" = 'a')",
+            False,
+        ),
+        ('SELECT * FROM "V_EVENT_7" /* WHERE "$part_date" = 1 */', False),
+        ("SELECT /* ; */ ';' FROM v_user_7 -- v_event_7", True),
         ("SELECT * FROM v_user_7", True),
         ("SHOW COLUMNS FROM v_event_7", True),
     ],
@@ -808,9 +835,48 @@ def test_a_scan_of_all_days_is_refused_unless_forced(sql: str, filtered: bool) -
     if filtered:
         check_sql(sql, where="q", forced=False)
     else:
-        with pytest.raises(ConfigurationError, match=r'v_event_7 without a filter on "\$part_date"'):
+        with pytest.raises(ConfigurationError, match=r'(?i)v_event_7 without a filter on "\$part_date"'):
             check_sql(sql, where="q", forced=False)
         check_sql(sql, where="q", forced=True)
+
+
+@pytest.mark.parametrize("sql", ["SELECT * FROM v_event_7 WHERE (((", "SELECT * FROM TABLE(f(TABLE(v_event_7)))"])
+def test_sql_in_which_no_filter_can_be_seen_is_refused_unless_forced(sql: str) -> None:
+    with pytest.raises(ConfigurationError, match="v_event_7 in a way that cannot be parsed"):
+        check_sql(sql, where="q", forced=False)
+    check_sql(sql, where="q", forced=True)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DELETE FROM v_user_7",
+        "(INSERT INTO x SELECT 1)",
+        "CREATE TABLE x AS SELECT 1",
+        "WITH a AS (SELECT 1) INSERT INTO x SELECT * FROM a",
+        "SELECT 1 INTO x",
+        "CALL system.flush()",
+        "EXPLAIN ANALYZE DELETE FROM x",
+        "-- SELECT\nDROP TABLE x",
+        "SELECT 1; DROP TABLE x",
+        "SELECT 1 -- ;\n; DROP TABLE x",
+        "SELECT 'never closed",
+    ],
+)
+def test_sql_that_does_not_only_read_is_never_sent_even_if_forced(sql: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"does not only read|more than one statement|cannot be read"):
+        check_sql(sql, where="q", forced=True)
+
+
+def test_sql_that_ends_in_a_comment_is_still_cut_to_some_rows(home: Night, vendor: Vendor) -> None:
+    assert limited("SHOW COLUMNS FROM v_user_7", 5) == "SHOW COLUMNS FROM v_user_7"
+    home.set(VENDOR, queries=[{"name": "noted", "sql": f"-- all\n{NASTY} -- of them"}])
+    vendor.behave(headers=False)
+    with home.here() as place:
+        extraction = Extraction(vendor=VENDOR, spool_dir=place.home, until=pendulum.now("UTC"))
+        package.connect().resources(extraction)
+        assert extraction.preview("thinkingengine.noted", limit=3).rows == 3
+    assert home.run(tables=["thinkingengine.noted"]).tables["thinkingengine.noted"]["landed"] == 1200
 
 
 def test_values_are_quoted_and_never_pasted(configure: Set) -> None:

@@ -36,6 +36,7 @@ from sources.thinkingengine.queries import (
     ready_made,
     render,
 )
+from sources.thinkingengine.reading import limited
 from sources.thinkingengine.refusals import head_for
 from sources.vendor import Part
 
@@ -173,7 +174,7 @@ class ThinkingEngine:
                 if query.since:
                     walk.complete = since is None
             if walk.limit:
-                texts = [f"SELECT * FROM ({texts[-1]}) AS t LIMIT {walk.limit}"]  # noqa: S608
+                texts = [limited(texts[-1], walk.limit)]
             taken = self._take(texts, query, walk)
             walk.columns = self._columns(query, walk, taken)
             walk.extra = _extra(query, [column.label for column in walk.columns])

@@ -18,6 +18,7 @@ from sources.http import Http, Rate, in_order
 from sources.tables import Spool
 from sources.thinkingengine import settings as has
 from sources.thinkingengine.lines import Block, blocks, in_order_of, labels_from, read_block
+from sources.thinkingengine.reading import limited
 from sources.thinkingengine.refusals import (
     LostTask,
     NoData,
@@ -131,7 +132,7 @@ class Client:
         answer = self.http.body(
             "POST",
             checked(has.QUERY_SQL),
-            **self._form({"sql": f"SELECT * FROM ({sql}) AS t LIMIT 1", "format": "json"}),  # noqa: S608
+            **self._form({"sql": limited(sql, 1), "format": "json"}),
             retry=True,
             head=head_for(has.QUERY_SQL),
         )
