@@ -16,7 +16,7 @@ def mark_deleted(connection: duckdb.DuckDBPyConnection, outcome: Outcome, *, at:
     if outcome.emptied and outcome.scope and (outcome.loaded or outcome.unchanged):
         connection.execute(
             f"DELETE FROM {quote(outcome.dataset, outcome.table)} "  # noqa: S608
-            f"WHERE {quote(outcome.scope)} IN (SELECT unnest(?::VARCHAR[]))",
+            f"WHERE {quote(outcome.scope)}::VARCHAR IN (SELECT unnest(?::VARCHAR[]))",
             [sorted(outcome.emptied)],
         )
     if not (outcome.loaded and outcome.complete and outcome.mode in (Mode.FULL, Mode.INCREMENTAL)):

@@ -319,12 +319,46 @@ def test_what_is_gone_from_a_day_inside_the_lookback_goes(home: Night, vendor: V
     vendor.edit({"table": "v_event", "op": "delete", "key": gone["#uuid"]})
     assert home.run(**only).code == 0
     assert alike(there(home, "events")) == alike(events_due(vendor, "login", "purchase"))
-    # a day that loses all its rows: only reading all days again shows it
-    for row in vendor.rows("v_event"):
-        if row["$part_date"] == yesterday and row["$part_event"] in ("login", "purchase"):
-            vendor.edit({"table": "v_event", "op": "delete", "key": row["#uuid"]})
-    assert home.run(**only).code == 0 and home.run(**only, full=True).code == 0
+    # a day that loses all its rows
+    deleted(vendor, yesterday)
+    assert home.run(**only).code == 0
+    assert home.rows(f"SELECT count(*) FROM {VENDOR}.events WHERE _part_date = ?", yesterday) == [(0,)]
     assert alike(there(home, "events")) == alike(events_due(vendor, "login", "purchase"))
+    # every day of the lookback: that may as well be a fault of the vendor's, until all days are read again
+    before = home.rows(f"SELECT * FROM {VENDOR}.events ORDER BY ALL")
+    for back in (2, 3, 4):
+        deleted(vendor, str(datetime.now(UTC).date() - timedelta(days=back)))
+    ran = home.run(**only)
+    assert ran.code == 0 and "what was loaded of it stays" in str(ran.tables["thinkingengine.events"]["notes"])
+    assert home.rows(f"SELECT * FROM {VENDOR}.events ORDER BY ALL") == before
+    assert home.run(**only, full=True).code == 0
+    assert alike(there(home, "events")) == alike(events_due(vendor, "login", "purchase"))
+
+
+def deleted(vendor: Vendor, day: str) -> None:
+    """Every event of a day goes; the keyless ones by what they are."""
+    vendor.control("POST", "edit", [{"table": "v_event", "op": "clear", "row": {"$part_date": day}}])
+
+
+def test_a_day_of_which_the_vendor_has_no_data_currently_keeps_its_rows(home: Night, vendor: Vendor) -> None:
+    home.set(VENDOR, queries=[DAILY], tasks=1)
+    only = {"tables": ["thinkingengine.daily"]}
+    assert home.run(**only).code == 0
+    before = {row["$part_date"] for row in there(home, "daily")}
+    vendor.says("submit-sql", -1012, "No data currently", times=1)
+    vendor.edit({"table": "v_event", "op": "insert", "row": {**vendor.rows("v_event")[0], "#uuid": "more"}})
+    assert home.run(**only).code == 0
+    assert {row["$part_date"] for row in there(home, "daily")} == before
+
+
+def test_days_of_one_long_window_are_emptied_one_by_one(home: Night, vendor: Vendor) -> None:
+    home.set(VENDOR, queries=[{**DAILY, "window": {"start": str(FIRST), "days": 30}, "lookback": 9}])
+    only = {"tables": ["thinkingengine.daily"]}
+    assert home.run(**only).code == 0
+    deleted(vendor, str(datetime.now(UTC).date() - timedelta(days=2)))
+    assert home.run(**only).code == 0
+    days = {row["$part_date"] for row in vendor.rows("v_event")} - {str(datetime.now(UTC).date())}
+    assert {str(row["$part_date"]) for row in there(home, "daily")} == days
 
 
 def test_a_secret_that_the_vendor_shows_is_dropped(home: Night, vendor: Vendor) -> None:
@@ -349,10 +383,15 @@ def test_data_that_is_not_ready_leaves_the_cursor(home: Night, vendor: Vendor) -
     assert vendor.asked("submit-sql") - submitted == 3, "the same days as it would have been: the lookback's"
 
 
-def test_headers_that_change_between_two_days_are_told_and_no_value_is_lost(home: Night, vendor: Vendor) -> None:
+@pytest.mark.parametrize("form", ["arrays", "objects"])
+def test_headers_that_change_between_two_days_are_told_and_no_value_is_lost(
+    home: Night, vendor: Vendor, form: str
+) -> None:
+    vendor.behave(page_form=form)
     sql = 'SELECT * FROM v_event_{project_id} WHERE "$part_date" BETWEEN {start} AND {end}'
     home.set(VENDOR, tasks=1, queries=[{**DAILY, "name": "all_days", "sql": sql}])
-    new = {"table": "v_event", "op": "column", "row": {"name": "late@col", "type": "BIGINT"}}
+    # not as the last column: the places of the others move
+    new = {"table": "v_event", "op": "column", "row": {"name": "late@col", "type": "BIGINT", "first": True}}
     row = {**next(r for r in vendor.rows("v_event") if r["$part_date"] == str(FIRST + timedelta(days=6)))}
     put = {"table": "v_event", "op": "insert", "row": {**row, "#uuid": "x", "late@col": 2**53 + 1}}
     vendor.fault("submit-sql", {"edit": [new, put]}, skip=3)
@@ -419,9 +458,40 @@ def test_no_data_at_all_is_told_and_empties_nothing(home: Night, vendor: Vendor)
     ran = home.run(**only)
     assert ran.code == 0 and "no row came" in str(ran.tables["thinkingengine.dimension_cps"]["notes"])
     assert home.run(**only).tables["thinkingengine.dimension_cps"]["landed"] == 40
-    vendor.says("submit-sql", -1012, "No data currently", times=1)
+    vendor.says("submit-sql", -1012, "No data currently", times=2)
     ran = home.run(**only)
     assert ran.code == 1 and "which had 40" in ran.tables["thinkingengine.dimension_cps"]["error"]
+    assert home.run(**only, allow_empty=["thinkingengine.dimension_cps"]).code == 0
+    assert there(home, "dimension_cps") == []
+
+
+def test_a_latest_table_that_did_not_change_is_not_written_again(home: Night, vendor: Vendor) -> None:
+    week = {"eventView": {"recentDay": "1-7"}, "events": [{"eventName": "purchase", "analysis": "TOTAL_TIMES"}]}
+    home.set(
+        VENDOR,
+        dimensions={"cps": "dim_7_0_12"},
+        queries=[{"name": "no_key", "sql": 'SELECT country, count(*) AS n FROM v_event_{project_id} GROUP BY 1',
+                  "allow_full_scan": True}],
+        models=[{"name": "spread", "model": "distribution", "body": week}],
+        metric_values=[{"name": "dau", "body": week}],
+    )  # fmt: skip
+    only = {"tables": [f"thinkingengine.{name}" for name in ("dimension_cps", "no_key", "spread", "metric_values")]}
+    assert home.run(**only).code == 0
+    before = home.contents()
+    ran = home.run(**only)
+    assert ran.code == 0 and {table["status"] for table in ran.tables.values()} == {"unchanged"}
+    for name, table in ran.tables.items():
+        assert table["vendor_count"] == table["extracted"] == table["landed"] == table["live"] > 0, name
+    assert home.contents() == before, "not even the load ids"
+    # rows that somebody took out of the warehouse are noticed, and come again
+    with duckdb.connect(str(home.warehouse)) as connection:
+        connection.execute("DELETE FROM thinkingengine.dimension_cps WHERE _account_id_cps_group < '010'")
+    assert home.run(**only).tables["thinkingengine.dimension_cps"]["landed"] == 40
+    vendor.edit({"table": "dim", "op": "update", "key": "007", "row": {"cps@name": "anders"}})
+    ran = home.run(**only)
+    assert ran.tables["thinkingengine.dimension_cps"]["status"] == "ok"
+    assert ran.tables["thinkingengine.no_key"]["status"] == "unchanged"
+    assert alike(there(home, "dimension_cps")) == alike(vendor.rows("dim"))
 
 
 def test_what_changed_since_is_asked_for_by_configured_sql(home: Night, vendor: Vendor) -> None:
@@ -445,6 +515,16 @@ def test_what_changed_since_is_asked_for_by_configured_sql(home: Night, vendor: 
     told = [wanted("", row) for row in vendor.rows("v_user") if row["#update_time"]]
     shown = ("#user_id", "#update_time", "昵称")
     assert alike(there(home, "nicks")) == alike([{label: row[label] for label in shown} for row in told])
+
+
+def test_events_with_an_empty_uuid_are_told_apart_like_those_without(home: Night, vendor: Vendor) -> None:
+    home.set(VENDOR, events=["login"], events_from=str(FIRST))
+    yesterday = str(datetime.now(UTC).date() - timedelta(days=1))
+    rows = [r for r in vendor.rows("v_event") if r["$part_event"] == "login" and r["$part_date"] == yesterday][:2]
+    for number, row in enumerate(rows):
+        vendor.edit({"table": "v_event", "op": "insert", "row": {**row, "#uuid": "", "note": f"{number}"}})
+    assert home.run(tables=["thinkingengine.events"]).code == 0
+    assert alike(there(home, "events")) == alike(events_due(vendor, "login"))
 
 
 def test_rows_that_repeat_a_key_are_loaded_once_and_told(home: Night, vendor: Vendor) -> None:

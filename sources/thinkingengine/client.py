@@ -45,11 +45,15 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Taken:
-    """What one SQL brought: its labels, and the vendor's own count of rows (None where it tells none)."""
+    """What one SQL brought: its labels, and the vendor's own count of rows (None where it tells none).
+
+    `proven`: a finished task counted them. “No data currently” is no such proof.
+    """
 
     labels: tuple[str, ...] | None
     rows: int
     told: int | None
+    proven: bool = False
 
 
 class Client:
@@ -229,7 +233,7 @@ class Client:
                 counts={"vendor": task.rows, "extracted": rows},
                 todo="Run again; if it stays, compare page_size with the vendor's limit",
             )
-        return Taken(labels=labels, rows=rows, told=task.rows)
+        return Taken(labels=labels, rows=rows, told=task.rows, proven=bool(task.id) and task.rows is not None)
 
     def _page(self, task: Task, number: int) -> bytes | None:
         """One page as bytes, None past the end. Page 0 is refused while the task begins and when it is empty."""

@@ -62,7 +62,7 @@ def read_block(content: bytes, labels: Sequence[str] | None, *, where: str) -> B
                 raise _broken(f"line {number} has {', '.join(sorted(strange))}, which no header tells", where)
             values = [by_name.get(key, "null") for key in keys]
         rows.append(f"[{','.join(values)}]")
-    return Block(array=f"[{','.join(rows)}]".encode(), rows=len(rows), labels=told or (None if labels else keys))
+    return Block(array=f"[{_BETWEEN.join(rows)}]".encode(), rows=len(rows), labels=told or (None if labels else keys))
 
 
 def elements(text: str) -> tuple[list[str], list[str] | None]:
