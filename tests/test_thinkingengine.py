@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 
 import sources.thinkingengine as package
 from conftest import Night
-from sandbox.thinkingengine.data import COLUMNS
+from sandbox.thinkingengine.data import COLUMNS, EVENT_NAMES, has_property
 from sandbox_process import SandboxProcess, start_sandbox
 from sources.errors import (
     AccessDenied,
@@ -270,10 +271,10 @@ def test_every_table_is_what_the_vendor_has_in_nights_of_the_command_line(home: 
     assert there(home, "generated_sql")[0]["sql"].startswith('SELECT "#user_id", "vip" FROM v_user_7')
     assert "CANARY" not in str(home.contents()) + ran.out + ran.err
 
-    # nothing was edited: the lookback comes again and nothing changes (from here on in this process: it is quicker)
+    # nothing was edited: the lookback comes again and nothing changes
     first = home.rows("SELECT * EXCLUDE _dlt_load_id FROM thinkingengine.events ORDER BY event_key")
     requests = ran.json["vendors"][0]["requests"]
-    ran = home.run()
+    ran = home("run", "--json")
     assert ran.code == 0 and ran.json["vendors"][0]["requests"] < requests
     assert home.rows("SELECT * EXCLUDE _dlt_load_id FROM thinkingengine.events ORDER BY event_key") == first
     assert {name: table["deleted"] for name, table in ran.tables.items() if table["deleted"]} == {}
@@ -290,8 +291,10 @@ def test_every_table_is_what_the_vendor_has_in_nights_of_the_command_line(home: 
          "row": {"昵称": "新", "#update_time": "2026-11-20 00:00:00.000"}},
         {"table": "event_meta", "op": "delete", "key": "login"},
     )  # fmt: skip
-    ran = home.run()
+    ran = home("run", "--json")
     assert ran.code == 0, ran.out
+    assert "CANARY" not in ran.out + ran.err
+    assert [file for file in home.home.rglob("*") if file.is_file() and b"CANARY" in file.read_bytes()] == []
     assert "新属性" in columns_of(home, "events")
     expected = [{"新属性": None, **row} for row in events_due(vendor, *names)]
     assert alike(there(home, "events")) == alike(expected)
@@ -362,10 +365,79 @@ def test_days_of_one_long_window_are_emptied_one_by_one(home: Night, vendor: Ven
 
 
 def test_a_secret_that_the_vendor_shows_is_dropped(home: Night, vendor: Vendor) -> None:
-    home.set(VENDOR, root_token=vendor.ready["root_token"], login_names=["root"])
+    home.set(VENDOR, root_token=vendor.ready["root_token"], login_names=["root", vendor.ready["login_name"]])
     assert home.run(tables=["thinkingengine.users_of_company"]).code == 0
     assert "apiSecret" in vendor.rows("users_of_company")[0]
+    assert "CANARY" in str([row["projectRoles"] for row in vendor.rows("users_of_company")]), "deeper too"
     assert "CANARY" not in str(home.contents()) and "apiSecret" not in columns_of(home, "users_of_company")
+
+
+def test_properties_can_be_asked_for_by_event(home: Night, vendor: Vendor) -> None:
+    home.set(VENDOR, properties_per_event=True)
+    assert home.run(tables=["thinkingengine.property_meta"]).code == 0
+    events = [*EVENT_NAMES, "ta@paid"]
+    expected = {
+        ("event", event, column) for event in events for column in COLUMNS["v_event"] if has_property(event, column)
+    }
+    expected |= {("user", "", column) for column in COLUMNS["v_user"]}
+    rows = there(home, "property_meta")
+    assert {(row["tableType"], row["eventName"], row["columnName"]) for row in rows} == expected
+    assert len(rows) == len(expected) > len(COLUMNS["v_event"]) + len(COLUMNS["v_user"])
+
+
+def test_reports_can_come_from_the_projects_own_list(home: Night, vendor: Vendor) -> None:
+    only = {"tables": ["thinkingengine.reports"]}
+    assert home.run(**only).code == 0
+    managed = there(home, "reports")
+    home.set(VENDOR, reports_from="list-project-reports")
+    assert home.run(**only, full=True).code == 0
+    assert vendor.asked("list-project-reports") == 1 and alike(there(home, "reports")) == alike(managed)
+
+
+@pytest.mark.parametrize("data", [{"reports": []}, {"dashboards": []}, [{"reportId": 1}], {"list": []}])
+def test_a_list_that_is_not_there_is_not_an_empty_one(home: Night, vendor: Vendor, data: Any) -> None:
+    vendor.says("manage-reports", 0, data=data)
+    ran = home.run(tables=["thinkingengine.reports", "thinkingengine.dashboards"])
+    assert ran.code == 1 and "in the answer" in str(ran.tables)
+
+
+def test_a_login_that_nobody_has_is_told(home: Night, vendor: Vendor) -> None:
+    home.set(VENDOR, root_token=vendor.ready["root_token"], login_names=["root", "nobody@te.invalid"])
+    table = home.run(tables=["thinkingengine.users_of_company"]).tables["thinkingengine.users_of_company"]
+    assert table["landed"] == 1 and "nobody@te.invalid" in str(table["notes"])
+
+
+def test_a_body_for_user_clusters_reaches_the_request(home: Night, vendor: Vendor) -> None:
+    home.set(VENDOR, user_cluster_body={"projectId": 8})
+    ran = home.run(tables=["thinkingengine.user_clusters"])
+    assert "-3004" in ran.tables["thinkingengine.user_clusters"]["error"], "the sandbox knows no project 8"
+
+
+def test_a_key_that_ends_in_mid_run_stops_the_vendor_and_moves_nothing(home: Night, vendor: Vendor) -> None:
+    home.set(VENDOR, queries=[DAILY], tasks=1)
+    assert home.run().code == 0
+    before = home.contents()
+    vendor.edit({"table": "v_event", "op": "insert", "row": {**vendor.rows("v_event")[1], "#uuid": "meanwhile"}})
+    vendor.fault("submit-sql", {"expire_token": True}, skip=1)
+    ran = home.run()
+    assert ran.code == 1 and home.contents() == before
+    assert {"does not accept the key" in table["error"] for table in ran.tables.values()} == {True}
+    requests = ran.json["vendors"][0]["requests"]
+    assert requests <= 10, "nobody knocks for every table"
+    vendor.control("POST", "reset")
+    vendor.edit({"table": "v_event", "op": "insert", "row": {**vendor.rows("v_event")[1], "#uuid": "meanwhile"}})
+    assert home.run().code == 0
+    assert sum(row["n"] for row in there(home, "daily")) == len(events_due(vendor, *EVENT_NAMES))
+
+
+def test_a_query_that_fails_at_the_vendor_fails_alone(home: Night, vendor: Vendor) -> None:
+    home.set(VENDOR, queries=[DAILY], dimensions={"cps": "dim_7_0_12"})
+    vendor.behave(fail="v_event")
+    ran = home.run(tables=["thinkingengine.daily", "thinkingengine.dimension_cps"])
+    assert ran.code == 1 and "'nope' cannot be resolved" in ran.tables["thinkingengine.daily"]["error"]
+    assert ran.tables["thinkingengine.dimension_cps"]["landed"] == 40
+    vendor.behave(fail="")
+    assert home.run(tables=["thinkingengine.daily"]).code == 0
 
 
 def test_data_that_is_not_ready_leaves_the_cursor(home: Night, vendor: Vendor) -> None:
@@ -594,10 +666,34 @@ def test_no_data_is_an_answer_and_an_unknown_code_is_told(client: Client, vendor
         (-1008, "the page data does not exist", NoSuchPage),
         (-1, "task ab12: the page data does not exist", NoSuchPage),
         (-1008, "token is empty", AccessDenied),
+        (-1008, "line 1:8: token recognition error at: '`'", ConfigurationError),
+        (-1, "task failed: line 1:15: Table 'hive.ta.v_event_9' does not exist", Refused),
+        (-1, "Query expired: the task ran too long", Refused),
     ],
 )
 def test_messages_tell_what_codes_do_not(code: int, message: str, kind: type[VendorError]) -> None:
     assert type(refusal("open/x", {"return_code": code, "return_message": message}, 200)) is kind
+
+
+def test_a_refusal_that_no_strict_parser_reads_is_a_refusal(configure: Set, vendor: Vendor, tmp_path: Path) -> None:
+    """A lone surrogate in the message: the envelope must not be taken for a row of an SQL's answer."""
+    vendor.says("querySql", -1, "column \ud83d cannot be resolved")
+    with pytest.raises(Refused, match="cannot be resolved"):
+        package.connect().client.stream(NASTY, Spool(tmp_path / "rows.json"), tmp_path / "stream")
+    told = b'{"data":{"headers":["n"]},"return_code":0}\n[1]\n{"return_code":-1005,"return_message":"later"}'
+    with pytest.raises(Unavailable, match="later"):
+        read_block(told, None, where="thinkingengine, querySql")
+    rows = read_block(b'{"return_code":1}\n{"return_code":0}', ("return_code",), where="")
+    assert rows.rows == 2, "a column may be named so"
+
+
+@pytest.mark.parametrize(("status", "code", "kind"), [(500, -1013, NotReady), (401, -1014, AccessDenied)])
+def test_a_code_tells_more_than_the_status_that_comes_with_it(
+    client: Client, vendor: Vendor, tmp_path: Path, status: int, code: int, kind: type[VendorError]
+) -> None:
+    vendor.fault("sql-result-page", {"status": status, "body": {"return_code": code, "return_message": "x"}}, times=-1)
+    with pytest.raises(kind):
+        taken(client, tmp_path)
 
 
 def test_a_gateway_page_is_tried_again(client: Client, vendor: Vendor) -> None:
@@ -630,8 +726,26 @@ def test_no_write_can_be_called(client: Client, vendor: Vendor) -> None:
         with pytest.raises(ValueError, match="is not a read"):
             client.data(path)
         assert path not in has.READS
-    assert vendor.asked("/") == 0
+        for method in ("GET", "POST"):
+            with pytest.raises(ValueError, match="is not a read"):
+                client.http.body(method, path)
+    for method, path in (("POST", has.EVENTS_META), ("GET", has.SUBMIT), ("GET", "open/list-event-meta/x")):
+        with pytest.raises(ValueError, match="is not a read"):
+            client.http.body(method, path)
+    vendor.fault("list-event-meta", {"status": 302, "headers": {"Location": "/open/create/ssoUser"}})
+    with pytest.raises(ValueError, match="open/create/ssoUser is not a read"):
+        client.data(has.EVENTS_META, params={"projectId": 7})
+    assert vendor.asked("/") == 1 == vendor.asked("list-event-meta"), "nothing else reached the vendor"
     assert all(checked(path) == path for path in has.READS)
+
+
+def test_reads_work_under_a_path_prefix(configure: Set, vendor: Vendor) -> None:
+    configure(base_url=f"{vendor.ready['base_url']}/te/")
+    vendor.says("/te/open/list-event-meta", 0, data={"events": []})
+    client = package.connect().client
+    assert client.data(has.EVENTS_META) == {"events": []}
+    with pytest.raises(ValueError, match="is not a read"):
+        client.http.body("GET", "open/create/ssoUser")
 
 
 # -- SQL: forms of pages, counts, tasks ----------------------------------------------------------
@@ -707,7 +821,7 @@ def test_a_task_that_fails_says_why_and_is_not_submitted_again(
 def test_a_task_that_does_not_end_is_not_ready(configure: Set, vendor: Vendor) -> None:
     configure(task_timeout=1)
     vendor.behave(running_polls=10**6)
-    with pytest.raises(NotReady, match="did not end within 1 s"):
+    with pytest.raises(NotReady, match=r"did not end within 1 s.*its status is RUNNING"):
         package.connect().client.finish("SELECT 1")
 
 
@@ -719,7 +833,9 @@ def test_a_page_that_repeats_is_no_result(client: Client, vendor: Vendor, tmp_pa
     assert (tmp_path / "rows.json").read_bytes() == b"[]", "nothing of it stays in the spool"
     vendor.behave(repeat_pages=False)
     constant = "SELECT 'x' AS one FROM (SELECT 1 FROM v_user_7 UNION ALL SELECT 2 FROM v_user_7) AS t"
-    assert len(taken(client, tmp_path, constant)) == 2400, "pages may be alike where all rows are"
+    for envelope in (False, True):
+        vendor.behave(page_envelope=envelope)
+        assert len(taken(client, tmp_path, constant)) == 2400, "pages may be alike where all rows are"
 
 
 @pytest.mark.parametrize("by", [-1, 1, 1000])
@@ -857,6 +973,7 @@ EVENTS = 'SELECT count(*) AS n FROM v_event_{project_id} WHERE "$part_date" = {s
         ({"exclude": ["metric"]}, "exclude names metric"),
         ({"models": [{"name": "m", "model": "attribution", "body": {}}]}, "no model 'attribution'"),
         ({"models": [{"name": "m", "model": "event", "body": {"limit": 10001}}]}, "10000 groups at most"),
+        ({"models": [{"name": "m", "model": "event", "body": {}, "lookback": "3"}]}, "lookback is '3'"),
         ({"generated_sql": [{"name": "x", "body": {}}]}, "no name or no filter"),
     ],
 )  # fmt: skip
@@ -990,6 +1107,10 @@ def test_windows_go_on_from_the_newest_day_and_a_day_in_the_future_freezes_nothi
     assert days({"day": "2999-01-01", "asked": asked}) == [(9, 10)]
     assert days({"day": "2026-01-05", "asked": "of another SQL"}) == [(1, 4), (5, 8), (9, 10)]
     assert days({"day": "2026-01-05", "asked": asked}, full=True) == [(1, 4), (5, 8), (9, 10)]
+    # the windows of a model are what its rows are known by
+    query = replace(query, aligned=True)
+    assert days({"day": "2026-01-05", "asked": asked}) == [(1, 4), (5, 8), (9, 10)]
+    assert days({"day": "2026-01-07", "asked": asked}) == [(5, 8), (9, 10)]
     # yesterday is the vendor's yesterday
     open_end = read_queries_of(configure, {**DAILY, "window": {"start": "2026-02-01"}})
     late = datetime(2026, 2, 2, 17, 0, tzinfo=UTC)
@@ -1059,6 +1180,29 @@ def test_values_of_a_model_are_exact_and_the_limit_is_told() -> None:
         ("e", 0, "1.5", 1.5),
     ]
     assert "limit" in str(over_limit({"limit": 3}, rows)) and over_limit({}, rows) is None
+
+
+def test_a_group_without_values_is_still_a_row() -> None:
+    groups = [{"group_cols": ["CN"], "values": [], "stageValue": {"sum": "0"}}]
+    (row,), count = long_rows("m", None, {"x": [], "y": [{"a.SUM": groups}]})
+    assert count == 1 and (row["groups"], row["metric"], row["more"]) == (
+        '["CN"]',
+        "a.SUM",
+        {"stageValue": {"sum": "0"}},
+    )
+    (row,), _ = long_rows("m", None, {"x": ["d"], "y": {"d": [{"groupCols": ["CN"], "values": [], "total": 3}]}})
+    assert (row["groups"], row["x"], row["more"]) == ('["CN"]', "d", {"total": 3})
+
+
+def test_windows_of_a_model_do_not_overlap_from_night_to_night(home: Night, vendor: Vendor) -> None:
+    body = {"eventView": {}, "events": [{"eventName": "login", "analysis": "TOTAL_TIMES"}]}
+    only = {"tables": ["thinkingengine.by_days"]}
+    for end in (FIRST + timedelta(days=4), FIRST + timedelta(days=7)):
+        window = {"start": str(FIRST), "end": str(end), "days": 3}
+        home.set(VENDOR, models=[{"name": "by_days", "model": "event", "body": body, "window": window, "lookback": 2}])
+        assert home.run(**only).code == 0
+    days = home.rows(f"SELECT x, count(*) FROM {VENDOR}.by_days WHERE part = 'y' GROUP BY x ORDER BY x")
+    assert days == [(str(FIRST + timedelta(days=n)), 1) for n in range(8)]
 
 
 def test_the_sandbox_has_what_the_tests_stand_on(vendor: Vendor) -> None:

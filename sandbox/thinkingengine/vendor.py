@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from starlette.types import ASGIApp
 
 from sandbox.journal import Journal
 from sandbox.thinkingengine.app import build_app
-from sandbox.thinkingengine.data import LOGIN, PROJECT, PROJECT_TOKEN, ROOT_TOKEN, Row, World, seeded
+from sandbox.thinkingengine.data import DAYS, LOGIN, PROJECT, PROJECT_TOKEN, ROOT_TOKEN, Row, World, seeded
 from sandbox.thinkingengine.sql import OPTIONS, Sql
 from sandbox.vendor import ControlError
 from sandbox.wire import dumps
@@ -48,6 +49,12 @@ class Thinkingengine:
             "root_token": ROOT_TOKEN,
             "project_id": str(PROJECT),
             "login_name": LOGIN,
+            "events": '["login", "purchase"]',
+            "events_from": f"{datetime.now(UTC) - timedelta(days=DAYS + 1):%Y-%m-%d}",
+            "users": "true",
+            "user_shards": "2",
+            "cluster_members": "true",
+            "dimensions": '{"cps": "dim_7_0_12"}',
         }
 
     def reset(self) -> None:

@@ -233,6 +233,8 @@ class ThinkingEngine:
             )
         if walk.spool.labels is None and labels:
             walk.spool.lists(labels)
+        if labels and (unknown := set(query.types or ()) - set(labels)):
+            walk.notes.append(f"types names what the result has not: {', '.join(sorted(unknown))}")
         return [self._column(query, label) for label in labels]
 
     def _column(self, query: Query, label: str) -> Column:
@@ -269,6 +271,8 @@ class ThinkingEngine:
             newest = max((each.replace("T", " ") for each in (seen, before) if each), default=None)
             if newest is not None and _is_time(newest):
                 walk.state["cursor"] = newest
+            elif walk.vendor_count:
+                walk.notes.append(f"no row has a time in {query.cursor}: all will be asked for again")
 
     # -- models ---------------------------------------------------------------------------------
 
@@ -292,7 +296,7 @@ class ThinkingEngine:
             count = 0
             for (start, body), data in zip(bodies, answers, strict=True):
                 rows, held = long_rows(query.name, start, data)
-                if note := over_limit(body, rows):
+                if (note := over_limit(body, rows)) and note not in walk.notes:
                     walk.notes.append(note)
                 count += held
                 walk.spool.rows(rows)

@@ -57,6 +57,8 @@ class Query:
     sync: bool = False
     shards: int = 1
     about: str = ""
+    aligned: bool = False
+    """Do windows of several days always begin on the same days? Where rows are known by their window they must."""
 
     @property
     def since(self) -> bool:
@@ -120,7 +122,7 @@ def _query(given: Mapping[str, Any], settings: Settings, where: str) -> Query:
         key=_labels(given.get("key"), f"{where}: key"),
         cursor=_text(given.get("cursor"), f"{where}: cursor"),
         window=read_window(given.get("window"), where),
-        lookback=_days(given.get("lookback", settings.lookback_days), f"{where}: lookback"),
+        lookback=read_days(given.get("lookback", settings.lookback_days), f"{where}: lookback"),
         types=_types(given.get("types"), where),
         sync=_flag(given.get("sync", settings.sync), f"{where}: sync"),
     )
@@ -208,6 +210,8 @@ def day_windows(
         # a day beyond the edge (the window's end was moved back, the clock was wrong) freezes nothing
         after = min(date.fromisoformat(loaded), last) + timedelta(days=1)
         start = max(start, after - timedelta(days=query.lookback))
+    if query.aligned:
+        start -= timedelta(days=(start - window.start).days % window.days)
     found = []
     while start <= last:
         end = min(start + timedelta(days=window.days - 1), last)
@@ -328,7 +332,7 @@ def _flag(given: Any, where: str) -> bool:
     return given
 
 
-def _days(given: Any, where: str) -> int:
+def read_days(given: Any, where: str) -> int:
     if not isinstance(given, int) or isinstance(given, bool) or given < 0:
         raise wrong(f"{where} is {given!r}", "Write a number of days, 0 or more")
     return given
