@@ -887,7 +887,7 @@ def test_one_stream_instead_of_pages(configure: Set, vendor: Vendor, tmp_path: P
 def test_odd_lines_keep_every_digit() -> None:
     objects = b'{"a":1.50,"b":18446744073709551617}\n\n{"b":"],\\n[","a":null}\n'
     block = read_block(objects, ("b", "a"), where="")
-    assert block.rows == 2 and block.array == b'[[18446744073709551617,1.50],["],\\n[",null]]'
+    assert block.rows == 2 and block.array == b'[[18446744073709551617,1.50],\n["],\\n[",null]]'
     assert elements('{ "k" : [1, {"x":"}"}] , "l":2 }') == (['[1, {"x":"}"}]', "2"], ["k", "l"])
     assert read_block(b"\xef\xbb\xbf[1]\r\n[2]", ("a",), where="").array == b"[[1],\n[2]]"
     assert read_block(b"", ("a",), where="").rows == 0
@@ -1091,7 +1091,7 @@ def test_values_are_quoted_and_never_pasted(configure: Set) -> None:
 
 def test_windows_go_on_from_the_newest_day_and_a_day_in_the_future_freezes_nothing(configure: Set) -> None:
     window = {"start": "2026-01-01", "end": "2026-01-10", "days": 4}
-    configure(queries=[{**DAILY, "window": window, "lookback": 2}])
+    configure(queries=[{**DAILY, "window": window, "lookback": 1}])
     query = read_queries(package.connect().settings)[0]
     until = pendulum.datetime(2026, 3, 1)
 
@@ -1199,7 +1199,7 @@ def test_windows_of_a_model_do_not_overlap_from_night_to_night(home: Night, vend
     only = {"tables": ["thinkingengine.by_days"]}
     for end in (FIRST + timedelta(days=4), FIRST + timedelta(days=7)):
         window = {"start": str(FIRST), "end": str(end), "days": 3}
-        home.set(VENDOR, models=[{"name": "by_days", "model": "event", "body": body, "window": window, "lookback": 2}])
+        home.set(VENDOR, models=[{"name": "by_days", "model": "event", "body": body, "window": window, "lookback": 1}])
         assert home.run(**only).code == 0
     days = home.rows(f"SELECT x, count(*) FROM {VENDOR}.by_days WHERE part = 'y' GROUP BY x ORDER BY x")
     assert days == [(str(FIRST + timedelta(days=n)), 1) for n in range(8)]
