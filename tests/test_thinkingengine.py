@@ -1091,7 +1091,7 @@ def test_values_are_quoted_and_never_pasted(configure: Set) -> None:
 
 def test_windows_go_on_from_the_newest_day_and_a_day_in_the_future_freezes_nothing(configure: Set) -> None:
     window = {"start": "2026-01-01", "end": "2026-01-10", "days": 4}
-    configure(queries=[{**DAILY, "window": window, "lookback": 1}])
+    configure(queries=[{**DAILY, "window": window, "lookback": 2}])
     query = read_queries(package.connect().settings)[0]
     until = pendulum.datetime(2026, 3, 1)
 
