@@ -14,7 +14,7 @@ def mark_deleted(session: Session, outcome: Outcome, *, at: datetime) -> None:
     if outcome.emptied and outcome.scope and (outcome.loaded or outcome.unchanged):
         session.change(
             f"DELETE FROM {quote(outcome.dataset, outcome.table)} "  # noqa: S608
-            f"WHERE {quote(outcome.scope)} IN (SELECT unnest(?::VARCHAR[]))",
+            f"WHERE {quote(outcome.scope)}::VARCHAR IN (SELECT unnest(?::VARCHAR[]))",
             [sorted(outcome.emptied)],
         )
     if not (outcome.loaded and outcome.complete and outcome.mode in (Mode.FULL, Mode.INCREMENTAL)):

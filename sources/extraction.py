@@ -377,6 +377,7 @@ class Extraction:
                 converted, key, extra = self._convert(walk, labelled, stored, where=where, load_id=load_id)
             if walk.after is not None:
                 walk.after(converted)
+                outcome.emptied = walk.emptied
         finally:
             spool.close()
             spool.path.unlink(missing_ok=True)
@@ -395,7 +396,8 @@ class Extraction:
             walk.state.pop("window", None)
             if table.mode == Mode.INCREMENTAL:
                 walk.state["whole_at"] = self.until.isoformat()
-            if stored and known == converted.digest and not full and table.mode != Mode.LATEST:
+            # not where each load is told of elsewhere: there the same rows under a new id are news
+            if stored and known == converted.digest and not full and not walk.on_loaded:
                 outcome.unchanged = True
                 return None, walk.state
         elif stored and (converted.rows == 0 or state.get("window") == converted.digest):

@@ -401,6 +401,18 @@ def test_kept_history_holds_every_result_apart(night: Night, sandbox: SandboxPro
     assert night.rows("SELECT count(*) FROM tonalytica.query_results") == [(3,)]
 
 
+def test_the_same_rows_under_a_new_result_id_are_recorded_as_loaded(night: Night, sandbox: SandboxProcess) -> None:
+    (key,) = only(night, sandbox, "Sales Report")
+    results = []
+    for _ in range(2):
+        results.append(edit(sandbox, "queries", "execute", key, rows=[{"n": 1}, {"n": 2}])["result_id"])
+        assert night.run("tonalytica").code == 0
+    assert results[0] != results[1]
+    assert sorted(night.rows("SELECT result_id, row_count FROM tonalytica.query_results")) == [
+        (result, 2) for result in sorted(results)
+    ]
+
+
 def test_a_vendors_own_column_of_that_name_is_not_lost(night: Night, sandbox: SandboxProcess) -> None:
     (key,) = only(night, sandbox, "Sales Report")
     night.set(results={"include": {"ids": [key]}, "keep_history": [key]})

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from sandbox.journal import Journal
-from sandbox.thinkingengine.data import LOGIN, PROJECT, PROJECT_TOKEN, ROOT_TOKEN, World
+from sandbox.thinkingengine.data import LOGIN, PROJECT, PROJECT_TOKEN, ROOT_TOKEN, World, has_property
 from sandbox.thinkingengine.envelope import Refusal, Reply, enveloped
 from sandbox.thinkingengine.models import PATHS as MODELS
 from sandbox.thinkingengine.models import answer
@@ -85,6 +85,7 @@ def _props(world: World, sql: Sql, query: Query, body: Any) -> Reply:
         {label: value for label, value in row.items() if label != "tableType"}
         for row in world.lists["property_meta"]
         if row["tableType"] == table
+        and ("eventName" not in query or has_property(query["eventName"], row["columnName"]))
     ]
     return enveloped({"properties": rows})
 

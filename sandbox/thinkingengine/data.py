@@ -256,7 +256,7 @@ def _lists(rng: random.Random) -> dict[str, list[Row]]:
             "userId": 11 + number,
             "loginName": name,
             "companyRole": "supervisor" if number else None,
-            "projectRoles": None if number else [{"projectId": PROJECT, "role": "analyst"}],
+            "projectRoles": None if number else [{"projectId": PROJECT, "role": "analyst", "token": "CANARYnested"}],
             "apiSecret": f"CANARYusersecret{number}",
         }
         for number, name in enumerate((LOGIN, "root"))
@@ -272,6 +272,11 @@ def _lists(rng: random.Random) -> dict[str, list[Row]]:
         "projects": projects,
         "users_of_company": users,
     }
+
+
+def has_property(event: str, column: str) -> bool:
+    """Does an event have a property? Those of the system always."""
+    return not column.isidentifier() or (len(event) + len(column)) % 2 == 0
 
 
 def _time(moment: datetime) -> str:

@@ -137,7 +137,7 @@ def _sql(form: Mapping[str, str]) -> str:
     text = form.get("sql", "").strip()
     if not text:
         raise Refusal(-1008, "sql is empty", unexpected="no sql")
-    if not re.match(r"(select|with|show|describe|\()", text, re.IGNORECASE):
+    if not re.match(r"(--[^\n]*\n\s*|/\*.*?\*/\s*)*(select|with|show|describe|\()", text, re.IGNORECASE | re.DOTALL):
         raise Refusal(-1010, "only queries are allowed", unexpected="SQL that does not read")
     return text
 

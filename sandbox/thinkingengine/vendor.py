@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from starlette.types import ASGIApp
 
 from sandbox.journal import Journal
 from sandbox.thinkingengine.app import build_app
-from sandbox.thinkingengine.data import LOGIN, PROJECT, PROJECT_TOKEN, ROOT_TOKEN, Row, World, seeded
+from sandbox.thinkingengine.data import DAYS, LOGIN, PROJECT, PROJECT_TOKEN, ROOT_TOKEN, Row, World, seeded
 from sandbox.thinkingengine.sql import OPTIONS, Sql
 from sandbox.vendor import ControlError
 from sandbox.wire import dumps
@@ -48,6 +49,12 @@ class Thinkingengine:
             "root_token": ROOT_TOKEN,
             "project_id": str(PROJECT),
             "login_name": LOGIN,
+            "events": '["login", "purchase"]',
+            "events_from": f"{datetime.now(UTC) - timedelta(days=DAYS + 1):%Y-%m-%d}",
+            "users": "true",
+            "user_shards": "2",
+            "cluster_members": "true",
+            "dimensions": '{"cps": "dim_7_0_12"}',
         }
 
     def reset(self) -> None:
@@ -88,15 +95,23 @@ class Thinkingengine:
         raise ControlError(f"no table {table}; there are: {', '.join(KEYS)}")
 
     def edit(self, edit: Mapping[str, Any]) -> dict[str, Any]:
-        """`op` column adds a column to a table of SQL: row = {"name", "type"}."""
+        """`op` column adds a column to a table of SQL: row = {"name", "type"}, and "first" if it is to be the first.
+
+        `op` clear deletes the rows that have all values of `row`.
+        """
         table, op, row = str(edit.get("table")), edit.get("op"), dict(edit.get("row") or {})
         rows, label = self._rows(table), KEYS.get(table, "")
         self.world.version += 1
         if op == "column":
-            self.world.columns[table][str(row["name"])] = str(row["type"])
+            new = {str(row["name"]): str(row["type"])}
+            there = self.world.columns[table]
+            self.world.columns[table] = {**new, **there} if row.get("first") else {**there, **new}
             return {"table": table, "key": row["name"]}
         if table in self.world.columns and (strange := set(row) - set(self.world.columns[table])):
             raise ControlError(f"{table} has no {', '.join(sorted(strange))}")
+        if op == "clear":
+            rows[:] = [each for each in rows if any(each.get(name) != value for name, value in row.items())]
+            return {"table": table, "key": None}
         if op == "insert":
             rows.append(row)
             return {"table": table, "key": row.get(label)}

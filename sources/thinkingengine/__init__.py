@@ -8,7 +8,7 @@ together with their rows.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -18,10 +18,10 @@ import dlt
 from dlt.extract import DltResource
 
 from sources.configuration import is_set, settings_of
-from sources.errors import ConfigurationError, EmptyAnswer
+from sources.errors import ConfigurationError
 from sources.extraction import Extra, Extraction, Fetch, Table, Walk
 from sources.http import in_order
-from sources.tables import Column, Kind, greatest
+from sources.tables import Column, Converted, Kind, greatest, texts_of
 from sources.thinkingengine import settings as has
 from sources.thinkingengine.client import Client, Taken
 from sources.thinkingengine.metadata import Metadata, read_filters
@@ -36,6 +36,7 @@ from sources.thinkingengine.queries import (
     ready_made,
     render,
 )
+from sources.thinkingengine.reading import limited
 from sources.thinkingengine.refusals import head_for
 from sources.vendor import Part
 
@@ -173,7 +174,7 @@ class ThinkingEngine:
                 if query.since:
                     walk.complete = since is None
             if walk.limit:
-                texts = [f"SELECT * FROM ({texts[-1]}) AS t LIMIT {walk.limit}"]  # noqa: S608
+                texts = [limited(texts[-1], walk.limit)]
             taken = self._take(texts, query, walk)
             walk.columns = self._columns(query, walk, taken)
             walk.extra = _extra(query, [column.label for column in walk.columns])
@@ -183,11 +184,15 @@ class ThinkingEngine:
             elif not query.sync:
                 walk.notes.append("the vendor told no count of rows")
             if not walk.columns:
-                if had := walk.state.get("rows"):
-                    raise EmptyAnswer(table=f"{has.DATASET}.{query.name}", had=had)
-                walk.notes.append("no row came, and no header")
-                walk.unchanged(0)
-                return
+                if not walk.stored:
+                    walk.notes.append("no row came, and no header")
+                    walk.unchanged(0)
+                    return
+                walk.columns = walk.stored  # an empty answer like any other
+            if windows and not any(each.rows for each in taken):
+                walk.notes.append(f"no row came for {windows[0][0]} to {windows[-1][1]}; what was loaded of it stays")
+            elif windows:
+                walk.after = _days_without_rows(query, windows, taken, walk)
             if not walk.limit:
                 self._remember(query, windows, walk)
 
@@ -208,9 +213,9 @@ class ThinkingEngine:
             taken.append(each)
             if each.labels is not None and first is not None and set(each.labels) != set(first):
                 new, gone = set(each.labels) - set(first), set(first) - set(each.labels)
-                told = [f"new: {', '.join(sorted(new))}"] * bool(new) + [f"gone: {', '.join(sorted(gone))}"] * bool(
-                    gone
-                )
+                told = [
+                    f"{word}: {', '.join(sorted(those))}" for word, those in (("new", new), ("gone", gone)) if those
+                ]
                 walk.notes.append(f"the columns changed within the run ({'; '.join(told)})")
             first = each.labels or first
         return taken
@@ -228,6 +233,8 @@ class ThinkingEngine:
             )
         if walk.spool.labels is None and labels:
             walk.spool.lists(labels)
+        if labels and (unknown := set(query.types or ()) - set(labels)):
+            walk.notes.append(f"types names what the result has not: {', '.join(sorted(unknown))}")
         return [self._column(query, label) for label in labels]
 
     def _column(self, query: Query, label: str) -> Column:
@@ -264,6 +271,8 @@ class ThinkingEngine:
             newest = max((each.replace("T", " ") for each in (seen, before) if each), default=None)
             if newest is not None and _is_time(newest):
                 walk.state["cursor"] = newest
+            elif walk.vendor_count:
+                walk.notes.append(f"no row has a time in {query.cursor}: all will be asked for again")
 
     # -- models ---------------------------------------------------------------------------------
 
@@ -287,7 +296,7 @@ class ThinkingEngine:
             count = 0
             for (start, body), data in zip(bodies, answers, strict=True):
                 rows, held = long_rows(query.name, start, data)
-                if note := over_limit(body, rows):
+                if (note := over_limit(body, rows)) and note not in walk.notes:
                     walk.notes.append(note)
                 count += held
                 walk.spool.rows(rows)
@@ -296,11 +305,31 @@ class ThinkingEngine:
         return fetch
 
 
+def _days_without_rows(
+    query: Query, windows: list[tuple[date, date]], taken: list[Taken], walk: Walk
+) -> Callable[[Converted], None]:
+    """Days that were asked for and have no row any more are emptied."""
+
+    def tell(converted: Converted) -> None:
+        column = next((column for column in converted.columns if column.label == query.cursor), None)
+        if column is None or column.kind not in (Kind.DATE, Kind.TEXT):
+            return
+        asked = {
+            str(start + timedelta(days=n))
+            for (start, end), each in zip(windows, taken, strict=True)
+            if each.proven
+            for n in range((end - start).days + 1)
+        }
+        walk.emptied = frozenset(asked - texts_of(converted, query.cursor))
+
+    return tell
+
+
 def _extra(query: Query, labels: list[str]) -> dict[str, Extra]:
     """Our own columns of the ready-made tables, told from the converted ones."""
 
     def event_key(columns: Mapping[str, str]) -> str:
-        uuid = f"{columns['#uuid']}::VARCHAR" if "#uuid" in columns else "NULL::VARCHAR"
+        uuid = f"nullif({columns['#uuid']}::VARCHAR, '')" if "#uuid" in columns else "NULL::VARCHAR"
         return f"coalesce({uuid}, 'row:' || md5(row({', '.join(columns.values())})::VARCHAR))"
 
     def event_time(columns: Mapping[str, str]) -> str:

@@ -10,14 +10,19 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
 
 from sources.errors import BrokenAnswer, CountMismatch, NotReady, Refused
 from sources.http import Http, Rate, in_order
 from sources.tables import Spool
 from sources.thinkingengine import settings as has
 from sources.thinkingengine.lines import Block, blocks, in_order_of, labels_from, read_block
+from sources.thinkingengine.reading import limited
 from sources.thinkingengine.refusals import (
     LostTask,
     NoData,
@@ -44,11 +49,15 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Taken:
-    """What one SQL brought: its labels, and the vendor's own count of rows (None where it tells none)."""
+    """What one SQL brought: its labels, and the vendor's own count of rows (None where it tells none).
+
+    `proven`: a finished task counted them. “No data currently” is no such proof.
+    """
 
     labels: tuple[str, ...] | None
     rows: int
     told: int | None
+    proven: bool = False
 
 
 class Client:
@@ -66,6 +75,7 @@ class Client:
             secrets=[self._token, self._root],
             rates={"default": Rate(per_second=settings.requests_per_second, burst=settings.concurrency)},
             concurrency=settings.concurrency + settings.tasks,
+            sign=partial(_refuse_writes, urlsplit(settings.base_url).path),
             timeout=300.0,  # a stream of SQL says nothing until its first row is there
             deadline=max(600.0, settings.task_timeout),
         )
@@ -131,8 +141,9 @@ class Client:
         answer = self.http.body(
             "POST",
             checked(has.QUERY_SQL),
-            **self._form({"sql": f"SELECT * FROM ({sql}) AS t LIMIT 1", "format": "json"}),  # noqa: S608
+            **self._form({"sql": limited(sql, 1), "format": "json"}),
             retry=True,
+            inspect=inspect_for(has.QUERY_SQL),
             head=head_for(has.QUERY_SQL),
         )
         return read_block(answer.content, None, where=f"{has.VENDOR}, {has.QUERY_SQL}").labels
@@ -145,6 +156,7 @@ class Client:
                 method="POST",
                 **self._form({"sql": sql, "format": "json", "timeoutSeconds": str(self._settings.task_timeout)}),
                 retry=True,
+                inspect=inspect_for(has.QUERY_SQL),
                 head=head_for(has.QUERY_SQL),
             )
         except NoData:
@@ -191,14 +203,15 @@ class Client:
                     todo="Run it in the vendor's SQL page, mend it, and run again",
                 )
             if time.monotonic() > until:
-                raise self._late(task_id)
+                raise self._late(task_id, status)
             time.sleep(pause)
             pause = min(pause * 1.5, LONGEST_PAUSE)
 
-    def _late(self, task_id: str) -> NotReady:
+    def _late(self, task_id: str, status: str) -> NotReady:
         return NotReady(
             what=f"the SQL did not end within {self._settings.task_timeout} s",
             where=f"{has.VENDOR}, task {task_id}",
+            why=f"its status is {status}" if status else "",
             todo=f"Ask for less at once (window.days, user_shards), or raise sources.{has.VENDOR}.task_timeout",
         )
 
@@ -216,7 +229,7 @@ class Client:
                 break
             block = read_block(content, labels, where=f"{where}, page {number}")
             labels = self._labels(labels or block.labels, block, where)
-            _refuse_repeated(seen, number, content, where)
+            _refuse_repeated(seen, number, block, where)
             _spool(spool, block, labels)
             rows += block.rows
             if task.pages is None and not block.rows:
@@ -228,7 +241,7 @@ class Client:
                 counts={"vendor": task.rows, "extracted": rows},
                 todo="Run again; if it stays, compare page_size with the vendor's limit",
             )
-        return Taken(labels=labels, rows=rows, told=task.rows)
+        return Taken(labels=labels, rows=rows, told=task.rows, proven=bool(task.id) and task.rows is not None)
 
     def _page(self, task: Task, number: int) -> bytes | None:
         """One page as bytes, None past the end. Page 0 is refused while the task begins and when it is empty."""
@@ -240,6 +253,7 @@ class Client:
                     has.READS[checked(has.PAGE)],
                     has.PAGE,
                     params={"taskId": task.id, "pageId": number},
+                    inspect=inspect_for(has.PAGE),
                     head=head_for(has.PAGE),
                 )
                 return answer.content
@@ -260,7 +274,7 @@ class Client:
                 early -= 1
             except StillRunning:
                 if time.monotonic() > until:
-                    raise self._late(task.id) from None
+                    raise self._late(task.id, "") from None
             time.sleep(pause)
             pause = min(pause * 1.5, LONGEST_PAUSE)
 
@@ -284,6 +298,13 @@ def checked(path: str) -> str:
     return path
 
 
+def _refuse_writes(base: str, request: httpx.Request) -> None:
+    """The last look at each request, redirects too."""
+    path = checked(request.url.path.removeprefix(base.rstrip("/")).lstrip("/"))
+    if request.method != has.READS[path]:
+        raise ValueError(f"{request.method} {path} is not a read")
+
+
 def _spool(spool: Spool, block: Block, labels: tuple[str, ...] | None) -> None:
     """Append a block, whatever the order of its columns: the table's order is that of its first rows."""
     if not block.rows or labels is None:
@@ -298,13 +319,13 @@ def _spool(spool: Spool, block: Block, labels: tuple[str, ...] | None) -> None:
     spool.array(in_order_of(block.array, labels, union))
 
 
-def _refuse_repeated(seen: dict[bytes, int], number: int, content: bytes, where: str) -> None:
+def _refuse_repeated(seen: dict[bytes, int], number: int, block: Block, where: str) -> None:
     """A page that equals another one was given twice. Rows that are all the same may well fill two pages."""
-    text = content.strip()
-    first, _, rest = text.partition(b"\n")
-    if not rest or (text.endswith(b"\n" + first) and text.count(first) > text.count(b"\n")):
+    rows = block.array[1:-1]
+    first = rows.partition(b",\n")[0]
+    if rows == b",\n".join([first] * block.rows):
         return
-    digest = hashlib.blake2b(content, digest_size=16).digest()
+    digest = hashlib.blake2b(rows, digest_size=16).digest()
     if (before := seen.setdefault(digest, number)) != number:
         raise BrokenAnswer(
             what=f"page {number} repeats page {before}",

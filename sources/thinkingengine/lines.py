@@ -15,7 +15,8 @@ from typing import Any
 import orjson
 
 from sources.errors import BrokenAnswer
-from sources.thinkingengine.refusals import envelope_of
+from sources.thinkingengine.refusals import envelope_of, refusal
+from sources.thinkingengine.settings import VENDOR
 
 BLOCK = 4 * 2**20
 _BETWEEN = ",\n"
@@ -34,9 +35,10 @@ class Block:
 def read_block(content: bytes, labels: Sequence[str] | None, *, where: str) -> Block:
     """The rows of whole lines. `labels` give the order of values where lines are objects.
 
-    Raises `BrokenAnswer` for a line that is no row, which a cut answer ends with.
+    Raises `BrokenAnswer` for a line that is no row, which a cut answer ends with, and what an envelope among the rows
+    tells: an object with `return_code` is one, unless that is a column.
     """
-    told, text = _without_envelope(content)
+    told, text = (None, content) if "return_code" in (labels or ()) else _without_envelope(content)
     labels = labels or told
     if b"\r" in text:
         text = text.replace(b"\r\n", b"\n")
@@ -55,6 +57,10 @@ def read_block(content: bytes, labels: Sequence[str] | None, *, where: str) -> B
             values, names = elements(line.decode("utf-8", "replace").strip())
         except ValueError:
             raise _broken(f"line {number} is no row: {line[:60].decode('utf-8', 'replace')!r}", where) from None
+        if names is not None and "return_code" in names and "return_code" not in (keys or ()):
+            raise refusal(where.removeprefix(f"{VENDOR}, "), envelope_of(line) or {}, 200) or _broken(
+                f"line {number} is an envelope", where
+            )
         if names is not None:
             keys = keys or tuple(names)
             by_name = dict(zip(names, values, strict=True))
@@ -62,7 +68,7 @@ def read_block(content: bytes, labels: Sequence[str] | None, *, where: str) -> B
                 raise _broken(f"line {number} has {', '.join(sorted(strange))}, which no header tells", where)
             values = [by_name.get(key, "null") for key in keys]
         rows.append(f"[{','.join(values)}]")
-    return Block(array=f"[{','.join(rows)}]".encode(), rows=len(rows), labels=told or (None if labels else keys))
+    return Block(array=f"[{_BETWEEN.join(rows)}]".encode(), rows=len(rows), labels=told or (None if labels else keys))
 
 
 def elements(text: str) -> tuple[list[str], list[str] | None]:

@@ -79,10 +79,18 @@ class Metadata:
     def managed(self) -> tuple[list[Row], list[Row]]:
         """Reports and dashboards of `manage-reports`."""
         data = self.client.data(has.MANAGE_REPORTS, params={"projectId": self.project})
-        parts = data if isinstance(data, Mapping) else {}
+        parts = data if isinstance(data, Mapping) else {"data": data} if data else {}
+        for name in ("reports", "dashboards"):
+            if parts and name not in parts:  # a list that is not there is no list without rows
+                raise BrokenAnswer(
+                    what=f"no {name} in the answer",
+                    where=f"{has.VENDOR}, {has.MANAGE_REPORTS}",
+                    why=f"data holds {', '.join(map(str, parts))}",
+                    todo="Tell the maintainers; until then leave the table out (exclude)",
+                )
         return (
-            rows_under(parts.get("reports") or [], (), where=has.MANAGE_REPORTS),
-            rows_under(parts.get("dashboards") or [], (), where=has.MANAGE_REPORTS),
+            rows_under(parts.get("reports"), (), where=has.MANAGE_REPORTS),
+            rows_under(parts.get("dashboards"), (), where=has.MANAGE_REPORTS),
         )
 
     @cached_property
@@ -153,6 +161,9 @@ class Metadata:
             login = row.get("loginName")
             info = self.client.data(has.USER_BY_LOGIN, root=True, params={"loginName": str(login)})
             yield {**(info if isinstance(info, Mapping) else {}), **row}
+            names = [name for name in names if name != login]
+        if names:
+            notes.append(f"no user has the login {', '.join(names)}")
 
     def _generated_sql(self, notes: list[str]) -> Iterator[Row]:
         for given in read_filters(self.settings):
@@ -205,7 +216,7 @@ def rows_under(data: Any, keys: Iterable[str], *, where: str) -> list[Row]:
 def _spool(walk: Walk, rows: list[Row]) -> None:
     walk.vendor_count = len(rows)
     rows = rows[: walk.limit] if walk.limit else rows
-    tidy = [{label: value for label, value in row.items() if not _LIVE_KEYS.search(label)} for row in rows]
+    tidy: list[Row] = [_without_live_keys(row) for row in rows]
     for row in tidy:
         for label in walk.table.key:
             if row.get(label) is None:
@@ -214,6 +225,16 @@ def _spool(walk: Walk, rows: list[Row]) -> None:
     declared = {column.label for column in walk.table.columns}
     extra = [label for label in labels_of(tidy) if label not in declared]
     walk.columns = [*walk.table.columns, *(Column(label=label, declared=False) for label in extra)]
+
+
+def _without_live_keys(value: Any) -> Any:
+    match value:
+        case dict():
+            return {label: _without_live_keys(held) for label, held in value.items() if not _LIVE_KEYS.search(label)}
+        case list():
+            return [_without_live_keys(each) for each in value]
+        case _:
+            return value
 
 
 def _without_key(walk: Walk, label: str, row: Row) -> NightloadError:

@@ -16,7 +16,7 @@ from typing import Any
 
 from sources.extraction import Mode, Table
 from sources.thinkingengine import settings as has
-from sources.thinkingengine.queries import NAME, Query, Window, read_window
+from sources.thinkingengine.queries import NAME, Query, Window, read_days, read_window
 from sources.thinkingengine.settings import Settings, refuse_unknown, wrong
 
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -82,13 +82,13 @@ def _read(settings: Settings, entries: Any, setting: str) -> list[ModelQuery]:
         if settings.project_id is None:
             raise wrong("project_id is not set", "Write the number of the project (not its APPID)")
         window = read_window(given.get("window"), where)
-        back = given.get("lookback", settings.lookback_days)
         days = Query(
             name=name,
             sql=json.dumps(dict(body), sort_keys=True, default=str),
             project_id=settings.project_id,
             window=window,
-            lookback=back if isinstance(back, int) and back >= 0 else settings.lookback_days,
+            lookback=read_days(given.get("lookback", settings.lookback_days), f"{where}: lookback"),
+            aligned=True,
         )
         path = has.MODELS[str(model)] if setting == "models" else has.METRIC_DATA
         found.append(
@@ -159,6 +159,8 @@ def _values(parts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                     continue
                 cols = _as_text(group.get("groupCols") or group.get("group_cols") or [])
                 more = {k: v for k, v in group.items() if k not in ("groupCols", "group_cols", "values")}
+                if not group["values"]:
+                    yield _row(position, "", cols, str(x), 0, None, more or None)
                 for place, value in enumerate(group["values"]):
                     name = names[place] if place < len(names) else str(place)
                     yield _row(position, name, cols, str(x), 0, value, more or None)
@@ -170,6 +172,8 @@ def _group(group: Any, columns: str, position: int, metric: str, xs: list[str]) 
         return
     cols = _as_text(group.get(columns) or group.get("groupCols") or [])
     more = {k: v for k, v in group.items() if k not in (columns, "groupCols", "values")}
+    if not group["values"]:
+        yield _row(position, metric, cols, "", 0, None, more or None)
     seen: Counter[str] = Counter()
     for place, value in enumerate(group["values"]):
         x = xs[place] if place < len(xs) else f"#{place}"

@@ -1,7 +1,6 @@
-"""Configured SQL: `[[sources.thinkingengine.queries]]`, its templates, its day windows, and what it may read.
+"""Configured SQL: `[[sources.thinkingengine.queries]]`, its templates and its day windows; and the ready-made tables.
 
-Values are put into the SQL checked and quoted, never as they came. A query on `v_event_…` without a filter on
-`"$part_date"` scans every day that there ever was: it is refused, unless forced.
+Values are put into the SQL checked and quoted, never as they came; `reading` says which SQL may be sent.
 """
 
 from __future__ import annotations
@@ -17,14 +16,15 @@ import pendulum
 from sources import naming
 from sources.extraction import Mode, Table
 from sources.tables import Kind
+from sources.thinkingengine.reading import check_places, check_sql
 from sources.thinkingengine.settings import VENDOR, Settings, lookback, refuse_unknown, wrong
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,50}")
 _PLACE = re.compile(r"\{\{|\}\}|\{([A-Za-z_]+)\}")
-_QUOTED_PLACE = re.compile(r"['\"]\{(start|end|zone|since)\}['\"]")
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _ALWAYS = "1970-01-01 00:00:00"
 PLACES = ("project_id", "start", "end", "zone", "since")
+QUOTED = frozenset(PLACES[1:])
 SETTINGS = (
     "name", "sql", "key", "cursor", "window", "lookback", "types", "sync", "allow_full_scan", "project_id",
 )  # fmt: skip
@@ -57,6 +57,8 @@ class Query:
     sync: bool = False
     shards: int = 1
     about: str = ""
+    aligned: bool = False
+    """Do windows of several days always begin on the same days? Where rows are known by their window they must."""
 
     @property
     def since(self) -> bool:
@@ -103,7 +105,13 @@ def _query(given: Mapping[str, Any], settings: Settings, where: str) -> Query:
     if not isinstance(sql, str) or not sql.strip():
         raise wrong(f"{where} has no sql", "Write sql =")
     sql = sql.strip().rstrip(";").rstrip()
-    used = places(sql, where=where)
+    used = places(sql)
+    for place in sorted(used - set(PLACES)):
+        known = ", ".join(f"{{{each}}}" for each in PLACES)
+        raise wrong(
+            f"{where}: there is no {{{place}}}", f"There are {known}; a brace of the SQL's own is written twice"
+        )
+    check_places(sql, QUOTED, where=where)
     project = given.get("project_id", settings.project_id)
     if not isinstance(project, int) or isinstance(project, bool) or project < 1:
         raise wrong(f"{where} has no project_id", "Write the number of the project (not its APPID)")
@@ -114,7 +122,7 @@ def _query(given: Mapping[str, Any], settings: Settings, where: str) -> Query:
         key=_labels(given.get("key"), f"{where}: key"),
         cursor=_text(given.get("cursor"), f"{where}: cursor"),
         window=read_window(given.get("window"), where),
-        lookback=_days(given.get("lookback", settings.lookback_days), f"{where}: lookback"),
+        lookback=read_days(given.get("lookback", settings.lookback_days), f"{where}: lookback"),
         types=_types(given.get("types"), where),
         sync=_flag(given.get("sync", settings.sync), f"{where}: sync"),
     )
@@ -136,15 +144,9 @@ def _query(given: Mapping[str, Any], settings: Settings, where: str) -> Query:
     return query
 
 
-def places(sql: str, *, where: str = "") -> set[str]:
-    """The templates that a text uses. Raises `ConfigurationError` for one that there is not."""
-    used = {found[1] for found in _PLACE.finditer(sql) if found[1]} - {"shard"}
-    for name in sorted(used - set(PLACES)):
-        known = ", ".join(f"{{{place}}}" for place in PLACES)
-        raise wrong(f"{where}: there is no {{{name}}}", f"There are {known}; a brace of the SQL's own is written twice")
-    if found := _QUOTED_PLACE.search(sql):
-        raise wrong(f"{where}: {found[0]} would be quoted twice", f"Write {found[0][1:-1]} without quotes")
-    return used
+def places(sql: str) -> set[str]:
+    """The templates that a text uses."""
+    return {found[1] for found in _PLACE.finditer(sql) if found[1]}
 
 
 def render(
@@ -194,67 +196,6 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def check_sql(sql: str, *, where: str, forced: bool) -> None:
-    """One statement that reads, and reads `v_event_…` by days. Raises `ConfigurationError`."""
-    import sqlglot  # dlt has loaded it where a night runs; here it would slow `nightload --help`
-    from sqlglot import exp
-
-    try:
-        statements = [each for each in sqlglot.parse(sql, read="trino") if each is not None]
-    except sqlglot.errors.SqlglotError:
-        statements = []
-        _check_text(sql, where=where, forced=forced)
-    if len(statements) > 1:
-        raise wrong(f"{where}: there is more than one statement", "Make each a query of its own")
-    for tree in statements:
-        shows = isinstance(tree, exp.Show | exp.Describe) or (
-            isinstance(tree, exp.Command) and str(tree.this).upper() in ("SHOW", "DESCRIBE", "DESC")
-        )
-        writes = tree.find(exp.Insert, exp.Update, exp.Delete, exp.Merge, exp.Create, exp.Drop, exp.Alter, exp.Into)
-        if not shows and (not isinstance(tree, exp.Query) or writes):
-            raise wrong(f"{where}: this SQL does not only read", "Write a SELECT")
-        if forced:
-            continue
-        for table in tree.find_all(exp.Table):
-            if table.name.lower().startswith("v_event_") and not _by_days(table):
-                raise _unfiltered(where, table.name)
-
-
-def _by_days(table: Any) -> bool:
-    """Does the SELECT that reads this table compare "$part_date"?"""
-    from sqlglot import exp
-
-    select = table.find_ancestor(exp.Select)
-    if select is None:
-        return False
-    conditions = [select.args.get("where"), *(join.args.get("on") for join in select.args.get("joins") or ())]
-    for condition in filter(None, conditions):
-        for column in condition.find_all(exp.Column):
-            compared = column.find_ancestor(exp.EQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Between, exp.In)
-            if column.name == "$part_date" and compared and column.find_ancestor(exp.Select) is select:
-                return True
-    return False
-
-
-def _check_text(sql: str, *, where: str, forced: bool) -> None:
-    """For SQL that cannot be parsed here: as many filters as tables, comments and texts left out."""
-    bare = re.sub(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'", " ", sql, flags=re.DOTALL)
-    if not re.match(r"\s*\(*\s*(select|with|show|describe)\b", bare, re.IGNORECASE) or ";" in bare:
-        raise wrong(f"{where}: this SQL does not only read", "Write one SELECT")
-    tables = re.findall(r"\bv_event_\w+", bare, re.IGNORECASE)
-    filters = re.findall(r'"\$part_date"\s*(?:=|<|>|between\b|in\b)', bare, re.IGNORECASE)
-    if not forced and len(set(tables)) > 0 and len(filters) < len(tables):
-        raise _unfiltered(where, tables[0])
-
-
-def _unfiltered(where: str, table: str) -> Exception:
-    return wrong(
-        f'{where} reads {table} without a filter on "$part_date", which scans every day that there is',
-        'Filter it in each SELECT that reads v_event ("#event_time" does not replace it), or write '
-        "allow_full_scan = true",
-    )
-
-
 def day_windows(
     query: Query, state: Mapping[str, Any], *, until: datetime, zone: str, full: bool
 ) -> list[tuple[date, date]]:
@@ -269,6 +210,8 @@ def day_windows(
         # a day beyond the edge (the window's end was moved back, the clock was wrong) freezes nothing
         after = min(date.fromisoformat(loaded), last) + timedelta(days=1)
         start = max(start, after - timedelta(days=query.lookback))
+    if query.aligned:
+        start -= timedelta(days=(start - window.start).days % window.days)
     found = []
     while start <= last:
         end = min(start + timedelta(days=window.days - 1), last)
@@ -389,7 +332,7 @@ def _flag(given: Any, where: str) -> bool:
     return given
 
 
-def _days(given: Any, where: str) -> int:
+def read_days(given: Any, where: str) -> int:
     if not isinstance(given, int) or isinstance(given, bool) or given < 0:
         raise wrong(f"{where} is {given!r}", "Write a number of days, 0 or more")
     return given

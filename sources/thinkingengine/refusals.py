@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,9 +21,15 @@ from sources.errors import (
 from sources.thinkingengine.settings import RETURN_CODES, VENDOR, Answered
 
 _RUNNING = re.compile(r"task is (still )?running|任务.{0,6}(运行|执行)中", re.IGNORECASE)
-_LOST = re.compile(r"task.{0,80}(not found|not exist|expired)|任务.{0,80}(不存在|已过期)", re.IGNORECASE)
+# the task itself and not what it asks for: “task failed: Table … does not exist” is no lost task
+_LOST = re.compile(
+    r"\btask(\s*id)?[\s:=]*[\w-]{0,64}\s*((is|was|has|does|do|been)\s+)*(not found|not exist|expired)"
+    r"|任务\s*[\w-]{0,64}?\s*(不存在|已过期)",
+    re.IGNORECASE | re.ASCII,
+)
 _NO_PAGE = re.compile(r"page data (does not|doesn't|is not|do not) exist", re.IGNORECASE)
-_NO_TOKEN = re.compile(r"\btoken\b", re.IGNORECASE)
+# not “token recognition error at: '`'”, which is about SQL
+_NO_TOKEN = re.compile(r"\btoken\b.{0,20}\b(empty|null|missing|invalid|expired|required)\b", re.IGNORECASE)
 
 
 class NoPermission(Refused):
@@ -82,7 +89,10 @@ def envelope_of(content: bytes) -> Mapping[str, Any] | None:
         try:
             parsed = orjson.loads(candidate)
         except orjson.JSONDecodeError:
-            continue
+            try:
+                parsed = json.loads(candidate, strict=False)  # lone surrogates, NaN
+            except ValueError:
+                continue
         return parsed if isinstance(parsed, dict) and "return_code" in parsed else None
     return None
 
