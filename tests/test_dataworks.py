@@ -249,7 +249,8 @@ def test_three_nights_by_the_command_line(night: Night, truth: Truth) -> None:
     second = night("run", "dataworks", "--json")
     assert second.code == 0
     assert {table["status"] for table in second.tables.values()} == {"unchanged"}
-    assert truth.asked() == 2 * requests, "no list is read twice"
+    twice = 2 * 2  # two lists of the first night have two pages each, and no earlier walk to agree with
+    assert truth.asked() == 2 * requests - twice, "no list is read twice whose keys are those of the last night"
 
     apis, tests = truth.rows("published_apis"), truth.rows("api_tests")
     edited, gone = f"{MAIN}/{apis[0]['ApiId']}", f"{MAIN}/{apis[1]['ApiId']}"
@@ -426,7 +427,7 @@ def test_a_vendor_that_gives_smaller_pages_than_asked_loses_no_row(truth: Truth)
     truth.options(largest_page=20, clamps=True)
     listed = Client(settings_of(truth)).walk(has.LIST_PUBLISHED, ProjectId=MAIN)
     assert listed.rows == [row for row in truth.rows("published_apis") if row["ProjectId"] == MAIN]
-    assert truth.asked("ListDataServicePublishedApis") == 4
+    assert truth.asked("ListDataServicePublishedApis") == 2 * 4, "four pages, in two walks that agree"
     truth.options(largest_page=20, clamps=False)
     with pytest.raises(ConfigurationError, match="page_size"):
         Client(settings_of(truth)).walk(has.LIST_PUBLISHED, ProjectId=MAIN)
@@ -456,6 +457,34 @@ def test_rows_that_move_under_the_walk(night: Night, truth: Truth) -> None:
     ran = night.run("dataworks", **only("published_apis", "published_api_error_codes"))
     assert ran.code == 4 and "another number of rows than it counts" in ran.tables["dataworks.published_apis"]["error"]
     assert truth.asked("ListDataServicePublishedApis") - before == 9, "walked three times, and not for each table"
+
+
+@pytest.mark.parametrize("action", ["ListDataServicePublishedApis", "ListDataServiceFolders"])
+def test_a_row_gone_and_a_row_come_between_two_pages_is_seen_the_same_night(
+    night: Night, truth: Truth, action: str
+) -> None:
+    """The count stands, each key comes once, and the first row of the second page has moved out of sight."""
+    table, label = {"ListDataServicePublishedApis": ("published_apis", "ApiId")}.get(action, ("folders", "FolderId"))
+
+    def swap(*, walk: int) -> None:
+        """After the first of the two pages of that walk, counted from now on."""
+        row = [row for row in truth.rows(table) if row["ProjectId"] == MAIN][walk]
+        edits = [
+            {"table": table, "op": "delete", "key": f"{MAIN}/{row[label]}"},
+            {"table": table, "op": "insert", "row": {**row, label: int(row[label]) + 10**6}},
+        ]
+        truth.fault(action, {"edit": edits}, skip=2 * walk)
+
+    for _ in ("with no walk to agree with", "with that of the last night"):
+        swap(walk=0)
+        assert night.run("dataworks", **only(table)).code == 0
+        same(night, truth, table)
+    for walk in range(3):
+        swap(walk=walk)
+    ran = night.run("dataworks", **only(table))
+    assert ran.code == 4 and "other rows on each walk" in ran.tables[f"dataworks.{table}"]["error"]
+    assert night.run("dataworks", **only(table)).code == 0
+    same(night, truth, table)
 
 
 def test_an_answer_that_lost_its_rows_empties_no_table(night: Night, truth: Truth) -> None:

@@ -58,7 +58,8 @@ class Dataworks:
         self.settings = settings
         self.client = Client(settings)
         self.http = self.client.http
-        self._lists: dict[tuple[str, str], Listed | NightloadError] = {}
+        self._lists: dict[str, Listed | NightloadError] = {}
+        self._marks: dict[str, str] | None = None
         self._completed: dict[str, Completed] = {}
 
     def parts(self, extraction: Extraction) -> list[Part]:
@@ -82,7 +83,7 @@ class Dataworks:
             "api_tests": self._fetch_tests,
         }
         return [
-            extraction.resource(has.DATASET, table, self._counted(fetches[table.name]))
+            extraction.resource(has.DATASET, table, self._remembering(fetches[table.name]))
             for table in has.tables_of(self.settings)
             if extraction.wants(has.DATASET, table.name)
         ]
@@ -91,7 +92,7 @@ class Dataworks:
         answer = self.client.page(has.LIST_PROJECTS, size=1)
         yield f"the key is accepted, and sees {answer.total} workspaces"
         yield self._clock()
-        calls = 1 + len(self.workspaces) * 6
+        calls = 1 + len(self.workspaces) * 6 + -(-len(self.workspaces) // has.MOST_WORKSPACES)
         for project in self.workspaces:
             try:
                 published = self.client.page(has.LIST_PUBLISHED, size=1, ProjectId=project).total
@@ -104,7 +105,8 @@ class Dataworks:
             calls += published // self.settings.page_size + drafts // self.settings.page_size + tests
         limit = self.settings.calls_per_day
         told = f"{limit} a day are allowed (calls_per_day)" if limit else "calls_per_day sets no limit"
-        yield f"a night takes about {calls} calls, more if lists do not tell details; {told}"
+        more = "more if lists do not tell details, or if the rows of a list of several pages came or went"
+        yield f"a night takes about {calls} calls, {more}; {told}"
         if limit and calls > limit:
             yield "warning: that is more than a day allows; api_tests are spread over several nights"
 
@@ -123,13 +125,17 @@ class Dataworks:
 
     def _list(self, action: has.Action, **parameters: Any) -> Listed:
         """One list, walked once per run; a list that failed fails for every table that needs it."""
-        key = action.name, str(sorted(parameters.items()))
-        if key not in self._lists:
+        name = " ".join((action.name, *(f"{label}={value}" for label, value in sorted(parameters.items()))))
+        if name not in self._lists:
+            marks = {} if self._marks is None else self._marks
             try:
-                self._lists[key] = self.client.walk(action, **parameters)
+                listed = self.client.walk(action, known=marks.get(name), proven=self._marks is not None, **parameters)
+                if listed.mark:
+                    marks[name] = listed.mark
+                self._lists[name] = listed
             except NightloadError as error:
-                self._lists[key] = error
-        found = self._lists[key]
+                self._lists[name] = error
+        found = self._lists[name]
         if isinstance(found, NightloadError):
             raise found
         return found
@@ -164,15 +170,15 @@ class Dataworks:
 
     # -- tables ---------------------------------------------------------------------------------
 
-    def _counted(self, fetch: Fetch) -> Fetch:
-        """`fetch`, with the calls of the day remembered over the runs of that day."""
+    def _remembering(self, fetch: Fetch) -> Fetch:
+        """`fetch`, with the marks of the lists at hand, and the calls of the day counted over the runs of that day."""
 
-        def counted(walk: Walk) -> None:
-            calls = self.client.calls
+        def remembering(walk: Walk) -> None:
+            calls, memory = self.client.calls, _memory(walk)
+            self._marks = memory.setdefault("lists", {}) if walk.limit is None else None
             if not calls.most:
                 fetch(walk)
                 return
-            memory = _memory(walk)
             calls.remember(memory.get("calls") or {})
             try:
                 fetch(walk)
@@ -180,7 +186,7 @@ class Dataworks:
                 memory["calls"] = calls.dump()
                 log.info("%s: %s of today's %s calls are used", has.VENDOR, calls.dump()["count"], calls.most)
 
-        return counted
+        return remembering
 
     def _fetch_projects(self, walk: Walk) -> None:
         listed = self._list(has.LIST_PROJECTS)
