@@ -520,6 +520,19 @@ def test_what_no_document_tells_lands_too(night: Night, truth: Truth) -> None:
     _no_canary(night)
 
 
+def test_an_empty_text_is_no_number_and_no_time(night: Night, truth: Truth) -> None:
+    api, group = truth.rows("published_apis")[0], truth.rows("groups")[0]
+    truth.edit(
+        _update("published_apis", f"{MAIN}/{api['ApiId']}", Timeout="", ModifiedTime="", Description=""),
+        _update("groups", f"{MAIN}/{group['GroupId']}", CreatorId="", CreatedTime=""),
+    )
+    assert night.run("dataworks", **only("published_apis", "groups")).code == 0
+    sql = "SELECT timeout, modified_time, description FROM dataworks.published_apis WHERE api_id = ?"
+    assert night.rows(sql, int(api["ApiId"])) == [(None, None, "")]
+    sql = "SELECT creator_id, created_time FROM dataworks.groups WHERE project_id = ? AND group_id = ?"
+    assert night.rows(sql, MAIN, group["GroupId"]) == [("", None)]
+
+
 # -- refusals ----------------------------------------------------------------------------------------
 
 
@@ -654,6 +667,15 @@ def test_a_workspace_that_is_forbidden_fails_its_tables_and_empties_none(night: 
     same(night, truth, "projects", "groups")
     night.set("dataworks", workspaces=[MAIN])
     assert night.run("dataworks", **only("groups")).tables["dataworks.groups"]["live"] == 9
+
+
+@pytest.mark.parametrize(
+    ("data", "told"), [([{"ApiId": 1}], "no TestId"), ({"TestId": 1}, "Data is"), (["x"], "Data is")]
+)
+def test_tests_of_another_shape_are_told(truth: Truth, data: Any, told: str) -> None:
+    truth.says("ListDataServiceApiTest", 200, {"RequestId": "R", "Data": data})
+    with pytest.raises(BrokenAnswer, match=told):
+        Client(settings_of(truth)).tests(has.LIST_TESTS, api=1, size=5)
 
 
 def test_a_key_that_ended_stops_the_vendor_at_its_first_table(night: Night, truth: Truth) -> None:
