@@ -505,6 +505,17 @@ def test_answers_that_break_on_their_way_are_asked_for_again(night: Night, truth
     same(night, truth, "groups", "folders")
 
 
+def test_more_workspaces_than_one_request_takes(night: Night, truth: Truth) -> None:
+    """Fifty ids fit into a request for applications; the list of workspaces has pages too."""
+    truth.edit(
+        *({"table": "projects", "op": "insert", "row": {"ProjectId": 60000 + number}} for number in range(60)),
+        {"table": "applications", "op": "insert", "row": {"ProjectId": 60059, "ApplicationId": 5}},
+    )
+    assert night.run("dataworks", **only("projects", "applications")).code == 0
+    same(night, truth, "projects", "applications")
+    assert truth.asked("ListDataServiceApplications") == 2 and truth.out_of_place() == []
+
+
 def test_what_no_document_tells_lands_too(night: Night, truth: Truth) -> None:
     api = truth.rows("published_apis")[0]
     row = {"ApiMode": 7, "NewField": {"a": [1]}, "Protocols": [0, 5], "ApiSecret": "CANARYnew"}

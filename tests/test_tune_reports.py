@@ -446,10 +446,12 @@ def test_links_that_lead_elsewhere_are_not_followed(link: str, why: str) -> None
     assert why in str(caught.value) and "CANARY" not in str(caught.value)
 
 
-def test_a_link_keeps_its_signature_to_the_letter(vendor: Vendor) -> None:
+@pytest.mark.parametrize("slash", ["/", "\\", "\\/", "\\\\"])
+def test_a_link_keeps_its_signature_to_the_letter(slash: str) -> None:
     settings = Settings()
     settings.base_url = "http://127.0.0.1:1/v2"
-    parts = Downloads(settings)._checked("http:\\\\127.0.0.1:1\\a\\b.csv?S=a%2Fb%2B/c=", where="a test")
+    link = "http://127.0.0.1:1/a/b.csv".replace("/", slash)
+    parts = Downloads(settings)._checked(f"{link}?S=a%2Fb%2B/c=", where="a test")
     assert parts.geturl() == "http://127.0.0.1:1/a/b.csv?S=a%2Fb%2B/c="
     with pytest.raises(BrokenAnswer):
         Downloads(settings)._checked("http://127.0.0.1:2/b.csv", where="another port of this machine")

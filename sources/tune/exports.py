@@ -140,8 +140,9 @@ class Downloads:
 
     def _checked(self, link: str, *, where: str) -> SplitResult:
         """The link's parts, its backslashes mended. Raises `BrokenAnswer` for one that leads where it should not."""
-        # seen as https:\\s3.amazonaws.com\...: slashes that were escaped twice
-        text = re.sub(r"\\+/?", lambda run: "//" if run[0] == "\\\\" else "/", link.strip())
+        # seen as https:\\s3.amazonaws.com\...: slashes that were escaped, once or twice
+        text = re.sub(r"^([a-z]+):/?\\[\\/]*", r"\1://", link.strip(), flags=re.IGNORECASE)
+        text = re.sub(r"\\+/?", "/", text)
         try:
             parts = urlsplit(text)
             host, port = parts.hostname or "", parts.port
