@@ -276,6 +276,24 @@ def test_windows_hold_whole_periods_and_add_up(night: Night, go: Go, vendor: Ven
         assert rows == keys
 
 
+@pytest.mark.parametrize("via", ["find", "export"])
+def test_a_vendor_that_tells_no_fields_is_asked_all_the_same(night: Night, go: Go, vendor: Vendor, via: str) -> None:
+    for path in ("stats/define", "get_controllers"):
+        vendor.fault(path, {"status": 404, "body": {"status_code": 404, "errors": {"message": "no"}}}, times=-1)
+    ran = go({**DAILY, "via": via})
+    assert ran.code == 0 and "tells no fields of advertiser/stats" in str(table_of(ran)["notes"]), ran.out
+    truth = expected_actuals(vendor)
+    for row in truth.values():
+        row["site_name"] = row["site_name"] or None if via == "export" else row["site_name"]
+    assert found_actuals(night) == truth
+    ran = go({**DAILY, "via": via, "fields": [*DAILY["fields"], "nope"]})
+    if via == "find":
+        assert ran.code == 1 and "for a field that it does not have" in table_of(ran)["error"], ran.out
+    else:
+        assert ran.code == 0 and "asked for, but not sent: nope" in str(table_of(ran)["notes"]), ran.out
+    assert found_actuals(night) == truth
+
+
 def test_an_earlier_start_brings_what_was_before(night: Night, go: Go, vendor: Vendor) -> None:
     go({**DAILY, "start": (TODAY - timedelta(days=2)).isoformat()})
     assert 0 < len(found_actuals(night)) < len(expected_actuals(vendor))
@@ -545,6 +563,14 @@ def test_logs_are_split_where_an_answer_is_full(night: Night, go: Go, vendor: Ve
     assert go(report).code == 0
     same_log(night, vendor, export=via == "export")
     assert vendor.out_of_place() == []
+
+
+def test_a_session_that_ends_among_the_logs_is_renewed(night: Night, go: Go, vendor: Vendor) -> None:
+    night.set("tune", session=True)
+    vendor.fault("/v3/logs/", {"expire_token": True}, skip=3)
+    assert go(clicks(vendor, row_limit=4)).code == 0
+    same_log(night, vendor, export=False)
+    assert vendor.asked("session/authenticate") == 2 and vendor.out_of_place() == []
 
 
 def test_more_in_a_second_than_an_answer_holds_fails(night: Night, go: Go, vendor: Vendor) -> None:
