@@ -357,6 +357,19 @@ def test_an_api_whose_details_are_refused_keeps_its_row_and_gets_no_half_version
     assert night.run("dataworks", full=True, **tables).code == 1, "that is about all of them"
 
 
+def test_details_that_cannot_be_had_are_asked_for_once_a_night(night: Night, truth: Truth) -> None:
+    truth.options(list_details="absent")
+    night.set("dataworks", workspaces=[10003])
+    truth.says("GetDataServicePublishedApi", *_no(503, "ServiceUnavailable"))
+    tables = ("published_apis", "published_api_error_codes", "published_api_versions")
+    ran = night.run("dataworks", **only(*tables, "groups"))
+    assert ran.code == 1 and ran.tables["dataworks.groups"]["status"] == "ok"
+    assert all("failed over Get" in ran.tables[f"dataworks.{table}"]["error"] for table in tables)
+    assert truth.asked("GetDataServicePublishedApi") == 5, "one call and its repetitions, and not for each table"
+    truth.control("DELETE", "faults")
+    assert night.run("dataworks", **only(*tables)).code == 0
+
+
 def _policy(**given: Any) -> Policy:
     now = datetime(2026, 1, 10, tzinfo=UTC)
     return Policy(**{"manner": "missing", "full": False, "now": now, "refresh": timedelta(days=7), **given})

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import dlt
 from dlt.extract import DltResource
@@ -28,6 +28,8 @@ from sources.tables import Column, Kind, labels_of
 from sources.vendor import Part
 
 log = logging.getLogger(__name__)
+
+Made = TypeVar("Made")
 
 _CLOCK_TOLERANCE = 60.0
 
@@ -60,7 +62,7 @@ class Dataworks:
         self.http = self.client.http
         self._lists: dict[str, Listed | NightloadError] = {}
         self._marks: dict[str, str] | None = None
-        self._completed: dict[str, Completed] = {}
+        self._completed: dict[str, Completed | NightloadError] = {}
 
     def parts(self, extraction: Extraction) -> list[Part]:
         return [Part(dataset=has.DATASET, source=lambda: dataworks(self, extraction))]
@@ -124,25 +126,22 @@ class Dataworks:
         return tuple(int(row["ProjectId"]) for row in listed if row.get("ProjectStatusCode") != "DELETED")
 
     def _list(self, action: has.Action, **parameters: Any) -> Listed:
-        """One list, walked once per run; a list that failed fails for every table that needs it."""
+        """One list, walked once per run."""
         name = " ".join((action.name, *(f"{label}={value}" for label, value in sorted(parameters.items()))))
-        if name not in self._lists:
+
+        def walk() -> Listed:
             marks = {} if self._marks is None else self._marks
-            try:
-                listed = self.client.walk(action, known=marks.get(name), proven=self._marks is not None, **parameters)
-                if listed.mark:
-                    marks[name] = listed.mark
-                self._lists[name] = listed
-            except NightloadError as error:
-                self._lists[name] = error
-        found = self._lists[name]
-        if isinstance(found, NightloadError):
-            raise found
-        return found
+            listed = self.client.walk(action, known=marks.get(name), proven=self._marks is not None, **parameters)
+            if listed.mark:
+                marks[name] = listed.mark
+            return listed
+
+        return _once(self._lists, name, walk)
 
     def _apis(self, action: has.Action, walk: Walk) -> Completed:
         """The APIs of all workspaces with their details."""
-        if action.name not in self._completed:
+
+        def completed() -> Completed:
             if self.client.calls.left is not None:
                 # details may use up the day's calls: the lists that are still to come go first
                 for project in self.workspaces:
@@ -152,8 +151,9 @@ class Dataworks:
                 for project in self.workspaces
                 for row in self._list(action, ProjectId=project).rows
             ]
-            self._completed[action.name] = self._complete(action, rows, walk)
-        return self._completed[action.name]
+            return self._complete(action, rows, walk)
+
+        return _once(self._completed, action.name, completed)
 
     def _complete(self, action: has.Action, rows: list[Row], walk: Walk) -> Completed:
         get = has.GET_PUBLISHED if action is has.LIST_PUBLISHED else has.GET_DRAFT
@@ -300,6 +300,19 @@ class Dataworks:
             side = "ahead of" if seconds > 0 else "behind"
             return f"warning: this machine's clock is {abs(seconds):.0f} s {side} the vendor's"
         return "the clocks agree"
+
+
+def _once(kept: dict[str, Made | NightloadError], name: str, make: Callable[[], Made]) -> Made:
+    """What several tables need is made once per run; what failed fails for each of them, and is not tried again."""
+    if name not in kept:
+        try:
+            kept[name] = make()
+        except NightloadError as error:
+            kept[name] = error
+    found = kept[name]
+    if isinstance(found, NightloadError):
+        raise found
+    return found
 
 
 def _others(rows: Iterable[Mapping[str, Any]], declared: Sequence[Column]) -> list[Column]:
