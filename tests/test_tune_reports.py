@@ -601,6 +601,10 @@ def test_the_only_advertiser_is_found_and_of_several_one_is_to_be_named(night: N
     report = {name: value for name, value in clicks(vendor).items() if name != "advertiser_id"}
     ran = go(report)
     assert ran.code == 1 and "sees 10 advertisers" in table_of(ran)["error"]
+    others = [row["id"] for row in vendor.facts("advertiser")[1:]]
+    vendor.edit(*({"table": "advertiser", "op": "delete", "key": str(key)} for key in others))
+    assert go(report).code == 0
+    same_log(night, vendor, export=False)
 
 
 # -- what cannot work is told ---------------------------------------------------------------------

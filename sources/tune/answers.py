@@ -208,5 +208,6 @@ def _compare(report: Report, window: Window, *, counted: int, came: int) -> None
         table=f"{DATASET}.{report.table}",
         what=f"of window {window.label} the vendor counts {counted} rows, and {came} came",
         counts={"vendor": counted, "extracted": came},
-        todo="Run again; if it stays, its count means something else: set count = false for the report",
+        todo="Run again; if it stays, set a smaller page_size for the report, or, if its count means something else, "
+        "count = false",
     )
