@@ -45,7 +45,7 @@ def to_array(
     twice = sorted({label for label in labels if labels.count(label) > 1 or label in constants or not label})
     if twice:
         why = f"columns that cannot be told apart: {', '.join(map(repr, twice))}"
-        raise _broken(why, where, todo="Leave all but one of them out of the report's fields and groups")
+        raise _broken(why, where, todo='Leave all but one out of the report\'s fields and groups, or take via = "find"')
     rows = _fast(file, out, labels, constants) if _quotes_close(file) else None
     if rows is None:
         rows = _exact(file, out, labels, constants, where=where)
