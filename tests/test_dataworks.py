@@ -249,7 +249,8 @@ def test_three_nights_by_the_command_line(night: Night, truth: Truth) -> None:
     second = night("run", "dataworks", "--json")
     assert second.code == 0
     assert {table["status"] for table in second.tables.values()} == {"unchanged"}
-    assert truth.asked() == 2 * requests, "no list is read twice"
+    twice = 2 * 2  # two lists of the first night have two pages each, and no earlier walk to agree with
+    assert truth.asked() == 2 * requests - twice, "no list is read twice whose keys are those of the last night"
 
     apis, tests = truth.rows("published_apis"), truth.rows("api_tests")
     edited, gone = f"{MAIN}/{apis[0]['ApiId']}", f"{MAIN}/{apis[1]['ApiId']}"
@@ -356,6 +357,19 @@ def test_an_api_whose_details_are_refused_keeps_its_row_and_gets_no_half_version
     assert night.run("dataworks", full=True, **tables).code == 1, "that is about all of them"
 
 
+def test_details_that_cannot_be_had_are_asked_for_once_a_night(night: Night, truth: Truth) -> None:
+    truth.options(list_details="absent")
+    night.set("dataworks", workspaces=[10003])
+    truth.says("GetDataServicePublishedApi", *_no(503, "ServiceUnavailable"))
+    tables = ("published_apis", "published_api_error_codes", "published_api_versions")
+    ran = night.run("dataworks", **only(*tables, "groups"))
+    assert ran.code == 1 and ran.tables["dataworks.groups"]["status"] == "ok"
+    assert all("failed over Get" in ran.tables[f"dataworks.{table}"]["error"] for table in tables)
+    assert truth.asked("GetDataServicePublishedApi") == 5, "one call and its repetitions, and not for each table"
+    truth.control("DELETE", "faults")
+    assert night.run("dataworks", **only(*tables)).code == 0
+
+
 def _policy(**given: Any) -> Policy:
     now = datetime(2026, 1, 10, tzinfo=UTC)
     return Policy(**{"manner": "missing", "full": False, "now": now, "refresh": timedelta(days=7), **given})
@@ -426,7 +440,7 @@ def test_a_vendor_that_gives_smaller_pages_than_asked_loses_no_row(truth: Truth)
     truth.options(largest_page=20, clamps=True)
     listed = Client(settings_of(truth)).walk(has.LIST_PUBLISHED, ProjectId=MAIN)
     assert listed.rows == [row for row in truth.rows("published_apis") if row["ProjectId"] == MAIN]
-    assert truth.asked("ListDataServicePublishedApis") == 4
+    assert truth.asked("ListDataServicePublishedApis") == 2 * 4, "four pages, in two walks that agree"
     truth.options(largest_page=20, clamps=False)
     with pytest.raises(ConfigurationError, match="page_size"):
         Client(settings_of(truth)).walk(has.LIST_PUBLISHED, ProjectId=MAIN)
@@ -458,6 +472,34 @@ def test_rows_that_move_under_the_walk(night: Night, truth: Truth) -> None:
     assert truth.asked("ListDataServicePublishedApis") - before == 9, "walked three times, and not for each table"
 
 
+@pytest.mark.parametrize("action", ["ListDataServicePublishedApis", "ListDataServiceFolders"])
+def test_a_row_gone_and_a_row_come_between_two_pages_is_seen_the_same_night(
+    night: Night, truth: Truth, action: str
+) -> None:
+    """The count stands, each key comes once, and the first row of the second page has moved out of sight."""
+    table, label = {"ListDataServicePublishedApis": ("published_apis", "ApiId")}.get(action, ("folders", "FolderId"))
+
+    def swap(*, walk: int) -> None:
+        """After the first of the two pages of that walk, counted from now on."""
+        row = [row for row in truth.rows(table) if row["ProjectId"] == MAIN][walk]
+        edits = [
+            {"table": table, "op": "delete", "key": f"{MAIN}/{row[label]}"},
+            {"table": table, "op": "insert", "row": {**row, label: int(row[label]) + 10**6}},
+        ]
+        truth.fault(action, {"edit": edits}, skip=2 * walk)
+
+    for _ in ("with no walk to agree with", "with that of the last night"):
+        swap(walk=0)
+        assert night.run("dataworks", **only(table)).code == 0
+        same(night, truth, table)
+    for walk in range(3):
+        swap(walk=walk)
+    ran = night.run("dataworks", **only(table))
+    assert ran.code == 4 and "other rows on each walk" in ran.tables[f"dataworks.{table}"]["error"]
+    assert night.run("dataworks", **only(table)).code == 0
+    same(night, truth, table)
+
+
 def test_an_answer_that_lost_its_rows_empties_no_table(night: Night, truth: Truth) -> None:
     tables = ("published_apis", "published_api_versions", "published_api_error_codes")
     assert night.run("dataworks", **only(*tables)).code == 0
@@ -476,6 +518,17 @@ def test_answers_that_break_on_their_way_are_asked_for_again(night: Night, truth
     same(night, truth, "groups", "folders")
 
 
+def test_more_workspaces_than_one_request_takes(night: Night, truth: Truth) -> None:
+    """Fifty ids fit into a request for applications; the list of workspaces has pages too."""
+    truth.edit(
+        *({"table": "projects", "op": "insert", "row": {"ProjectId": 60000 + number}} for number in range(60)),
+        {"table": "applications", "op": "insert", "row": {"ProjectId": 60059, "ApplicationId": 5}},
+    )
+    assert night.run("dataworks", **only("projects", "applications")).code == 0
+    same(night, truth, "projects", "applications")
+    assert truth.asked("ListDataServiceApplications") == 2 and truth.out_of_place() == []
+
+
 def test_what_no_document_tells_lands_too(night: Night, truth: Truth) -> None:
     api = truth.rows("published_apis")[0]
     row = {"ApiMode": 7, "NewField": {"a": [1]}, "Protocols": [0, 5], "ApiSecret": "CANARYnew"}
@@ -489,6 +542,19 @@ def test_what_no_document_tells_lands_too(night: Night, truth: Truth) -> None:
     sql = "SELECT api_mode, api_mode_name, protocols_name, new_field FROM dataworks.published_apis WHERE api_id = ?"
     assert night.rows(sql, int(api["ApiId"])) == [(7, None, '["HTTP",null]', '{"a":[1]}')]
     _no_canary(night)
+
+
+def test_an_empty_text_is_no_number_and_no_time(night: Night, truth: Truth) -> None:
+    api, group = truth.rows("published_apis")[0], truth.rows("groups")[0]
+    truth.edit(
+        _update("published_apis", f"{MAIN}/{api['ApiId']}", Timeout="", ModifiedTime="", Description=""),
+        _update("groups", f"{MAIN}/{group['GroupId']}", CreatorId="", CreatedTime=""),
+    )
+    assert night.run("dataworks", **only("published_apis", "groups")).code == 0
+    sql = "SELECT timeout, modified_time, description FROM dataworks.published_apis WHERE api_id = ?"
+    assert night.rows(sql, int(api["ApiId"])) == [(None, None, "")]
+    sql = "SELECT creator_id, created_time FROM dataworks.groups WHERE project_id = ? AND group_id = ?"
+    assert night.rows(sql, MAIN, group["GroupId"]) == [("", None)]
 
 
 # -- refusals ----------------------------------------------------------------------------------------
@@ -625,6 +691,15 @@ def test_a_workspace_that_is_forbidden_fails_its_tables_and_empties_none(night: 
     same(night, truth, "projects", "groups")
     night.set("dataworks", workspaces=[MAIN])
     assert night.run("dataworks", **only("groups")).tables["dataworks.groups"]["live"] == 9
+
+
+@pytest.mark.parametrize(
+    ("data", "told"), [([{"ApiId": 1}], "no TestId"), ({"TestId": 1}, "Data is"), (["x"], "Data is")]
+)
+def test_tests_of_another_shape_are_told(truth: Truth, data: Any, told: str) -> None:
+    truth.says("ListDataServiceApiTest", 200, {"RequestId": "R", "Data": data})
+    with pytest.raises(BrokenAnswer, match=told):
+        Client(settings_of(truth)).tests(has.LIST_TESTS, api=1, size=5)
 
 
 def test_a_key_that_ended_stops_the_vendor_at_its_first_table(night: Night, truth: Truth) -> None:

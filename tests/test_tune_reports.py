@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -20,59 +20,26 @@ from sources.tune.delimited import to_array
 from sources.tune.exports import Downloads
 from sources.tune.periods import Calendar
 from sources.tune.settings import Settings
-
-FACTS, COHORTS = "advertiser/stats", "advertiser/stats/cohorts"
-TODAY = datetime.now(UTC).date()
-FIRST = TODAY - timedelta(days=12)
-DAILY: dict[str, Any] = {
-    "name": "daily",
-    "report": "actuals",
-    "group": ["site_id", "publisher_id", "publisher_sub_ad_id"],
-    "fields": ["installs", "ad_clicks", "payouts", "site.name", "country.name", "country_id", "is_reengagement"],
-    "start": FIRST.isoformat(),
-    "lookback_days": 3,
-}
+from tune_facts import (
+    COHORTS,
+    DAILY,
+    FACTS,
+    FIRST,
+    RETENTION,
+    TODAY,
+    Vendor,
+    clicks,
+    expected_actuals,
+    found_actuals,
+    same_log,
+    same_retention,
+)
 
 
 @pytest.fixture(scope="module")
 def process() -> Iterator[SandboxProcess]:
     with start_sandbox("--vendors", "tune", "--scale", "0.02") as running:
         yield running
-
-
-class Vendor:
-    """The sandbox's TUNE: its facts, and how they are restated."""
-
-    def __init__(self, process: SandboxProcess) -> None:
-        self.process, self.key = process, str(process.tune["api_key"])
-
-    def control(self, method: str, path: str, body: Any = None) -> Any:
-        return self.process.control("tune", method, path, body)
-
-    def facts(self, table: str) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = self.control("GET", f"truth/{table}")["rows"]
-        return rows
-
-    def edit(self, *edits: dict[str, Any]) -> None:
-        self.control("POST", "edit", list(edits))
-
-    def fault(self, path: str, do: dict[str, Any], *, skip: int = 0, times: int = 1) -> None:
-        self.control("POST", "faults", {"match": {"path": path}, "do": do, "skip": skip, "times": times})
-
-    def exports(self, **options: Any) -> None:
-        self.control("POST", "options", {"exports": options})
-
-    def asked(self, path: str) -> int:
-        counts = self.control("GET", "stats")["by_path"]
-        return sum(count for target, count in counts.items() if path in target)
-
-    def out_of_place(self) -> list[dict[str, str]]:
-        stats: list[dict[str, str]] = self.control("GET", "stats")["unexpected"]
-        return stats
-
-    def name(self, path: str, key: Any) -> Any:
-        names = {str(row["id"]): row["name"] for row in self.facts(path)}
-        return names.get(str(key))
 
 
 @pytest.fixture
@@ -104,38 +71,6 @@ def go(night: Night) -> Go:
         return night.run("tune", tables=tables, **request)
 
     return go
-
-
-def expected_actuals(vendor: Vendor, *, test_traffic: bool = False) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """What the table of DAILY should hold, told from the facts."""
-    sites = {str(row["id"]): row["name"] for row in vendor.facts("advertiser/sites")}
-    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for fact in vendor.facts(FACTS):
-        if not test_traffic and (fact["debug_mode"] or fact["test_profile_id"]):
-            continue
-        at = datetime.fromisoformat(fact["date_hour"]).replace(tzinfo=UTC)
-        key = (at, fact["site_id"], fact["publisher_id"], fact["publisher_sub_ad_id"])
-        row = rows.setdefault(key, {"installs": 0, "ad_clicks": 0, "payouts": Decimal(0)})
-        row["installs"] += fact["installs"]
-        row["ad_clicks"] += fact["ad_clicks"]
-        row["payouts"] += Decimal(fact["payouts"]) / 100000
-        row.setdefault("site_name", sites[str(fact["site_id"])].replace("\0", "\ufffd"))
-        row["window_start"] = f"{at:%Y-%m-%d}"
-        row["response_timezone"] = "UTC"
-        row.setdefault("is_reengagement", bool(fact["is_reengagement"]))
-        row.setdefault("country_id", fact["country_id"])
-    return rows
-
-
-def found_actuals(night: Night, table: str = "actuals_daily") -> dict[tuple[Any, ...], dict[str, Any]]:
-    names = ("installs", "ad_clicks", "payouts", "site_name", "window_start", "response_timezone", "is_reengagement")
-    key = "date_hour, site_id, publisher_id, publisher_sub_ad_id"
-    rows = night.rows(f"SELECT {key}, {', '.join(names)}, country_id FROM tune.{table}")
-    found = {
-        (row[0].astimezone(UTC), *row[1:4]): dict(zip((*names, "country_id"), row[4:], strict=True)) for row in rows
-    }
-    assert len(found) == len(rows), "a row is there twice"
-    return found
 
 
 def table_of(ran: Ran) -> dict[str, Any]:
@@ -239,6 +174,67 @@ def test_pages_that_disagree_with_the_count_are_not_loaded(night: Night, go: Go,
     assert found_actuals(night) == before
 
 
+@pytest.mark.parametrize("settings", [{}, {"count": False}, {"key": []}])
+def test_a_row_gone_and_a_row_come_between_two_pages_are_seen(
+    night: Night, go: Go, vendor: Vendor, settings: dict[str, Any]
+) -> None:
+    """The count stands, no key comes twice, and the first row of the second page has moved out of sight."""
+    small, day = {**DAILY, "page_size": 5, **settings}, (TODAY - timedelta(days=2)).isoformat()
+
+    def swap(late: str, *, walk: int = 0) -> None:
+        """After the first page of that walk of one day."""
+        facts = [f for f in vendor.facts(FACTS) if f["date_hour"].startswith(day)]
+        facts = [f for f in facts if not f["debug_mode"] and not f["test_profile_id"]]
+        order = ("site_id", "publisher_id", "publisher_sub_ad_id", "date_hour")  # as the pages are sorted
+        facts.sort(key=lambda fact: [str(fact[name]) for name in order])
+        edits = [
+            {"table": FACTS, "op": "delete", "key": facts[walk]["id"]},
+            {"table": FACTS, "op": "insert", "key": facts[-1]["id"], "row": {"publisher_sub_ad_id": late}},
+        ]
+        path = f"stats/find.*start_date={day}.*page=1(&|$)"
+        vendor.fault(path, {"edit": edits}, skip=walk)
+
+    for late in ("~1", "~2"):
+        swap(late)
+        ran = go(small)
+        assert ran.code == 0, ran.out
+        assert found_actuals(night) == expected_actuals(vendor)
+    before = vendor.asked("stats/find")
+    assert table_of(go(small))["status"] == "unchanged"
+    quiet = vendor.asked("stats/find") - before
+    for walk in range(3):
+        swap(f"~{walk + 3}", walk=walk)
+    ran = go(small)
+    assert ran.code == 4 and f"window {day} has other rows on each walk" in table_of(ran)["error"]
+    vendor.control("DELETE", "faults")
+    before = vendor.asked("stats/find")
+    assert go(small).code == 0 and found_actuals(night) == expected_actuals(vendor)
+    assert quiet < vendor.asked("stats/find") - before, "the day that moved was walked twice"
+
+
+def test_pages_without_a_count_are_read_until_one_is_empty(night: Night, go: Go, vendor: Vendor) -> None:
+    """How many rows a page may have at most is not known: a short page need not be the last one."""
+    vendor.exports(largest_page=4)
+    assert go({**DAILY, "count": False}).code == 0
+    assert found_actuals(night) == expected_actuals(vendor)
+    ran = go({**DAILY, "name": "counted"})
+    assert ran.code == 4 and "the vendor counts" in table_of(ran)["error"], "told, where there is a count"
+    vendor.exports(largest_page=4, same_page=True)
+    ran = go({**DAILY, "count": False}, full=True)
+    assert ran.code == 1 and "a page came twice" in table_of(ran)["error"]
+    assert found_actuals(night) == expected_actuals(vendor)
+
+
+def test_a_start_that_is_still_to_come_is_told(night: Night, go: Go) -> None:
+    ran = go({**DAILY, "start": (TODAY + timedelta(days=2)).isoformat()})
+    assert ran.code == 1 and "which is still to come" in table_of(ran)["error"]
+    go(DAILY)
+    before = found_actuals(night)
+    ran = go({**DAILY, "start": "2999-01-01"})
+    assert ran.code == 1 and "starts on 2999-01-01" in table_of(ran)["error"]
+    assert found_actuals(night) == before
+
+
 def test_a_window_that_fails_is_told_and_read_the_next_night(night: Night, go: Go, vendor: Vendor) -> None:
     broken = (TODAY - timedelta(days=5)).isoformat()
     refused = {"status_code": 500, "errors": {"message": "Internal service error."}}
@@ -249,6 +245,20 @@ def test_a_window_that_fails_is_told_and_read_the_next_night(night: Night, go: G
     assert found_actuals(night) == {key: row for key, row in truth.items() if row["window_start"] < broken}
     vendor.control("DELETE", "faults")
     assert go(DAILY).code == 0 and found_actuals(night) == truth
+
+
+@pytest.mark.parametrize(
+    ("starts", "day", "first", "following"),
+    [
+        ("monday", "2015-03-01", "2015-02-23", "2015-03-02"),
+        ("sunday", "2015-03-01", "2015-03-01", "2015-03-08"),
+        ("sunday", "1969-12-31", "1969-12-28", "1970-01-04"),
+    ],
+)
+def test_a_week_begins_when_it_is_set_to(starts: str, day: str, first: str, following: str) -> None:
+    calendar = Calendar(unit="week", week_starts=starts)
+    found = calendar.first(date.fromisoformat(day))
+    assert (found.isoformat(), calendar.following(found).isoformat()) == (first, following)
 
 
 @pytest.mark.parametrize("timestamp", ["week", "month", "hour", ""])
@@ -264,6 +274,24 @@ def test_windows_hold_whole_periods_and_add_up(night: Night, go: Go, vendor: Ven
         assert {row[0] for row in night.rows("SELECT window_start FROM tune.actuals_daily")} == starts
         rows, keys = night.rows(f'SELECT count(*), count(DISTINCT (site_id, "{timestamp}")) FROM tune.actuals_daily')[0]
         assert rows == keys
+
+
+@pytest.mark.parametrize("via", ["find", "export"])
+def test_a_vendor_that_tells_no_fields_is_asked_all_the_same(night: Night, go: Go, vendor: Vendor, via: str) -> None:
+    for path in ("stats/define", "get_controllers"):
+        vendor.fault(path, {"status": 404, "body": {"status_code": 404, "errors": {"message": "no"}}}, times=-1)
+    ran = go({**DAILY, "via": via})
+    assert ran.code == 0 and "tells no fields of advertiser/stats" in str(table_of(ran)["notes"]), ran.out
+    truth = expected_actuals(vendor)
+    for row in truth.values():
+        row["site_name"] = row["site_name"] or None if via == "export" else row["site_name"]
+    assert found_actuals(night) == truth
+    ran = go({**DAILY, "via": via, "fields": [*DAILY["fields"], "nope"]})
+    if via == "find":
+        assert ran.code == 1 and "for a field that it does not have" in table_of(ran)["error"], ran.out
+    else:
+        assert ran.code == 0 and "asked for, but not sent: nope" in str(table_of(ran)["notes"]), ran.out
+    assert found_actuals(night) == truth
 
 
 def test_an_earlier_start_brings_what_was_before(night: Night, go: Go, vendor: Vendor) -> None:
@@ -285,37 +313,23 @@ def test_larger_windows_replace_the_smaller_ones(night: Night, go: Go, vendor: V
 
 # -- cohorts --------------------------------------------------------------------------------------
 
-RETENTION: dict[str, Any] = {
-    "name": "daily",
-    "report": "retention",
-    "group": ["install_publisher_id"],
-    "fields": ["installs", "opens", "install_publisher.name"],
-    "start": FIRST.isoformat(),
-}
-
 
 def test_cohorts_are_unnested_with_their_ordinal(night: Night, go: Go, vendor: Vendor) -> None:
     ran = go(RETENTION)
     assert ran.code == 0, ran.out
-    truth = {}
-    for fact in vendor.facts(COHORTS):
-        name = vendor.name("advertiser/publishers", fact["publisher_id"])
-        year_day = f"{date.fromisoformat(fact['day']):%Y_%j}"
-        for place, opens in enumerate(fact["opens"]):
-            key = (fact["day"], fact["publisher_id"], place)
-            truth[key] = (year_day, fact["installs"], opens, fact["installs"], name)
-        if not fact["opens"]:
-            truth[(fact["day"], fact["publisher_id"], -1)] = (year_day, None, None, fact["installs"], name)
-    sql = """SELECT window_start, install_publisher_id, ordinal, year_day, installs, opens, meta_installs,
-             install_publisher_name FROM tune.retention_daily"""
-    rows = night.rows(sql)
-    assert {row[:3]: row[3:] for row in rows} == truth and len(rows) == len(truth)
-    assert table_of(ran)["vendor_count"] == len(truth)
+    assert table_of(ran)["vendor_count"] == table_of(ran)["live"] == same_retention(night, vendor)
     assert table_of(go(RETENTION))["status"] == "unchanged"
-    last = vendor.facts(COHORTS)[4]
-    vendor.edit({"table": COHORTS, "op": "update", "key": last["id"], "row": {"opens": [*last["opens"], 77]}})
+    facts = vendor.facts(COHORTS)
+    publishers = {fact["publisher_id"] for fact in facts}
+    another = next(int(row["id"]) for row in vendor.facts("advertiser/publishers") if int(row["id"]) not in publishers)
+    vendor.edit(
+        {"table": COHORTS, "op": "update", "key": facts[4]["id"], "row": {"opens": [*facts[4]["opens"], 77]}},
+        {"table": COHORTS, "op": "update", "key": facts[5]["id"], "row": {"opens": facts[5]["opens"][:-2]}},
+        {"table": COHORTS, "op": "insert", "key": facts[8]["id"], "row": {"publisher_id": another}},
+        {"table": COHORTS, "op": "delete", "key": facts[12]["id"]},
+    )
     assert go(RETENTION).code == 0
-    assert night.rows("SELECT max(opens) FILTER (opens = 77) FROM tune.retention_daily") in ([(77,)],)
+    same_retention(night, vendor)
     assert vendor.out_of_place() == []
 
 
@@ -381,6 +395,19 @@ def test_a_cohort_export_asks_after_its_own_status(night: Night, go: Go, vendor:
     assert vendor.asked("retention/status") >= 4 * 13 and vendor.asked("export/download") == 0
 
 
+def test_a_cohort_export_whose_intervals_are_numbered_is_the_same_as_pages(
+    night: Night, go: Go, vendor: Vendor
+) -> None:
+    assert go(RETENTION).code == 0
+    ran = go({**RETENTION, "name": "export", "via": "export", "ordinal_column": "interval"})
+    assert ran.code == 0, ran.out
+    sql = "SELECT window_start, install_publisher_id, year_day, ordinal, opens, row_key FROM tune.retention_"
+    found = night.rows(f"{sql}export ORDER BY ALL")
+    assert found == night.rows(f"{sql}daily WHERE ordinal >= 0 ORDER BY ALL") and found
+    ran = go({**RETENTION, "name": "other", "via": "export", "ordinal_column": "place"})
+    assert ran.code == 1 and "have no ordinal to tell them apart by" in table_of(ran)["error"]
+
+
 ONE = {**DAILY, "via": "export", "start": TODAY.isoformat()}
 
 
@@ -389,7 +416,9 @@ def test_a_link_that_ended_is_asked_for_anew(night: Night, go: Go, vendor: Vendo
     assert go(ONE).code == 0
     assert vendor.asked("/downloads/") == 3 and vendor.asked("stats/export") == 1
     vendor.fault("/downloads/", {"status": 403, "body": "<Error>expired</Error>"}, times=-1)
+    before = vendor.asked("export/download")
     ran = go(ONE, full=True)
+    assert vendor.asked("export/download") - before == 4 + 2, "the job, and a fresh link after each of two refusals"
     assert ran.code == 1 and "refused 3 times" in table_of(ran)["error"]
     assert "stopped" not in ran.out and "does not accept the key" not in ran.out
 
@@ -435,10 +464,12 @@ def test_links_that_lead_elsewhere_are_not_followed(link: str, why: str) -> None
     assert why in str(caught.value) and "CANARY" not in str(caught.value)
 
 
-def test_a_link_keeps_its_signature_to_the_letter(vendor: Vendor) -> None:
+@pytest.mark.parametrize("slash", ["/", "\\", "\\/", "\\\\"])
+def test_a_link_keeps_its_signature_to_the_letter(slash: str) -> None:
     settings = Settings()
     settings.base_url = "http://127.0.0.1:1/v2"
-    parts = Downloads(settings)._checked("http:\\\\127.0.0.1:1\\a\\b.csv?S=a%2Fb%2B/c=", where="a test")
+    link = "http://127.0.0.1:1/a/b.csv".replace("/", slash)
+    parts = Downloads(settings)._checked(f"{link}?S=a%2Fb%2B/c=", where="a test")
     assert parts.geturl() == "http://127.0.0.1:1/a/b.csv?S=a%2Fb%2B/c="
     with pytest.raises(BrokenAnswer):
         Downloads(settings)._checked("http://127.0.0.1:2/b.csv", where="another port of this machine")
@@ -484,6 +515,17 @@ def test_the_dialect_is_read_whatever_its_line_ends(tmp_path: Path, end: str, bo
     ]
 
 
+@pytest.mark.parametrize("labels", ["id,text", "id,ID"])
+def test_a_cell_of_a_megabyte_is_read(tmp_path: Path, labels: str) -> None:
+    """By DuckDB, and where it takes two labels for one, by the other reader."""
+    cell = 'x中"",\n' * (2**20 // 8)
+    file, out = tmp_path / "x.csv", tmp_path / "x.json"
+    file.write_text(f'{labels}\n1,"{cell}"\n2,\n')
+    assert to_array(file, out, constants={}, label_of=str, where="a test").rows == 2
+    first, second = json.loads(out.read_bytes())
+    assert first[labels[3:]] == cell.replace('""', '"') and second == {"id": "2", labels[3:]: None}
+
+
 def test_neither_key_nor_link_is_told_anywhere(
     night: Night, go: Go, vendor: Vendor, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -504,33 +546,6 @@ def test_neither_key_nor_link_is_told_anywhere(
 # -- logs -----------------------------------------------------------------------------------------
 
 
-def clicks(vendor: Vendor, **settings: Any) -> dict[str, Any]:
-    advertiser = str(vendor.facts("advertiser")[0]["id"])
-    base = {"name": "clicks", "report": "logs", "log": "clicks", "advertiser_id": advertiser, "lookback_days": 2}
-    return {**base, "start": (TODAY - timedelta(days=6)).isoformat(), **settings}
-
-
-def same_log(night: Night, vendor: Vendor, *, export: bool) -> None:
-    def text(value: Any) -> Any:
-        cleaned = None if value is None else value.replace("\0", "\ufffd")
-        return None if export and not cleaned else cleaned
-
-    truth = {
-        row["id"]: (
-            datetime.fromisoformat(row["created"]),
-            row["site.id"],
-            text(row["site.name"]),
-            row["publisher.id"],
-            Decimal(row["payout"]),
-            row["user_id"],
-        )
-        for row in vendor.facts("logs/clicks")
-    }
-    sql = "SELECT id, created, site_id, site_name, publisher_id, payout, user_id FROM tune.logs_clicks"
-    rows = night.rows(sql)
-    assert {row[0]: (row[1].astimezone(UTC), *row[2:]) for row in rows} == truth and len(rows) == len(truth)
-
-
 @pytest.mark.parametrize("via", ["find", "export"])
 def test_logs_are_split_where_an_answer_is_full(night: Night, go: Go, vendor: Vendor, via: str) -> None:
     report = clicks(vendor, via=via, row_limit=4 if via == "find" else 6)
@@ -548,6 +563,14 @@ def test_logs_are_split_where_an_answer_is_full(night: Night, go: Go, vendor: Ve
     assert go(report).code == 0
     same_log(night, vendor, export=via == "export")
     assert vendor.out_of_place() == []
+
+
+def test_a_session_that_ends_among_the_logs_is_renewed(night: Night, go: Go, vendor: Vendor) -> None:
+    night.set("tune", session=True)
+    vendor.fault("/v3/logs/", {"expire_token": True}, skip=3)
+    assert go(clicks(vendor, row_limit=4)).code == 0
+    same_log(night, vendor, export=False)
+    assert vendor.asked("session/authenticate") == 2 and vendor.out_of_place() == []
 
 
 def test_more_in_a_second_than_an_answer_holds_fails(night: Night, go: Go, vendor: Vendor) -> None:
@@ -578,6 +601,10 @@ def test_the_only_advertiser_is_found_and_of_several_one_is_to_be_named(night: N
     report = {name: value for name, value in clicks(vendor).items() if name != "advertiser_id"}
     ran = go(report)
     assert ran.code == 1 and "sees 10 advertisers" in table_of(ran)["error"]
+    others = [row["id"] for row in vendor.facts("advertiser")[1:]]
+    vendor.edit(*({"table": "advertiser", "op": "delete", "key": str(key)} for key in others))
+    assert go(report).code == 0
+    same_log(night, vendor, export=False)
 
 
 # -- what cannot work is told ---------------------------------------------------------------------
@@ -603,6 +630,8 @@ def test_the_only_advertiser_is_found_and_of_several_one_is_to_be_named(night: N
         ({"name": "a", "report": "logs", "log": "clicks", "advertiser_id": "../x"}, "advertiser_id is no number"),
         ({"name": "a", "types": {"x": "number"}}, "types.x is 'number'"),
         ({"name": "a", "report": "ltv", "aggregation": "sum"}, "aggregation is 'sum'"),
+        ({"name": "a", "report": "ltv", "ordinal_column": "interval"}, "ordinal_column is set"),
+        ({"name": "a", "ordinal_column": "interval"}, "no setting ordinal_column"),
         ({"name": "a", "test_traffic": "no"}, "test_traffic is 'no'"),
     ],
 )

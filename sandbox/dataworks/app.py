@@ -108,6 +108,8 @@ def _dispatch(world: World, request: Signed, notes: list[str]) -> Reply:
     for name in sorted(action.required):
         if not given.get(name):
             raise Refusal(400, f"Missing{name}", f"{name} is mandatory for this action.", unexpected=f"no {name}")
+    if given.get("ProjectIdList", "").count(",") >= 50:
+        raise Refusal(400, "InvalidProjectIdList", "At most 50 workspaces.", unexpected="over 50 workspaces at once")
     for project in (given.get("ProjectId") or given.get("ProjectIdList") or "").split(","):
         if project and (not project.isdecimal() or int(project) in world.forbidden or not _exists(world, int(project))):
             message = "Access is forbidden. Please first activate DataWorks Enterprise Edition or Flagship Edition."

@@ -117,7 +117,7 @@ def _report(world: World, path: str, action: str, request: Request, notes: list[
     if action == "count":
         return enveloped(len(rows))
     if action == "find":
-        return reports.find(rows, args)
+        return reports.find(rows, args, options)
     newline = "\r\n" if options.get("crlf") else "\n"
     body = reports.as_csv(rows, path, args, bom=bool(options.get("bom")), newline=newline)
     job = world.queue.order(body, len(rows), secret=path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -15,7 +15,7 @@ from starlette.datastructures import QueryParams
 from sandbox.tune.data import Record, Tables
 from sandbox.tune.envelope import Refusal, Reply, enveloped
 from sandbox.tune.filters import FilterError, parse_filter
-from sandbox.tune.records import by_id, page_of, service_error, sort_keys
+from sandbox.tune.records import DEFAULT_LIMIT, by_id, page_of, service_error, sort_keys, whole
 from sandbox.tune.stats import AMOUNTS, COHORTS, DIMENSIONS, FACTS, METRICS, Stats
 
 ACTUALS = ("advertiser/stats", "advertiser/stats/actuals")
@@ -216,8 +216,11 @@ def _flapping(name: str, value: Any, key: tuple[Any, ...]) -> Any:
     return random.Random(str((name, key))).choice([value, str(value)])
 
 
-def find(rows: list[Record], args: QueryParams) -> Reply:
-    return enveloped(page_of(rows, args), throttle=True)
+def find(rows: list[Record], args: QueryParams, options: Mapping[str, Any]) -> Reply:
+    """`largest_page`: so many rows whatever was asked for; `same_page`: the first one, whichever was."""
+    limit = min(whole(args, "limit", DEFAULT_LIMIT), int(options.get("largest_page", 10**6)))
+    page = "1" if options.get("same_page") else args.get("page", "1")
+    return enveloped(page_of(rows, {"limit": str(limit), "page": page}), throttle=True)
 
 
 def as_csv(rows: list[Record], path: str, args: QueryParams, *, bom: bool, newline: str) -> bytes:

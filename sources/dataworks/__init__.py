@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import dlt
 from dlt.extract import DltResource
@@ -28,6 +28,8 @@ from sources.tables import Column, Kind, labels_of
 from sources.vendor import Part
 
 log = logging.getLogger(__name__)
+
+Made = TypeVar("Made")
 
 _CLOCK_TOLERANCE = 60.0
 
@@ -58,8 +60,9 @@ class Dataworks:
         self.settings = settings
         self.client = Client(settings)
         self.http = self.client.http
-        self._lists: dict[tuple[str, str], Listed | NightloadError] = {}
-        self._completed: dict[str, Completed] = {}
+        self._lists: dict[str, Listed | NightloadError] = {}
+        self._marks: dict[str, str] | None = None
+        self._completed: dict[str, Completed | NightloadError] = {}
 
     def parts(self, extraction: Extraction) -> list[Part]:
         return [Part(dataset=has.DATASET, source=lambda: dataworks(self, extraction))]
@@ -82,7 +85,7 @@ class Dataworks:
             "api_tests": self._fetch_tests,
         }
         return [
-            extraction.resource(has.DATASET, table, self._counted(fetches[table.name]))
+            extraction.resource(has.DATASET, table, self._remembering(fetches[table.name]))
             for table in has.tables_of(self.settings)
             if extraction.wants(has.DATASET, table.name)
         ]
@@ -91,7 +94,7 @@ class Dataworks:
         answer = self.client.page(has.LIST_PROJECTS, size=1)
         yield f"the key is accepted, and sees {answer.total} workspaces"
         yield self._clock()
-        calls = 1 + len(self.workspaces) * 6
+        calls = 1 + len(self.workspaces) * 6 + -(-len(self.workspaces) // has.MOST_WORKSPACES)
         for project in self.workspaces:
             try:
                 published = self.client.page(has.LIST_PUBLISHED, size=1, ProjectId=project).total
@@ -104,7 +107,8 @@ class Dataworks:
             calls += published // self.settings.page_size + drafts // self.settings.page_size + tests
         limit = self.settings.calls_per_day
         told = f"{limit} a day are allowed (calls_per_day)" if limit else "calls_per_day sets no limit"
-        yield f"a night takes about {calls} calls, more if lists do not tell details; {told}"
+        more = "more if lists do not tell details, or if the rows of a list of several pages came or went"
+        yield f"a night takes about {calls} calls, {more}; {told}"
         if limit and calls > limit:
             yield "warning: that is more than a day allows; api_tests are spread over several nights"
 
@@ -122,21 +126,22 @@ class Dataworks:
         return tuple(int(row["ProjectId"]) for row in listed if row.get("ProjectStatusCode") != "DELETED")
 
     def _list(self, action: has.Action, **parameters: Any) -> Listed:
-        """One list, walked once per run; a list that failed fails for every table that needs it."""
-        key = action.name, str(sorted(parameters.items()))
-        if key not in self._lists:
-            try:
-                self._lists[key] = self.client.walk(action, **parameters)
-            except NightloadError as error:
-                self._lists[key] = error
-        found = self._lists[key]
-        if isinstance(found, NightloadError):
-            raise found
-        return found
+        """One list, walked once per run."""
+        name = " ".join((action.name, *(f"{label}={value}" for label, value in sorted(parameters.items()))))
+
+        def walk() -> Listed:
+            marks = {} if self._marks is None else self._marks
+            listed = self.client.walk(action, known=marks.get(name), proven=self._marks is not None, **parameters)
+            if listed.mark:
+                marks[name] = listed.mark
+            return listed
+
+        return _once(self._lists, name, walk)
 
     def _apis(self, action: has.Action, walk: Walk) -> Completed:
         """The APIs of all workspaces with their details."""
-        if action.name not in self._completed:
+
+        def completed() -> Completed:
             if self.client.calls.left is not None:
                 # details may use up the day's calls: the lists that are still to come go first
                 for project in self.workspaces:
@@ -146,8 +151,9 @@ class Dataworks:
                 for project in self.workspaces
                 for row in self._list(action, ProjectId=project).rows
             ]
-            self._completed[action.name] = self._complete(action, rows, walk)
-        return self._completed[action.name]
+            return self._complete(action, rows, walk)
+
+        return _once(self._completed, action.name, completed)
 
     def _complete(self, action: has.Action, rows: list[Row], walk: Walk) -> Completed:
         get = has.GET_PUBLISHED if action is has.LIST_PUBLISHED else has.GET_DRAFT
@@ -164,15 +170,15 @@ class Dataworks:
 
     # -- tables ---------------------------------------------------------------------------------
 
-    def _counted(self, fetch: Fetch) -> Fetch:
-        """`fetch`, with the calls of the day remembered over the runs of that day."""
+    def _remembering(self, fetch: Fetch) -> Fetch:
+        """`fetch`, with the marks of the lists at hand, and the calls of the day counted over the runs of that day."""
 
-        def counted(walk: Walk) -> None:
-            calls = self.client.calls
+        def remembering(walk: Walk) -> None:
+            calls, memory = self.client.calls, _memory(walk)
+            self._marks = memory.setdefault("lists", {}) if walk.limit is None else None
             if not calls.most:
                 fetch(walk)
                 return
-            memory = _memory(walk)
             calls.remember(memory.get("calls") or {})
             try:
                 fetch(walk)
@@ -180,7 +186,7 @@ class Dataworks:
                 memory["calls"] = calls.dump()
                 log.info("%s: %s of today's %s calls are used", has.VENDOR, calls.dump()["count"], calls.most)
 
-        return counted
+        return remembering
 
     def _fetch_projects(self, walk: Walk) -> None:
         listed = self._list(has.LIST_PROJECTS)
@@ -294,6 +300,19 @@ class Dataworks:
             side = "ahead of" if seconds > 0 else "behind"
             return f"warning: this machine's clock is {abs(seconds):.0f} s {side} the vendor's"
         return "the clocks agree"
+
+
+def _once(kept: dict[str, Made | NightloadError], name: str, make: Callable[[], Made]) -> Made:
+    """What several tables need is made once per run; what failed fails for each of them, and is not tried again."""
+    if name not in kept:
+        try:
+            kept[name] = make()
+        except NightloadError as error:
+            kept[name] = error
+    found = kept[name]
+    if isinstance(found, NightloadError):
+        raise found
+    return found
 
 
 def _others(rows: Iterable[Mapping[str, Any]], declared: Sequence[Column]) -> list[Column]:

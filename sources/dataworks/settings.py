@@ -39,7 +39,7 @@ WALKS = 3
 MOST_PAGES = 10_000
 
 CREDENTIAL = re.compile(
-    r"secret|password|passwd|^authorization$|token|credential|(access|api|app|application)[_-]?(key|code)s?(_?id)?$",
+    r"secret|password|passwd|pwd|^authorization$|^cookie$|token|credential|(access|api|app|application)[_-]?(key|code)s?(_?id)?$",
     re.IGNORECASE,
 )
 """Never loaded: keys in an answer, and default and example values of API parameters that are called so."""
@@ -155,9 +155,10 @@ _KINDS = {label: kind for kind, labels in _LABELS.items() for label in labels.sp
 
 
 def column(label: str, zone: str = "Asia/Shanghai") -> Column:
-    """A documented column; what is neither number, truth, time nor object is text."""
+    """A documented column; what is neither number, truth, time nor object is text. Empty is null, but not in a text."""
     kind = _KINDS.get(label, Kind.TEXT)
-    return Column(label=label, kind=kind, zone=zone if kind is Kind.TIMESTAMP else "UTC")
+    nulls = () if kind in (Kind.TEXT, Kind.JSON) else ("",)
+    return Column(label=label, kind=kind, zone=zone if kind is Kind.TIMESTAMP else "UTC", nulls=nulls)
 
 
 def _columns(labels: str) -> tuple[Column, ...]:

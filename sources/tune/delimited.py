@@ -44,7 +44,8 @@ def to_array(
         return Lines(path=out, labels=(), rows=0)
     twice = sorted({label for label in labels if labels.count(label) > 1 or label in constants or not label})
     if twice:
-        raise _broken(f"columns that cannot be told apart: {', '.join(map(repr, twice))}", where)
+        why = f"columns that cannot be told apart: {', '.join(map(repr, twice))}"
+        raise _broken(why, where, todo='Leave all but one out of the report\'s fields and groups, or take via = "find"')
     rows = _fast(file, out, labels, constants) if _quotes_close(file) else None
     if rows is None:
         rows = _exact(file, out, labels, constants, where=where)
@@ -117,8 +118,8 @@ def _quotes_close(file: Path) -> bool:
         return sum(chunk.count(b'"') for chunk in iter(lambda: body.read(_HEAD), b"")) % 2 == 0
 
 
-def _broken(why: str, where: str) -> BrokenAnswer:
-    return BrokenAnswer(what="the export's CSV cannot be read", where=where, why=why, todo="Run again")
+def _broken(why: str, where: str, todo: str = "Run again") -> BrokenAnswer:
+    return BrokenAnswer(what="the export's CSV cannot be read", where=where, why=why, todo=todo)
 
 
 def _quote(name: str) -> str:

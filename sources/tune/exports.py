@@ -29,7 +29,7 @@ from sources.tune.settings import VENDOR, Settings
 log = logging.getLogger(__name__)
 
 FRESH_LINKS = 3
-"""So often is a link that is refused asked for anew: they end after an hour."""
+"""So many links of one export are tried: each ends after an hour."""
 _SLOWEST = 6
 _JOB = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _CHUNK = 2**20
@@ -107,13 +107,14 @@ class Downloads:
 
         Returns what the vendor said of the file that came.
         """
-        for _ in range(FRESH_LINKS):
+        for number in range(1, FRESH_LINKS + 1):
             try:
                 self._spool(ready.link, file, where=where)
             except AccessDenied as refused:
                 status = refused.status
-                log.info("%s: the link was refused (%s); asking for a fresh one", where, status)
-                ready = again()
+                if number < FRESH_LINKS:
+                    log.info("%s: the link was refused (%s); asking for a fresh one", where, status)
+                    ready = again()
             else:
                 _unpack(file, most=self._settings.download_megabytes * 2**20, where=where)
                 return ready
@@ -139,8 +140,9 @@ class Downloads:
 
     def _checked(self, link: str, *, where: str) -> SplitResult:
         """The link's parts, its backslashes mended. Raises `BrokenAnswer` for one that leads where it should not."""
-        # seen as https:\\s3.amazonaws.com\...: slashes that were escaped twice
-        text = re.sub(r"\\+/?", lambda run: "//" if run[0] == "\\\\" else "/", link.strip())
+        # seen as https:\\s3.amazonaws.com\...: slashes that were escaped, once or twice
+        text = re.sub(r"^([a-z]+):/?\\[\\/]*", r"\1://", link.strip(), flags=re.IGNORECASE)
+        text = re.sub(r"\\+/?", "/", text)
         try:
             parts = urlsplit(text)
             host, port = parts.hostname or "", parts.port

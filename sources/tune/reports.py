@@ -90,7 +90,7 @@ KINDS: Mapping[str, ReportKind] = {
     ),
     "ltv": ReportKind(
         paths=("advertiser/stats/ltv",),
-        own=(*_V2, "cohort_type", "interval", "aggregation", "time_column"),
+        own=(*_V2, "cohort_type", "interval", "aggregation", "time_column", "ordinal_column"),
         group=("site_id", "publisher_id"),
         fields=("rpi", "epi", "revenues_usd"),
         lookback_days=90,
@@ -99,7 +99,7 @@ KINDS: Mapping[str, ReportKind] = {
     ),
     "retention": ReportKind(
         paths=("advertiser/stats/retention", "advertiser/stats/retention/reduced"),
-        own=(*_V2, "cohort_type", "interval", "time_column"),
+        own=(*_V2, "cohort_type", "interval", "time_column", "ordinal_column"),
         group=("install_publisher_id",),
         fields=("installs", "opens"),
         lookback_days=90,
@@ -116,7 +116,8 @@ _SHARED = (
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """One configured report. `count`: is the vendor asked how many rows a window has? `row_limit`: of a log's answer;
-    `test_traffic` True: it is loaded too. `queue` and `poll`: how an export is ordered and asked after."""
+    `test_traffic` True: it is loaded too. `queue` and `poll`: how an export is ordered and asked after;
+    `ordinal_column`: by which column a cohort's export numbers the intervals."""
 
     name: str
     kind: str
@@ -131,6 +132,7 @@ class Report:
     calendar: Calendar = field(default_factory=Calendar)
     lookback_days: int = 7
     via: str = "find"
+    ordinal_column: str = ""
     cohort_type: str = ""
     interval: str = ""
     aggregation: str = ""
@@ -168,10 +170,10 @@ class Report:
             return self.key
         if self.kind == "logs":
             return ("id",)
-        if self.is_cohort and not self.unnested:
+        if self.is_cohort and not (self.unnested or self.ordinal_column):
             return ()
         time = (self.time_column,) if self.time_column else ()
-        return (*self.group, *time, *((ORDINAL,) if self.unnested else ()))
+        return (*self.group, *time, *((ORDINAL,) if self.is_cohort else ()))
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -255,6 +257,7 @@ def _report(given: Any, where: str) -> Report:
         calendar=take.calendar(TIMESTAMPS[timestamp] if kind == "actuals" else PERIODS.get(interval, "day")),
         lookback_days=take.whole("lookback_days", told.lookback_days, least=0),
         via=take.one_of("via", ("find", "export"), "find"),
+        ordinal_column=take.text("ordinal_column", ""),
         cohort_type=take.one_of("cohort_type", ("click", "install"), "install") if cohort else "",
         interval=interval,
         aggregation=take.one_of("aggregation", ("incremental", "cumulative"), "cumulative") if kind == "ltv" else "",
@@ -270,6 +273,8 @@ def _report(given: Any, where: str) -> Report:
     )
     if kind == "logs":
         return _log(report, take)
+    if report.ordinal_column and report.via == "find":
+        raise wrong(f"{where}.ordinal_column is set", 'Leave it out: it is for via = "export"; pages are numbered here')
     if not report.group:
         raise wrong(f"{where} groups by nothing", 'Write group = ["site_id"]: the vendor asks for one column at least')
     return report
