@@ -4,7 +4,8 @@ A process of its own, so that its CPU counts for nobody; bodies go from file to 
 what is served: `/r<rows>/` is a Redash whose one query has a result of so many rows, `/<set>/v2` a TUNE with one
 endpoint of the records or of the small pages, `/<set>/<ms>/v2` the same with so many milliseconds per page,
 `/segment/` a GrowingIO with one segment, `/charts/<number>/<ms>/` one with a board of so many charts and so many
-milliseconds per series (its `span` tells when it was asked), and `/sql/` a ThinkingEngine whose every SQL gives the records.
+milliseconds per series (its `span` tells when it was asked), and `/sql/` a ThinkingEngine whose every SQL gives the
+records.
 """
 
 from __future__ import annotations
