@@ -2,6 +2,7 @@
 
     (a) one result document of 200,000 rows and 14 columns     (b) 400,000 records of 12 columns, in pages of 1000
     (c) a segment's CSV of 2,000,000 lines and 6 columns    (d) 400,000 rows of SQL, 12 columns, in pages of 10,000
+    (e) 300 chart series: 150 charts of 30 days in 2 windows each, as fast as the limiter lets through
 
 Every way is a fresh process per round, and the ways take turns, so that a noisy moment hits all of them. Medians are
 told, and ratios of medians. Rows per CPU-second count the process and its children, after its imports; the serving
@@ -25,12 +26,12 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from bench.bodies import SMALL_PAGE, render
+from bench.bodies import CHART_POINTS, CHART_RATE, SMALL_PAGE, render
 
 ROOT = Path(__file__).resolve().parent.parent
 WAYS = {
@@ -45,10 +46,11 @@ KINDS = {
     "segment": "(c) a segment's CSV, 6 columns",
     "sql": "(d) pages of 10,000 rows of SQL, 12 columns",
 }
+PARTS = [*KINDS, "charts", "paging", "start"]
 ALONE = ("segment", "sql")
 """Measured beside the floor only: dlt's declarative source reads neither form."""
 FLOORS = {"document": 0.55, "records": 0.55, "segment": 0.55, "sql": 0.5}
-LATENCY = 50
+LATENCY, CHART_LATENCY = 50, 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,7 @@ class Size:
     default: int
     slow_pages: int
     segment: int
+    charts: int
 
     def rows(self, way: str, kind: str) -> int:
         if kind == "segment":
@@ -69,8 +72,10 @@ class Size:
         return {"rest_api_parquet": min(self.tuned, whole), "rest_api": min(self.default, whole)}.get(way, whole)
 
 
-FULL = Size(document=200_000, records=400_000, tuned=50_000, default=20_000, slow_pages=500, segment=2_000_000)
-QUICK = Size(document=10_000, records=20_000, tuned=5_000, default=2_000, slow_pages=40, segment=50_000)
+FULL = Size(
+    document=200_000, records=400_000, tuned=50_000, default=20_000, slow_pages=500, segment=2_000_000, charts=150
+)
+QUICK = Size(document=10_000, records=20_000, tuned=5_000, default=2_000, slow_pages=40, segment=50_000, charts=10)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +86,9 @@ class Taken:
     wall: float
     peak: float
     imports: float = 0.0
+    asked: float = 0.0
+    """Seconds from the first request to the last one."""
+    requests: float = 0
 
 
 class Results:
@@ -97,7 +105,7 @@ class Results:
         taken = self._taken.get((name, part))
         if not taken:
             return None
-        columns = {figure: [getattr(each, figure) for each in taken] for figure in ("cpu", "wall", "peak", "imports")}
+        columns = {figure.name: [getattr(each, figure.name) for each in taken] for figure in fields(Taken)}
         return Taken(**{figure: statistics.median(values) for figure, values in columns.items()})
 
 
@@ -105,10 +113,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=0, help="how often everything is measured (3)")
     parser.add_argument("--quick", action="store_true", help="small data, one round: does it run at all?")
-    parser.add_argument("--only", choices=[*KINDS, "paging", "start"], help="one part alone")
+    parser.add_argument("--only", choices=PARTS, help="one part alone")
     given = parser.parse_args()
     size, rounds = (QUICK, given.rounds or 1) if given.quick else (FULL, given.rounds or 3)
-    parts = [given.only] if given.only else [*KINDS, "paging", "start"]
+    parts = [given.only] if given.only else PARTS
     folder = Path(tempfile.mkdtemp(prefix="nightload-bench-"))
     results = Results()
     try:
@@ -134,6 +142,10 @@ def _measure(part: str, url: str, size: Size, home: Path, results: Results) -> N
         results.add("--help", part, _command([sys.executable, "-m", "pipelines.cli", "--help"], {}))
         imports = {"RUNTIME__DLTHUB_TELEMETRY": "false"}
         results.add("import dlt", part, _command([sys.executable, "-c", "import dlt"], imports))
+    elif part == "charts":
+        with _empty(home):
+            base = f"{url}/charts/{size.charts}/{CHART_LATENCY}"
+            results.add("nightload", part, _child("nightload", part, base, size.charts * CHART_POINTS, home))
     elif part == "paging":
         for way in ("nightload", "one_at_a_time"):
             with _empty(home):
@@ -240,12 +252,23 @@ def _tell(results: Results, size: Size, rounds: int) -> None:
     if wide and narrow:
         what = f"{size.slow_pages} pages of {LATENCY} ms"
         print(f"\n{what}: one at a time {narrow.wall:.1f} s, 8 at a time {wide.wall:.1f} s")
+    if charts := results.median("nightload", "charts"):
+        print(
+            f"\n{size.charts} charts in 2 windows each, {CHART_LATENCY} ms an answer: {charts.requests:.0f} requests "
+            f"at {CHART_RATE}/s need {_bound(charts):.1f} s, asked in {charts.asked:.1f} s; the whole night, with a "
+            f"wide table per chart, {charts.wall:.1f} s ({charts.cpu:.1f} cpu s, peak {charts.peak:.0f} MB)"
+        )
     print(f"\n{'':<58}{'measured':>9}   goal")
     for name, measured, goal, high in _goals(results, size):
         reached = measured >= goal if high else measured <= goal
         sign = "≥" if high else "≤"
         print(f"{name:<58}{measured:>9.2f}   {sign} {goal:<6g} {'reached' if reached else 'MISSED'}")
     _tell_imports(results, size)
+
+
+def _bound(taken: Taken) -> float:
+    """The seconds that the limiter takes for so many requests; the first one goes at once."""
+    return (taken.requests - 1) / CHART_RATE
 
 
 def _goals(results: Results, size: Size) -> Iterator[tuple[str, float, float, bool]]:
@@ -261,6 +284,10 @@ def _goals(results: Results, size: Size) -> Iterator[tuple[str, float, float, bo
                 ratio = (size.rows("nightload", kind) / ours.cpu) / (size.rows(way, kind) / other.cpu)
                 yield f"{letter} rows/cpu-s, times {WAYS[way].partition(':')[0]}", ratio, goal, True
         yield f"{letter} peak memory, MB", ours.peak, 300.0, False
+    if charts := results.median("nightload", "charts"):
+        name = f"(e) {2 * size.charts} chart series: asking, times the limiter's bound"
+        yield name, charts.asked / _bound(charts), 1.1, False
+        yield "(e) peak memory, MB", charts.peak, 300.0, False
     wide, narrow = results.median("nightload", "paging"), results.median("one_at_a_time", "paging")
     if wide and narrow:
         yield f"{size.slow_pages} pages of {LATENCY} ms, 8 wide: times faster", narrow.wall / wide.wall, 6.0, True

@@ -48,6 +48,13 @@ RECORDS = {
 
 SEGMENT = ("user_id", "device_id", "gender", "city", "level", "last_seen")
 """The columns of a segment's users, all texts, about 65 bytes a line."""
+CHART_CITIES, CHART_METRICS = ("Berlin", "Lima", "Oslo", "上海"), ("访问用户量", "页面浏览量")
+CHART_DAYS = 30
+CHART_POINTS = CHART_DAYS * len(CHART_CITIES) * len(CHART_METRICS)
+"""Rows of a chart in the long table."""
+CHART_RATE = 10
+"""Requests per second; the vendor's own limit of 2 would only take longer."""
+DAY_MS = 24 * 3600 * 1000
 SQL_PAGE = 10_000
 """Rows in a page of an SQL result; its columns are the records'."""
 
@@ -129,6 +136,19 @@ def enveloped(data: str) -> bytes:
 
 def definition() -> dict[str, Any]:
     return {"fields": {name: {"type": kind} for name, (kind, _) in RECORDS.items()}, "related_entities": {}}
+
+
+def chart(uid: str, start: int, end: int) -> dict[str, Any]:
+    """One window of a chart: by day and city, two metrics."""
+    fields = [{"name": "目标用户", "dimension": True}, {"name": "时间", "dimension": True}]
+    meta = [*fields, {"name": "城市", "dimension": True}, *({"name": name, "metric": True} for name in CHART_METRICS)]
+    data = [
+        ["全部用户", day, city, (day // DAY_MS * 7 + place) % 100_000, (day // DAY_MS) / 64]
+        for day in range(start, end, DAY_MS)
+        for place, city in enumerate(CHART_CITIES)
+    ]
+    told = {"id": uid, "name": f"Chart {uid}", "startTime": start, "endTime": end}
+    return told | {"interval": DAY_MS, "meta": meta, "data": data}
 
 
 def _record_rows(count: int) -> Iterator[str]:

@@ -18,17 +18,27 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
-from bench.bodies import DOCUMENT, KEY, PAGE, RECORDS, SEGMENT, SMALL_PAGE, SQL_PAGE
+from bench.bodies import CHART_DAYS, CHART_RATE, DOCUMENT, KEY, PAGE, RECORDS, SEGMENT, SMALL_PAGE, SQL_PAGE
 
-Way = Callable[[str, str, int, Path], Callable[[], None]]
-"""Does the imports; what it returns does the work."""
+Work = Callable[[], dict[str, float] | None]
+"""Does the work; it may tell more figures than all do."""
+Way = Callable[[str, str, int, Path], Work]
+"""Does the imports."""
 
-VENDORS = {"document": "tonalytica", "records": "tune", "segment": "growingio", "sql": "thinkingengine"}
+VENDORS = {
+    "document": "tonalytica",
+    "records": "tune",
+    "segment": "growingio",
+    "charts": "growingio",
+    "sql": "thinkingengine",
+}
 TABLES = {
     "document": "tonalytica_results.query_1",
     "records": "tune.advertiser_campaigns",
     "segment": "growingio.segmentation_users",
+    "charts": "growingio.chart_points",
     "sql": "thinkingengine.records",
 }
 TUNE_PATH = "advertiser/campaigns"
@@ -53,7 +63,7 @@ TUNE_OTHERS = [
 """The endpoints that the bench leaves out, written down since reading them off the source would import dlt."""
 
 
-def nightload(kind: str, url: str, rows: int, folder: Path, *, width: int = 8) -> Callable[[], None]:
+def nightload(kind: str, url: str, rows: int, folder: Path, *, width: int = 8) -> Work:
     """A whole night: extract, prove, load, count, swap, ledger."""
     from pipelines import engine, place
 
@@ -77,16 +87,21 @@ def nightload(kind: str, url: str, rows: int, folder: Path, *, width: int = 8) -
     for name in all_vendors:
         package(name)
 
-    def work() -> None:
+    def work() -> dict[str, float]:
         only = frozenset({TABLES[kind]} if kind in ("segment", "sql") else ())
         report = run(Request(place=where, vendors=(vendor,), tables=only))
         if report.status != "ok":
             raise SystemExit(json.dumps(report.as_json(), indent=1))
+        if kind != "charts":
+            return {}
+        with urlopen(f"{url}/span") as answer:
+            span: dict[str, float] = json.load(answer)
+        return {"asked": span["seconds"], "requests": span["requests"]}
 
     return work
 
 
-def again(kind: str, url: str, rows: int, folder: Path) -> Callable[[], None]:
+def again(kind: str, url: str, rows: int, folder: Path) -> Work:
     """The next night, with nothing new at the vendor: as the command line does it."""
     os.environ.update(settings(kind, url), NIGHTLOAD_HOME=str(folder))
     sys.argv = ["nightload", "run", VENDORS[kind]]
@@ -95,12 +110,12 @@ def again(kind: str, url: str, rows: int, folder: Path) -> Callable[[], None]:
     return main
 
 
-def one_at_a_time(kind: str, url: str, rows: int, folder: Path) -> Callable[[], None]:
+def one_at_a_time(kind: str, url: str, rows: int, folder: Path) -> Work:
     """nightload, one page after the other."""
     return nightload(kind, url, rows, folder, width=1)
 
 
-def rest_api(kind: str, url: str, rows: int, folder: Path, *, tuned: bool = False) -> Callable[[], None]:
+def rest_api(kind: str, url: str, rows: int, folder: Path, *, tuned: bool = False) -> Work:
     """dlt's own declarative source, with its defaults."""
     os.environ.update(RUNTIME__DLTHUB_TELEMETRY="false", DLT_PROJECT_DIR=str(folder), DLT_DATA_DIR=str(folder / "dlt"))
     import dlt
@@ -139,12 +154,12 @@ def rest_api(kind: str, url: str, rows: int, folder: Path, *, tuned: bool = Fals
     return work
 
 
-def rest_api_parquet(kind: str, url: str, rows: int, folder: Path) -> Callable[[], None]:
+def rest_api_parquet(kind: str, url: str, rows: int, folder: Path) -> Work:
     """The same, told to go by parquet files."""
     return rest_api(kind, url, rows, folder, tuned=True)
 
 
-def floor(kind: str, url: str, rows: int, folder: Path) -> Callable[[], None]:
+def floor(kind: str, url: str, rows: int, folder: Path) -> Work:
     """The least that can be done with these bytes: fetch them, cut the rows out, let DuckDB read them into a table."""
     import duckdb
 
@@ -259,12 +274,13 @@ def settings(kind: str, url: str, *, width: int = 8) -> dict[str, str]:
             "SOURCES__TONALYTICA__BASE_URL": url,
             "SOURCES__TONALYTICA__REQUESTS_PER_SECOND": "100000",
         }
-    if kind == "segment":
+    if kind in ("segment", "charts"):
         return {
             "SOURCES__GROWINGIO__CONSOLE_TOKEN": KEY,
             "SOURCES__GROWINGIO__PROJECT_UID": "Bench",
             "SOURCES__GROWINGIO__BASE_URL": url,
-            "SOURCES__GROWINGIO__REQUESTS_PER_SECOND": "1000",
+            "SOURCES__GROWINGIO__REQUESTS_PER_SECOND": str(CHART_RATE if kind == "charts" else 1000),
+            "SOURCES__GROWINGIO__BACKFILL_DAYS": str(CHART_DAYS),
         }
     if kind == "sql":
         kinds = {"BIGINT": "bigint", "DOUBLE": "double", "BOOLEAN": "bool", "VARCHAR": "text"}
@@ -324,11 +340,11 @@ def main(way: str, kind: str, url: str, rows: int, folder: Path) -> None:
     work = WAYS[way](kind, url, rows, folder)
     imports = _cpu()
     started = time.perf_counter()
-    work()
+    told = work() or {}
     taken = {"wall": time.perf_counter() - started, "cpu": _cpu() - imports, "imports": imports, "peak": _peak_mb()}
     if (landed := _landed(folder, kind)) != rows:
         raise SystemExit(f"{way} landed {landed} rows of {rows}")
-    print(json.dumps(taken))
+    print(json.dumps(told | taken))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 A process of its own, so that its CPU counts for nobody; bodies go from file to socket by sendfile. The base URL says
 what is served: `/r<rows>/` is a Redash whose one query has a result of so many rows, `/<set>/v2` a TUNE with one
 endpoint of the records or of the small pages, `/<set>/<ms>/v2` the same with so many milliseconds per page,
-`/segment/` a GrowingIO with one segment, and `/sql/` a ThinkingEngine whose every SQL gives the records.
+`/segment/` a GrowingIO with one segment, `/charts/<number>/<ms>/` one with a board of so many charts and so many
+milliseconds per series (its `span` tells when it was asked), and `/sql/` a ThinkingEngine whose every SQL gives the
+records.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from bench.bodies import KEY_PAGE, PAGE, RECORDS, SMALL_PAGE, SQL_PAGE, Bodies, definition, enveloped
+from bench.bodies import KEY_PAGE, PAGE, RECORDS, SMALL_PAGE, SQL_PAGE, Bodies, chart, definition, enveloped
 
 QUERY = {
     "id": 1,
@@ -44,6 +46,8 @@ QUERY = {
     "runtime": 1.5,
     "is_favorite": False,
 }
+asked: list[float] = []
+"""When the charts' vendor was asked, since the last look at it."""
 EMPTY_LIST = {"count": 0, "page": 1, "page_size": 250, "results": []}
 
 
@@ -66,6 +70,8 @@ class Handler(socketserver.StreamRequestHandler):
                 self._redash("/".join(rest), int(match[1]))
             elif first == "segment":
                 self._growingio(rest[-1])
+            elif first == "charts":
+                self._charts(rest, params)
             elif first == "sql":
                 self._thinkingengine(rest[-1], params)
             else:
@@ -90,6 +96,26 @@ class Handler(socketserver.StreamRequestHandler):
         else:
             told = {"id": "Seg1", "name": "All", "userNum": bodies.segment, "updatedAt": 1, "createdAt": 1}
             self._json([told])
+
+    def _charts(self, rest: list[str], params: dict[str, str]) -> None:
+        number, milliseconds, *_, action = rest
+        if action == "span":
+            self._json({"seconds": asked[-1] - asked[0], "requests": len(asked)})
+            asked.clear()
+            return
+        asked.append(time.monotonic())
+        if "startTime" in params:
+            time.sleep(int(milliseconds) / 1000)
+            self._json(chart(action.removesuffix(".json"), int(params["startTime"]), int(params["endTime"])))
+        elif action == "Board1.json":
+            charts = [{"id": f"Chart{n}", "name": f"Chart {n}", "resource_type": "chart"} for n in range(int(number))]
+            self._json({"id": "Board1", "name": "All", "type": "normal", "charts": charts})
+        elif action == "dashboards.json":
+            self._json([{"id": "Board1", "name": "All", "type": "normal"}])
+        elif action == "rules.csv":
+            self._send(b"ruleId\teventName\teventType\n")
+        else:
+            self._json([])
 
     def _thinkingengine(self, action: str, params: dict[str, str]) -> None:
         if action == "sql-result-page":

@@ -16,7 +16,7 @@ import secrets
 import socket
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,8 +147,8 @@ class Ledger:
         return crashed
 
     def record(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Add rows to one of `TABLES`; each has its run_id."""
-        with self._recording():
+        """Add rows to one of `TABLES`, at once; each has its run_id."""
+        with self._recording(), nullcontext() if self._db.in_transaction else self.at_once():
             for row in rows:
                 self._insert(table, row)
 

@@ -51,6 +51,8 @@ FLOOR = 0.5
 FLOOR_FROM = 100
 """…but only for tables of at least so many rows: small tables do halve."""
 FULL_WALK_EVERY = timedelta(days=7)
+PREVIEW = "preview"
+"""The load id of rows that are only looked at."""
 
 
 class Mode(StrEnum):
@@ -148,7 +150,7 @@ class Walk:
 
     Told: `full` (ignore the cursor), `until` (the frozen upper edge), `state` (what the last good
     walk left; a change is kept only if the rows load), `limit` (enough rows for a preview), `stored`
-    (the columns that the table has in the warehouse).
+    (the columns that the table has in the warehouse), `load_id` (of the rows that are about to come).
     Says back: `vendor_count` of the rows asked for, `total` of all rows that the vendor has,
     `columns` where they are only known now, `open_columns` (rows may have labels beyond them),
     `extra` columns of our own, `complete` (was the table walked whole? if not said, its mode tells),
@@ -168,6 +170,7 @@ class Walk:
     state: dict[str, Any]
     limit: int | None = None
     stored: Sequence[Column] = ()
+    load_id: str = PREVIEW
     vendor_count: int | None = None
     total: int | None = None
     columns: Sequence[Column] | None = None
@@ -268,7 +271,7 @@ class Extraction:
         columns = name_columns(walk.columns if walk.columns is not None else table.columns, {}, taken=walk.extra)
         out = self.spool_dir / f"{name}.parquet"
         extra = {label: each.over(columns) for label, each in walk.extra.items()}
-        return to_parquet(walk.spool, out=out, columns=columns, load_id="preview", where=name, extra=extra)
+        return to_parquet(walk.spool, out=out, columns=columns, load_id=PREVIEW, where=name, extra=extra)
 
     def _walk(self, dataset: str, table: Table, fetch: Fetch) -> Iterator[Any]:
         schema = dlt.current.source_schema()
@@ -358,7 +361,15 @@ class Extraction:
         full = bool({"*", where, f"{outcome.dataset}.*"} & self.full)
         load_id = outcome.load_id = dlt.current.load_package_state()["load_id"]
         spool = Spool(self.spool_dir / f"{outcome.dataset}.{outcome.table}.json")
-        walk = Walk(table=table, spool=spool, until=self.until, full=full, state=state, stored=_columns_of(stored))
+        walk = Walk(
+            table=table,
+            spool=spool,
+            until=self.until,
+            full=full,
+            state=state,
+            stored=_columns_of(stored),
+            load_id=load_id,
+        )
         try:
             fetch(walk)
             outcome.notes[:] = walk.notes  # of this walk only, not of one that the counts refused

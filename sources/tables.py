@@ -25,6 +25,7 @@ import re
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
@@ -47,6 +48,7 @@ PARQUET = "FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE 30720"
 """Larger row groups do not fit into `MEMORY` and are written to disk twice."""
 ZERO_DATES = ("", "NULL", "0000-00-00", "0000-00-00 00:00:00", "0000-00-00T00:00:00", "0000-00-00T00:00:00Z")
 REPLACEMENT = "\ufffd"
+LOAD_ID = "_dlt_load_id"
 _ZEROS = ", ".join(f"'{text}'" for text in ZERO_DATES)
 _SURROGATE = re.compile("[\ud800-\udfff\x00]")
 
@@ -118,6 +120,23 @@ class Column:
                 return kind.value.upper()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A parquet file of texts: `columns` are label → name in the file's order, the load id behind them.
+
+    `digest` is the same for the same rows, however often they come.
+    """
+
+    path: Path
+    columns: Mapping[str, str]
+    rows: int
+    digest: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.columns.values(), LOAD_ID)
+
+
 class Spool:
     """Rows on their way to disk: one JSON array, appended to page by page.
 
@@ -129,7 +148,7 @@ class Spool:
         self.has_nul = False
         self.labels: list[str] | None = None
         self.widths: set[int] = set()
-        self.parts: list[Path] = []
+        self.parts: list[Part] = []
         self._file: IO[bytes] = path.open("wb")
         self._file.write(b"[")
         self._empty = True
@@ -184,12 +203,12 @@ class Spool:
         self.labels = list(labels)
         self.widths.add(len(labels))
 
-    def part(self, parquet: Path) -> None:
-        """Append the rows of a parquet file of texts, its columns named as `Column.place` says; rows come in no
-        other form then, and all columns are TEXT. What a file lacks is NULL. It is deleted with the spool's owner."""
+    def part(self, part: Part) -> None:
+        """Append the rows of a parquet file of texts; rows come in no other form then, and all columns are TEXT, their
+        `place` the name in the file. What a file lacks is NULL. The file is taken over."""
         if not self._empty:
             raise ValueError("rows that were spooled cannot be joined with files")
-        self.parts.append(parquet)
+        self.parts.append(part)
 
     def mark(self) -> tuple[int, list[str] | None, set[int]]:
         """Where the spool stands, for `rewind`."""
@@ -348,18 +367,15 @@ def to_parquet(
     a value that it cannot hold, `BrokenAnswer` when the rows are not JSON or a key is NULL.
     """
     spool.close()
-    with _connect() as connection:
-        chosen = tuple(columns) if spool.parts else _from_sample(spool, columns)
-        extra = {**(extra or {}), "_dlt_load_id": _text(load_id)}
+    with connect() as connection:
+        extra = {**(extra or {}), LOAD_ID: _text(load_id)}
+        if spool.parts:
+            return _joined(connection, spool.parts, out=out, columns=tuple(columns), extra=extra, key=key)
+        chosen = _from_sample(spool, columns)
         try:
-            if spool.parts:
-                _joined(connection, spool.parts, out=out, columns=chosen, extra=extra)
-            else:
-                _fast(connection, spool, out=out, columns=chosen, extra=extra)
+            _fast(connection, spool, out=out, columns=chosen, extra=extra)
             chosen = tuple(column if column.kind else replace(column, kind=Kind.TEXT) for column in chosen)
         except (_Misfit, duckdb.InvalidInputException, duckdb.ConversionException, duckdb.OutOfRangeException):
-            if spool.parts:
-                raise  # there is no other way to read them
             chosen = _exact(connection, spool, out=out, columns=columns, extra=extra, where=where)
         came, keys = rows, _ = _count(connection, out, key, where=where)
         if keys < rows:
@@ -404,10 +420,22 @@ def _database() -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _connect() -> duckdb.DuckDBPyConnection:
+def connect() -> duckdb.DuckDBPyConnection:
+    """A connection to the one database of this process that converts: little memory, no file of its own."""
     connection = _database().cursor()
     connection.execute("SET TimeZone = 'UTC'")
     return connection
+
+
+@contextmanager
+def roomy(more: int) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection to the same database while it may take `more` bytes than usual: a single row may need them."""
+    with connect() as connection:
+        connection.execute(f"SET memory_limit = '{100 + more // 2**20}MB'")
+        try:
+            yield connection
+        finally:
+            connection.execute(f"SET memory_limit = '{MEMORY}'")
 
 
 def _from_sample(spool: Spool, columns: Sequence[Column]) -> tuple[Column, ...]:
@@ -455,18 +483,38 @@ def _fast(
 
 def _joined(
     connection: duckdb.DuckDBPyConnection,
-    parts: Sequence[Path],
+    parts: Sequence[Part],
     *,
     out: Path,
-    columns: Sequence[Column],
+    columns: tuple[Column, ...],
     extra: Mapping[str, str],
-) -> None:
-    """Files of texts into one."""
-    if any(column.kind != Kind.TEXT or len(column.place) != 1 for column in columns):
-        raise ValueError("the columns of files are texts")
-    files = ", ".join(_text(str(part)) for part in parts)
-    exprs = {column.name: _quote(column.place[0]) for column in columns}
-    _copy(connection, exprs, extra, source=f"read_parquet([{files}], union_by_name=true)", out=out)
+    key: Sequence[str],
+) -> Converted:
+    """Files of texts into one; a single one that has the table's columns as they are due is that one already."""
+    if key or any(column.kind != Kind.TEXT or len(column.place) != 1 for column in columns):
+        raise ValueError("the columns of files are texts, and none is a key")
+    if [part.names for part in parts] == [(*(column.name for column in columns), *extra)]:
+        parts[0].path.replace(out)
+    else:
+        files = ", ".join(_text(str(part.path)) for part in parts)
+        exprs = {column.name: still_nullable(column.place[0]) for column in columns}
+        _copy(connection, exprs, extra, source=f"read_parquet([{files}], union_by_name=true)", out=out)
+        for part in parts:
+            part.path.unlink(missing_ok=True)
+    rows = sum(part.rows for part in parts)
+    rows_digest = hashlib.sha256(",".join(sorted(part.digest for part in parts)).encode()).hexdigest()
+    return Converted(
+        path=out, columns=columns, rows=rows, keys=rows, digest=f"{rows}:{rows_digest[:24]}:{_shape_tag(columns)}"
+    )
+
+
+def still_nullable(name: str) -> str:
+    """SQL: a column of a parquet file as it is.
+
+    Where DuckDB knows that there is no NULL it writes the column as NOT NULL, and dlt, whose column is nullable, then
+    rewrites the whole file in Python.
+    """
+    return f"CASE WHEN {_quote(name)} IS NOT NULL THEN {_quote(name)} END"
 
 
 Nested = Mapping[str, "Nested | str"]
@@ -874,12 +922,16 @@ def _digest(connection: duckdb.DuckDBPyConnection, out: Path, columns: Sequence[
     # a sum, not an xor: hash() of a row is linear in its last column, so two equal changes would undo each other
     row = connection.execute(
         f"SELECT count(*) || ':' || coalesce(sum(hash(r)::HUGEINT), 0) "  # noqa: S608
-        f"FROM (SELECT * EXCLUDE (_dlt_load_id) FROM {_text(str(out))}) r"
+        f"FROM (SELECT * EXCLUDE ({LOAD_ID}) FROM {_text(str(out))}) r"
     ).fetchone()
     assert row is not None  # noqa: S101 - an aggregate has a row
     # the hash of a row knows neither names nor types
+    return f"{row[0]}:{_shape_tag(columns)}"
+
+
+def _shape_tag(columns: Sequence[Column]) -> str:
     shape = json.dumps([(column.name, column.label, column.sql_type) for column in columns])
-    return f"{row[0]}:{hashlib.sha256(shape.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
+    return hashlib.sha256(shape.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def stray_labels(spool: Spool, columns: Sequence[Column], rows: int) -> list[str]:
@@ -899,7 +951,7 @@ def stray_labels(spool: Spool, columns: Sequence[Column], rows: int) -> list[str
     if not uneven and ends <= rows * len(columns):
         return []
     source = f"read_json({_text(str(spool.path))}, format='array', records=false, columns={{j: 'JSON'}})"
-    with _connect() as connection:
+    with connect() as connection:
         try:
             found = connection.execute(f"SELECT DISTINCT unnest(json_keys(j)) FROM {source}").fetchall()  # noqa: S608
         except duckdb.Error:
@@ -933,7 +985,7 @@ def greatest(spool: Spool, label: str, *, like: str, up_to: str) -> str | None:
     if spool.labels is not None:
         source, name = _json_lists(spool), _place(Column(label=label), spool.labels)
     try:
-        with _connect() as connection:
+        with connect() as connection:
             row = connection.execute(
                 f"SELECT max({name}) FROM {source} "  # noqa: S608
                 f"WHERE regexp_full_match({name}, {_text(like)}) AND {name} <= {_text(up_to)}"
@@ -960,7 +1012,7 @@ def newest_text(converted: Converted, spool: Spool, label: str, *, like: str, up
     else:
         # both ways through DuckDB's own clock: an hour that comes twice has one meaning in either
         told, highest = f"timezone({zone}, max({name}))", f"timezone({zone}, {edge}::TIMESTAMP)"
-    with _connect() as connection:
+    with connect() as connection:
         row = connection.execute(
             f"SELECT ({told})::VARCHAR FROM {_text(str(converted.path))} WHERE {name} <= {highest}"  # noqa: S608
         ).fetchone()
@@ -1005,7 +1057,7 @@ def keys_apart(converted: Converted, first: Spool, second: Spool, labels: Sequen
         exprs = ", ".join(
             f"{_checked(column, _raw(column), has_nul=second.has_nul)} AS {_quote(column.name)}" for column in columns
         )
-        with _connect() as connection:
+        with connect() as connection:
             row = connection.execute(
                 f"SELECT count(*) FROM (SELECT bit_or(side) AS sides FROM "  # noqa: S608
                 f"(SELECT {names}, 1 AS side FROM {_text(str(converted.path))} "
@@ -1024,7 +1076,7 @@ def _texts_apart(first: Spool, second: Spool, labels: Sequence[str]) -> int:
     names = ", ".join(map(_quote, labels))
     one, other = (_json_rows(spool.path, "array", dict.fromkeys(labels, "VARCHAR")) for spool in (first, second))
     try:
-        with _connect() as connection:
+        with connect() as connection:
             row = connection.execute(
                 f"SELECT count(*) FROM (SELECT bit_or(side) AS sides FROM (SELECT {names}, 1 AS side FROM {one} "  # noqa: S608
                 f"UNION ALL SELECT {names}, 2 FROM {other}) GROUP BY {names} HAVING sides <> 3)"

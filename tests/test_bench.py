@@ -27,6 +27,15 @@ LINES = (
     "(b) peak memory, MB",
     "(b) no-change run: cpu s beyond `import dlt`",
     "(b) nightload status: cpu s",
+    "(c) a segment's CSV, 6 columns",
+    "(c) rows/cpu-s, times the floor",
+    "(c) peak memory, MB",
+    "(d) pages of 10,000 rows of SQL, 12 columns",
+    "(d) rows/cpu-s, times the floor",
+    "(d) peak memory, MB",
+    "10 charts in 2 windows each, 200 ms an answer",
+    "(e) 20 chart series: asking, times the limiter's bound",
+    "(e) peak memory, MB",
     "40 pages of 50 ms, 8 wide: times faster",
     "nightload --help: cpu s",
     "`import dlt` alone",
@@ -44,4 +53,4 @@ def test_quick_bench_tells_every_figure() -> None:
     for line in LINES:
         assert any(each.startswith(line) for each in told), f"{line!r} is not in\n{done.stdout}"
     judged = [each for each in told if each.endswith(("reached", "MISSED"))]
-    assert len(judged) == 18
+    assert len(judged) == 20

@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
 
 import duckdb
 import pendulum
+import pyarrow.parquet as pq
 import pytest
 
 import sources.growingio as package
@@ -31,6 +33,8 @@ from sources.growingio.charts import Chart, Question, Reader
 from sources.growingio.client import TimedOut, signature
 from sources.growingio.settings import Settings
 from sources.growingio.windows import Calendar, Window, newest_day
+from sources.naming import columns_for
+from sources.tables import Column, Kind, Part, Spool, to_parquet
 
 Set = Callable[..., None]
 BEIJING = ZoneInfo("Asia/Shanghai")
@@ -746,10 +750,11 @@ def test_a_chart_that_is_gone_fails_alone(home: Night, vendor: Vendor) -> None:
 def read(tmp_path: Path, content: bytes, separator: str = "auto") -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
     file, out = tmp_path / "users.csv", tmp_path / "users.parquet"
     file.write_bytes(content)
-    delimited.as_utf8(file, where="a test")
+    body = delimited.as_utf8(file, where="a test")
     dialect = delimited.dialect_of(file, separator=separator, taken=("segmentation_id",), where="a test")
     assert dialect is not None
-    part = delimited.to_part(file, dialect, out, constants={"segmentation_id": "s'1"}, where="a test")
+    landing = delimited.Landing(out=out, named=columns_for, load_id="1", constants={"segmentation_id": "s'1"})
+    part = delimited.to_part(body, dialect, landing, where="a test")
     labels = [label for label in part.columns if label != "segmentation_id"]
     with duckdb.connect() as connection:
         selected = ", ".join(part.columns[label] for label in labels)
@@ -776,6 +781,8 @@ def read(tmp_path: Path, content: bytes, separator: str = "auto") -> tuple[tuple
         (b"id\tname\n1\ta\0b", ("id", "name"), [("1", "a\ufffdb")]),
         ("id\t城市\n1\t北京\n".encode("gb18030"), ("id", "城市"), [("1", "北京")]),
         (b"id\tname\n1\t" + b"x" * 2**20 + b"\n", ("id", "name"), [("1", "x" * 2**20)]),
+        (b"id\n1\n" + b"2" * 5 * 2**20 + b"\t3\n", ("id", "_beyond_header"), [("1", None), ("2" * 5 * 2**20, "3")]),
+        (b"id\tname\n" * 3 + b"1\t2\t\t \n", ("id", "name"), [("id", "name")] * 2 + [("1", "2")]),
         (b"id\tname\n", ("id", "name"), []),
     ],
 )
@@ -783,6 +790,62 @@ def test_whatever_dialect_the_csv_has(
     tmp_path: Path, content: bytes, labels: tuple[str, ...], rows: list[tuple[Any, ...]]
 ) -> None:
     assert read(tmp_path, content) == (labels, rows)
+
+
+def test_the_file_of_a_segment_is_loaded_as_it_is(tmp_path: Path) -> None:
+    """DuckDB writes a column without NULL as NOT NULL if it can tell, and dlt then rewrites the file in Python."""
+    read(tmp_path, b"id\tmail\n1\ta@b.com\n2\tc@d.org\n")
+    out = tmp_path / "users.parquet"
+    part = Part(path=out, columns={"s": "segmentation_id", "id": "id", "mail": "mail"}, rows=2, digest="")
+
+    def required() -> list[str]:
+        return [field.name for field in pq.read_schema(out) if not field.nullable]
+
+    assert required() == ["_dlt_load_id"]
+    hashed = delimited.hashed(part, ["mail"], salt="s")
+    assert required() == ["_dlt_load_id"] and hashed.digest != part.digest
+    spools = []
+    for number in (1, 2):
+        copy = tmp_path / f"{number}.parquet"
+        copy.write_bytes(out.read_bytes())
+        spool = Spool(tmp_path / f"{number}.json")
+        spool.part(replace(hashed, path=copy))
+        spools.append(spool)
+    columns = [Column(label=label, name=name, kind=Kind.TEXT, path=(name,)) for label, name in part.columns.items()]
+    whole = to_parquet(spools[0], out=out, columns=columns, load_id="1", where="a test")
+    assert whole.rows == 2 and required() == ["_dlt_load_id"]
+    inode = (tmp_path / "2.parquet").stat().st_ino
+    to_parquet(spools[1], out=out, columns=columns, load_id="1", where="a test")
+    assert out.stat().st_ino == inode, "a file that is as it is due is not written again"
+    spools[1].part(replace(hashed, path=tmp_path / "3.parquet"))
+    (tmp_path / "2.parquet").write_bytes(out.read_bytes())
+    (tmp_path / "3.parquet").write_bytes(out.read_bytes())
+    both = to_parquet(spools[1], out=out, columns=columns, load_id="1", where="a test")
+    assert both.rows == 4 and required() == ["_dlt_load_id"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "is_personal"),
+    [
+        (["+49 30 901820", "x"], True),
+        (["  13812345678 "], True),
+        (["86-13812345678", "8613812345678"], True),
+        (["2026-01-01", "12", "1381234567", "86"], False),
+        (["a@b.com", *["x"] * 3], True),
+        (["a@b.com", *["x"] * 9], False),
+        (["@b.com", "a@b"], False),
+        ([], False),
+    ],
+)
+def test_what_looks_like_a_person_is_seen_by_its_cells(tmp_path: Path, cells: list[str], is_personal: bool) -> None:
+    file = tmp_path / "users.csv"
+    file.write_text("\n".join(["a\tb", *(f"{cell}\tq" for cell in cells)]) + "\n")
+    body = delimited.as_utf8(file, where="a test")
+    dialect = delimited.dialect_of(file, separator="auto", where="a test")
+    assert dialect is not None
+    landing = delimited.Landing(out=tmp_path / "users.parquet", named=columns_for, load_id="1")
+    part = delimited.to_part(body, dialect, landing, where="a test")
+    assert delimited.personal(part, ["a", "b"], has_at=body.has_at) == (["a"] if is_personal else [])
 
 
 def test_a_row_far_beyond_the_header_is_told_without_its_cells(tmp_path: Path) -> None:

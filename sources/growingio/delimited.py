@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import codecs
 import csv
+import hashlib
 import logging
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import duckdb
 
 from sources.errors import BrokenAnswer
 from sources.growingio.shapes import unique
-from sources.naming import tag_for
+from sources.tables import LOAD_ID, PARQUET, Part, connect, roomy, still_nullable
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +30,13 @@ SPARE_CELLS = 8
 SPARE = "_beyond_header"
 _HEAD = 2**20
 _LINE = 64 * 2**20
-_PARQUET = "FORMAT parquet, COMPRESSION snappy"
+_USUAL_LINE = 2 * 2**20
+_BUFFER = 8 * 2**20
+"""DuckDB's reader holds a few buffers of this size; one of the longest line's size would cost every file."""
 _MAIL = r"[^@\s]+@[^@\s]+\.[^@\s]+"
 _PHONE = r"(\+?86[- ]?)?1[3-9][0-9][- ]?[0-9]{4}[- ]?[0-9]{4}|\+[0-9][0-9 ()-]{7,18}[0-9]"
+_PHONE_BEGINS = ((" ", "!"), ("+", ","), ("1", "2"), ("8", "9"))
+"""Texts that `_PHONE` takes lie in these ranges, blanks before them or not."""
 _PERSONAL = re.compile(r"e-?mail|phone|mobile|\btel\b|手机|电话|邮箱|邮件", re.IGNORECASE)
 _LIKELY = 0.2
 """A column of which such a share of the cells looks like an e-mail address or phone is taken for one."""
@@ -46,12 +51,31 @@ class Dialect:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """A parquet file of texts; `columns` maps each label to its name in there."""
+class Body:
+    """A CSV that is UTF-8, and what its bytes show; `digest` is theirs."""
 
-    path: Path
-    columns: Mapping[str, str]
-    rows: int
+    file: Path
+    quotes: int
+    has_nul: bool
+    has_at: bool
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Landing:
+    """How rows are to stand in the parquet file `out`.
+
+    `constants` are further columns, before the CSV's own. `named` gives labels their columns' names. Cells of the
+    labels in `hashed` land as SHA-256 over the salt and the cell; labels in `dropped` do not land.
+    """
+
+    out: Path
+    named: Callable[[Sequence[str]], Mapping[str, str]]
+    load_id: str
+    constants: Mapping[str, str] = field(default_factory=dict)
+    hashed: Set[str] = frozenset()
+    dropped: Set[str] = frozenset()
+    salt: str = ""
 
 
 def dialect_of(file: Path, *, separator: str, taken: Sequence[str] = (), where: str) -> Dialect | None:
@@ -78,96 +102,111 @@ def dialect_of(file: Path, *, separator: str, taken: Sequence[str] = (), where: 
     return Dialect(separator=sign, header=tuple(unique(cells, taken=(*taken, SPARE))), skip=number + 1)
 
 
-def as_utf8(file: Path, *, where: str) -> None:
+def as_utf8(file: Path, *, where: str) -> Body:
     """Leave a file that is UTF-8 as it is; rewrite one that is GB18030. Raises `BrokenAnswer` for anything else."""
-    if _decodes(file, "utf-8"):
-        return
-    if not _decodes(file, "gb18030"):
-        raise BrokenAnswer(what="the CSV is neither UTF-8 nor GB18030", where=where, todo="Run again")
-    log.warning("%s: the CSV is not UTF-8; it was read as GB18030", where)
-    target = file.with_suffix(".utf8")
+    if (body := _looked_at(file)) is not None:
+        return body
     decoder = codecs.getincrementaldecoder("gb18030")()
-    with file.open("rb") as source, target.open("wb") as out:
-        while chunk := source.read(_HEAD):
-            out.write(decoder.decode(chunk).encode())
-        out.write(decoder.decode(b"", final=True).encode())
+    target = file.with_suffix(".utf8")
+    try:
+        with file.open("rb") as source, target.open("wb") as out:
+            while chunk := source.read(_HEAD):
+                out.write(decoder.decode(chunk).encode())
+            out.write(decoder.decode(b"", final=True).encode())
+    except UnicodeDecodeError:
+        target.unlink()
+        raise BrokenAnswer(what="the CSV is neither UTF-8 nor GB18030", where=where, todo="Run again") from None
+    log.warning("%s: the CSV is not UTF-8; it was read as GB18030", where)
     target.replace(file)
+    body = _looked_at(file)
+    assert body is not None  # noqa: S101 - it was just encoded
+    return body
 
 
-def to_part(file: Path, dialect: Dialect, out: Path, *, constants: Mapping[str, str], where: str) -> Part:
-    """All rows as a parquet file of texts, short rows padded with NULL, empty cells NULL.
+def to_part(body: Body, dialect: Dialect, landing: Landing, *, where: str) -> Part:
+    """All rows as a parquet file of texts, in one go; short rows padded with NULL, empty cells NULL.
 
-    `constants` are further columns, by label. Quotes are read as such unless they do not close. Raises `BrokenAnswer`
-    for a row that has more cells than the header and eight.
+    Quotes are read as such unless they do not close. Raises `BrokenAnswer` for a row that has more cells than the
+    header and eight.
     """
-    columns = {label: f"c_{tag_for(label)}" for label in (*dialect.header, SPARE, *constants)}
-    own = [columns[label] for label in dialect.header]
-    spare = [f"spare_{number}" for number in range(SPARE_CELLS)]
-    has_nul = _holds(file, b"\0")
-    cells = [f"replace({name}, chr(0), '\ufffd')" if has_nul else name for name in own]
-    joined = f"nullif(rtrim(concat_ws(chr(31), {', '.join(spare)}), ' ' || chr(31)), '')"
-    select = ", ".join(
-        [f"{cell} AS {name}" for cell, name in zip(cells, own, strict=True)]
-        + [f"replace({joined}, chr(31), {_text(dialect.separator)}) AS {columns[SPARE]}"]
-        + [f"{_text(value)} AS {columns[label]}" for label, value in constants.items()]
-    )
-    quotes = _count(file, b'"')
-    attempts = [("", False), ("", True)] if not quotes or quotes % 2 else [('"', False), ('"', True), ("", True)]
-    for number, (quote, newlines) in enumerate(attempts, start=1):
+    attempts = [("", False), ("", True)]
+    if body.quotes and body.quotes % 2 == 0:
+        attempts = [('"', False), ('"', True), ("", True)]
+    wide, line = False, _USUAL_LINE
+    while True:
+        quote, newlines = attempts[0]
         if newlines:
-            _same_newlines(file)
-        source = _read_csv(file, [*own, *spare], dialect, quote=quote)
+            _same_newlines(body.file)
+        cells = [f"cell_{number}" for number in range(len(dialect.header) + (SPARE_CELLS if wide else 0))]
+        source = _read_csv(body.file, cells, dialect, quote=quote, line=line)
         try:
-            with _connect() as connection:
-                connection.execute(f"COPY (SELECT {select} FROM {source}) TO {_text(str(out))} ({_PARQUET})")  # noqa: S608
-                rows, beyond = _one(connection, f"SELECT count(*), count({columns[SPARE]}) FROM {_text(str(out))}")  # noqa: S608
+            with connect() if line == _USUAL_LINE else roomy(4 * _LINE) as connection:
+                part, beyond = _written(connection, body, dialect, landing, source=source, cells=cells)
         except duckdb.Error as error:
             # never its own text: it quotes the line
-            what = "a row with more cells than the header" if "Expected Number of Columns" in str(error) else ""
-            if number < len(attempts) and not what:
-                continue
-            raise BrokenAnswer(
-                what="the CSV cannot be read", where=where, why=what or type(error).__name__, todo="Run again"
-            ) from None
-        if quotes and not quote:
+            too_wide = "Expected Number of Columns" in str(error)
+            if too_wide and not wide:
+                wide = True
+            elif "Maximum line size" in str(error) and line == _USUAL_LINE:
+                line = _LINE
+            elif too_wide or len(attempts) == 1:
+                raise BrokenAnswer(
+                    what="the CSV cannot be read",
+                    where=where,
+                    why="a row with more cells than the header" if too_wide else type(error).__name__,
+                    todo="Run again",
+                ) from None
+            else:
+                attempts.pop(0)
+            continue
+        if body.quotes and not quote:
             log.warning("%s: the quotes of the CSV do not close; they were read as text", where)
-        if not beyond:
-            columns.pop(SPARE)
-        else:
+        if beyond:
             log.warning("%s: %d rows have more cells than the header; they are in %s", where, beyond, SPARE)
-        return Part(path=out, columns=columns, rows=rows)
-    raise AssertionError("unreachable")
-
-
-def personal(part: Part, labels: Sequence[str]) -> list[str]:
-    """Those of the labels that look like e-mail addresses or phones, by name or by what is in them."""
-    names = [label for label in labels if label in part.columns]
-    if not names:
-        return []
-    likely = ", ".join(
-        f"count_if(regexp_full_match(trim({part.columns[label]}), {_text(f'{_MAIL}|{_PHONE}')})) "
-        f">= greatest(1, {_LIKELY} * count({part.columns[label]}))"
-        for label in names
-    )
-    with _connect() as connection:
-        found = _one(connection, f"SELECT {likely} FROM {_text(str(part.path))}")  # noqa: S608
-    return [label for label, is_likely in zip(names, found, strict=True) if is_likely or _PERSONAL.search(label)]
-
-
-def hashed(part: Part, labels: Sequence[str], *, salt: str, dropped: Sequence[str] = ()) -> Part:
-    """The part with the cells of `labels` as SHA-256 over the salt and the cell, and without the `dropped` ones."""
-    if not set(labels) & set(part.columns) and not set(dropped) & set(part.columns):
         return part
-    columns = {label: name for label, name in part.columns.items() if label not in dropped}
+
+
+def looks_personal(label: str) -> bool:
+    """Does the label speak of e-mail addresses or phones?"""
+    return _PERSONAL.search(label) is not None
+
+
+def personal(part: Part, labels: Sequence[str], *, has_at: bool) -> list[str]:
+    """Those of the labels whose cells look like e-mail addresses or phones; `has_at`: is there an @ at all?
+
+    The ranges of first characters spare what cannot be a phone, for most columns without reading them.
+    """
+    found, file = [], _text(str(part.path))
+    with connect() as connection:
+        for label in labels:
+            name = _name(part.columns[label])
+            begins = " OR ".join(f"({name} >= {_text(low)} AND {name} < {_text(high)})" for low, high in _PHONE_BEGINS)
+            ways = [(begins, _PHONE), (f"contains({name}, '@')", _MAIL)] if has_at else [(begins, _PHONE)]
+            likely = sum(
+                _one(
+                    connection,
+                    f"SELECT count(*) FROM {file} WHERE ({cheap}) "  # noqa: S608
+                    f"AND regexp_full_match(trim({name}), {_text(form)})",
+                )[0]
+                for cheap, form in ways
+            )
+            if likely and likely >= _LIKELY * _one(connection, f"SELECT count({name}) FROM {file}")[0]:  # noqa: S608
+                found.append(label)
+    return found
+
+
+def hashed(part: Part, labels: Sequence[str], *, salt: str) -> Part:
+    """The part with the cells of `labels` hashed as well."""
     select = ", ".join(
-        f"sha256({_text(salt)} || {name}) AS {name}" if label in labels else name for label, name in columns.items()
+        f"{_hash(_name(name), salt) if label in labels else still_nullable(name)} AS {_name(name)}"
+        for label, name in part.columns.items()
     )
     target = part.path.with_suffix(".hashed.parquet")
-    with _connect() as connection:
+    with connect() as connection:
         source = _text(str(part.path))
-        connection.execute(f"COPY (SELECT {select} FROM {source}) TO {_text(str(target))} ({_PARQUET})")  # noqa: S608
+        connection.execute(f"COPY (SELECT {select}, {LOAD_ID} FROM {source}) TO {_text(str(target))} ({PARQUET})")  # noqa: S608
     target.replace(part.path)
-    return Part(path=part.path, columns=columns, rows=part.rows)
+    return replace(part, digest=_digest(part.digest, select))
 
 
 def rules_of(file: Path, dialect: Dialect, *, where: str) -> list[dict[str, Any]]:
@@ -198,17 +237,59 @@ def rules_of(file: Path, dialect: Dialect, *, where: str) -> list[dict[str, Any]
     return rows
 
 
-def _read_csv(file: Path, names: Sequence[str], dialect: Dialect, *, quote: str) -> str:
+def _written(
+    connection: duckdb.DuckDBPyConnection,
+    body: Body,
+    dialect: Dialect,
+    landing: Landing,
+    *,
+    source: str,
+    cells: Sequence[str],
+) -> tuple[Part, int]:
+    """The part, and how many rows have cells beyond the header; raises what DuckDB does."""
+    own = dict(zip(dialect.header, cells, strict=False))
+    spare, beyond = cells[len(dialect.header) :], 0
+    if spare:
+        joined = f"nullif(rtrim(concat_ws(chr(31), {', '.join(spare)}), ' ' || chr(31)), '')"
+        (beyond,) = _one(connection, f"SELECT count({joined}) FROM {source}")  # noqa: S608
+        if beyond:
+            own[SPARE] = f"replace({joined}, chr(31), {_text(dialect.separator)})"
+    values = {label: _nullable(text, cells[0]) for label, text in landing.constants.items()}
+    for label, cell in own.items():
+        if label not in landing.dropped:
+            value = f"replace({cell}, chr(0), '\ufffd')" if body.has_nul else cell
+            values[label] = _hash(value, landing.salt) if label in landing.hashed else value
+    columns = landing.named(list(values))
+    select = ", ".join(f"{value} AS {_name(columns[label])}" for label, value in values.items())
+    (rows,) = _one(
+        connection,
+        f"COPY (SELECT {select}, {_text(landing.load_id)} AS {LOAD_ID} FROM {source}) "  # noqa: S608
+        f"TO {_text(str(landing.out))} ({PARQUET})",
+    )
+    digest = _digest(body.digest, select, repr(dialect))
+    return Part(path=landing.out, columns={label: columns[label] for label in values}, rows=rows, digest=digest), beyond
+
+
+def _nullable(text: str, cell: str) -> str:
+    """SQL: a constant that DuckDB does not take for one, for the reason of `still_nullable`."""
+    return f"coalesce(nullif({cell}, {cell}), {_text(text)})"
+
+
+def _hash(value: str, salt: str) -> str:
+    return f"sha256({_text(salt)} || {value})"
+
+
+def _digest(*told: str) -> str:
+    return hashlib.sha256("\0".join(told).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _read_csv(file: Path, names: Sequence[str], dialect: Dialect, *, quote: str, line: int) -> str:
     spec = ", ".join(f"{_text(name)}: 'VARCHAR'" for name in names)
     return (
         f"read_csv({_text(str(file))}, delim={_text(dialect.separator)}, header=false, skip={dialect.skip}, "
         f"quote={_text(quote)}, escape={_text(quote)}, null_padding=true, strict_mode=true, auto_detect=false, "
-        f"max_line_size={_LINE}, parallel=false, columns={{{spec}}})"
+        f"max_line_size={line}, buffer_size={max(_BUFFER, line)}, parallel=false, columns={{{spec}}})"
     )
-
-
-def _connect() -> duckdb.DuckDBPyConnection:
-    return duckdb.connect(config={"threads": 1, "memory_limit": "150MB", "preserve_insertion_order": False})
 
 
 def _one(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
@@ -221,22 +302,29 @@ def _text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def _decodes(file: Path, encoding: str) -> bool:
-    decoder = codecs.getincrementaldecoder(encoding)()
+def _name(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _looked_at(file: Path) -> Body | None:
+    """What the bytes of a file show, in one pass; None if they are no UTF-8."""
+    decoder, digest = codecs.getincrementaldecoder("utf-8")(), hashlib.sha256()
+    quotes, has_nul, has_at = 0, False, False
     try:
         with file.open("rb") as body:
             while chunk := body.read(_HEAD):
                 decoder.decode(chunk)
+                digest.update(chunk)
+                quotes += chunk.count(b'"')
+                has_nul, has_at = has_nul or b"\0" in chunk, has_at or b"@" in chunk
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
-        return False
-    return True
+        return None
+    return Body(file=file, quotes=quotes, has_nul=has_nul, has_at=has_at, digest=digest.hexdigest())
 
 
 def _same_newlines(file: Path) -> None:
     """End every line of a file that mixes CRLF and LF with LF."""
-    if not _holds(file, b"\r\n"):
-        return
     target = file.with_suffix(".newlines")
     with file.open("rb") as source, target.open("wb") as out:
         rest = b""
@@ -248,17 +336,3 @@ def _same_newlines(file: Path) -> None:
             rest = b"\r" if chunk.endswith(b"\r") else b""
             out.write(chunk.removesuffix(rest).replace(b"\r\n", b"\n"))
     target.replace(file)
-
-
-def _holds(file: Path, sign: bytes) -> bool:
-    return _count(file, sign) > 0
-
-
-def _count(file: Path, sign: bytes) -> int:
-    """How often `sign` stands in the file, overlaps at the edges of the blocks left out."""
-    found, rest = 0, b""
-    with file.open("rb") as body:
-        while chunk := body.read(_HEAD):
-            found += (rest + chunk).count(sign)
-            rest = chunk[len(chunk) - len(sign) + 1 :] if len(sign) > 1 else b""
-    return found

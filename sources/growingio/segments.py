@@ -7,13 +7,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sources import naming
 from sources.errors import BrokenAnswer, CountMismatch
 from sources.extraction import Walk
 from sources.growingio import delimited
 from sources.growingio.client import Client
 from sources.growingio.settings import DATASET, VENDOR, Settings, wrong
 from sources.redaction import register_secret
-from sources.tables import Column, Kind
+from sources.tables import Column, Kind, Part
 
 log = logging.getLogger(__name__)
 
@@ -34,14 +35,14 @@ def fetch(client: Client, settings: Settings, walk: Walk) -> None:
     told = 0
     emptied = {uid for uid in known if uid not in listed}
     for row in due:
-        part, row = _load(client, settings, walk, row, secret_labels)
+        part, row = _load(client, settings, walk, row, secret_labels, columns)
         uid, rows = str(row["id"]), part.rows if part else 0
         known[uid] = {"moved": _moved(row, policy), "rows": rows}
         told += rows if settings.user_num == "told" or walk.limit else int(row.get("userNum") or 0)
         if part is None or not rows:
             emptied.add(uid)
             continue
-        walk.spool.part(part.path)
+        walk.spool.part(part)
         columns |= part.columns
     walk.state["segments"] = {uid: each for uid, each in known.items() if uid in listed}
     walk.state["hashed"] = sorted(secret_labels)
@@ -68,11 +69,16 @@ def _wanted(listed: Mapping[str, Segment], settings: Settings) -> dict[str, Segm
 
 
 def _load(
-    client: Client, settings: Settings, walk: Walk, row: Segment, secret_labels: set[str]
-) -> tuple[delimited.Part | None, Segment]:
+    client: Client,
+    settings: Settings,
+    walk: Walk,
+    row: Segment,
+    secret_labels: set[str],
+    names: Mapping[str, str],
+) -> tuple[Part | None, Segment]:
     """One segment, fetched once more if its lines are not as many as its users: it may have moved meanwhile."""
     for attempt in range(2):
-        part = _fetched(client, settings, walk, str(row["id"]), secret_labels)
+        part = _fetched(client, settings, walk, str(row["id"]), secret_labels, names)
         lines, users = part.rows if part else 0, row.get("userNum")
         if lines == users or users is None or settings.user_num == "told":
             if users is not None and lines != users:
@@ -90,49 +96,50 @@ def _load(
 
 
 def _fetched(
-    client: Client, settings: Settings, walk: Walk, uid: str, secret_labels: set[str]
-) -> delimited.Part | None:
+    client: Client, settings: Settings, walk: Walk, uid: str, secret_labels: set[str], names: Mapping[str, str]
+) -> Part | None:
     """The users of one segment as a parquet file beside the spool; None if there is not even a header."""
     where = f"{VENDOR}, segment {uid}"
     file = walk.spool.path.with_suffix(f".{uid}.csv")
     constants = {"project_uid": str(settings.project_uid), "segmentation_id": uid}
+    configured = settings.user_columns or {}
     try:
         client.segmentation_users(uid, file)
-        delimited.as_utf8(file, where=where)
+        body = delimited.as_utf8(file, where=where)
         dialect = delimited.dialect_of(file, separator=settings.separator, taken=tuple(constants), where=where)
         if dialect is None:
             return None
         if not dialect.header:
             raise BrokenAnswer(what="the CSV has no header", where=where, todo="Run again")
-        out = walk.spool.path.with_suffix(f".{uid}.parquet")
-        part = delimited.to_part(file, dialect, out, constants=constants, where=where)
+        undecided = [label for label in (*dialect.header, delimited.SPARE) if label not in configured]
+        found = {label for label in undecided if label in secret_labels or delimited.looks_personal(label)}
+        landing = delimited.Landing(
+            out=walk.spool.path.with_suffix(f".{uid}.parquet"),
+            named=lambda labels: _named(labels, walk, names),
+            load_id=walk.load_id,
+            constants=constants,
+            hashed={label for label, what in configured.items() if what == "hash"} | found,
+            dropped={label for label, what in configured.items() if what == "drop"},
+            salt=_salt(settings),
+        )
+        part = delimited.to_part(body, dialect, landing, where=where)
     finally:
         file.unlink(missing_ok=True)
-    return _private(part, constants, settings, secret_labels, walk, where=where)
-
-
-def _private(
-    part: delimited.Part,
-    constants: Mapping[str, str],
-    settings: Settings,
-    secret_labels: set[str],
-    walk: Walk,
-    *,
-    where: str,
-) -> delimited.Part:
-    """Columns kept, hashed or dropped: as configured, else hashed where they look like e-mail or phone."""
-    configured = settings.user_columns or {}
-    labels = [label for label in part.columns if label not in constants]
-    undecided = [label for label in labels if label not in configured]
-    found = {*delimited.personal(part, undecided), *(label for label in undecided if label in secret_labels)}
-    if new := sorted(found - secret_labels):
+    plain = [label for label in undecided if label in part.columns and label not in found]
+    if late := delimited.personal(part, plain, has_at=body.has_at):
+        part = delimited.hashed(part, late, salt=landing.salt)
+    if new := sorted({*found, *late} - secret_labels):
         told = f"hashed, because they look like e-mail or phone: {', '.join(new)} (user_columns decides otherwise)"
         log.warning("%s: %s", where, told)
         walk.notes.append(told)
         secret_labels |= set(new)  # once hashed, a column is hashed in every segment
-    hashed = [label for label in labels if configured.get(label) == "hash" or label in found]
-    dropped = [label for label in labels if configured.get(label) == "drop"]
-    return delimited.hashed(part, hashed, salt=_salt(settings), dropped=dropped)
+    return part
+
+
+def _named(labels: Sequence[str], walk: Walk, names: Mapping[str, str]) -> Mapping[str, str]:
+    """Label → column, as the warehouse has it and as the segments before have it."""
+    known = {**names, **{column.label: column.name for column in walk.stored}}
+    return naming.columns_for(labels, known=known, reserved=naming.RESERVED.union(walk.extra))
 
 
 def _salt(settings: Settings) -> str:
