@@ -193,6 +193,57 @@ def demo(
     raise typer.Exit(play(scale=scale, folder=keep))
 
 
+# -- queries and dashboards as things to look through, keep and copy --------------------------------
+
+
+@app.command(name="find-tables")
+def find_tables(
+    patterns: Annotated[
+        list[str] | None, typer.Argument(metavar="[PATTERN]...", help="Names or globs: events, ods.*. Default: all.")
+    ] = None,
+    warehouse: WarehouseUrl = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Which queries, charts, dashboards, data services and SQL configurations use which table."""
+    place = places.find(home, warehouse)
+    with _engine(place):
+        from pipelines.find_tables import as_lines
+        from pipelines.find_tables import find_tables as find
+
+        found = find(place, patterns or ())
+        _print_json(found) if as_json else sys.stdout.writelines(f"{line}\n" for line in as_lines(found))
+
+
+@app.command(name="export-queries")
+def export_queries(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Where the files go; made if it is not there.")],
+    warehouse: WarehouseUrl = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """One .sql file per TONalytica query, fit for a repository; running it again changes nothing."""
+    place = places.find(home, warehouse)
+    with _engine(place):
+        from pathlib import Path
+
+        from pipelines.export_queries import export_queries as export
+        from pipelines.export_queries import refuse_in_the_way
+
+        exported = export(place, Path(folder).expanduser())
+        if as_json:
+            _print_json(vars(exported))
+        else:
+            for path in exported.written:
+                sys.stdout.write(f"written  {path}\n")
+            for old, new in exported.moved:
+                sys.stdout.write(f"moved    {old} -> {new}\n")
+            for path in exported.removed:
+                sys.stdout.write(f"removed  {path}\n")
+            sys.stdout.write(f"{exported.unchanged} unchanged\n")
+        refuse_in_the_way(exported, Path(folder))
+
+
 @contextmanager
 def _engine(place: places.Place, *, verbose: bool = False, quiet: bool = False) -> Iterator[None]:
     """Set up logging and dlt; let SIGTERM end a run as Ctrl-C does: nothing half done is published."""
