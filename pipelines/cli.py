@@ -15,7 +15,7 @@ import typer
 from pipelines import __version__
 from pipelines import place as places
 from sources import VENDORS
-from sources.errors import NightloadError, Recovery, summarize
+from sources.errors import ConfigurationError, NightloadError, Recovery, summarize
 from sources.redaction import install
 
 OK, FAILED, USAGE, LOCKED, MISMATCH = range(5)
@@ -242,6 +242,46 @@ def export_queries(
                 sys.stdout.write(f"removed  {path}\n")
             sys.stdout.write(f"{exported.unchanged} unchanged\n")
         refuse_in_the_way(exported, Path(folder))
+
+
+@app.command(name="clone-dashboard")
+def clone_dashboard(
+    dashboard: Annotated[str, typer.Argument(metavar="SLUG_OR_ID", help="The dashboard to copy.")],
+    name: Annotated[str, typer.Option("--name", help="The copy's name; its queries' names begin with it.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would be made, and make nothing.")] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="Leave out what the key may not see or copy.")] = False,
+    schedules: Annotated[bool, typer.Option("--schedules", help="Let the copies run on the same schedules.")] = False,
+    home: Home = None,
+    verbose: Verbose = False,
+) -> None:
+    """Copy a TONalytica dashboard with its queries, charts and layout. The one command that writes to a vendor."""
+    place = places.find(home)
+    if not (yes or dry_run or sys.stdin.isatty()):
+        raise ConfigurationError(what="nobody is there to be asked", todo="Give --yes, or see with --dry-run")
+    with _engine(place, verbose=verbose):
+        from sources.tonalytica import cloning
+
+        client, base = cloning.connect(writing=False)
+        plan = cloning.plan(client, dashboard, name=name, base=base, partial=partial, schedules=schedules)
+        client.http.close()
+        sys.stdout.writelines(f"{line}\n" for line in plan.lines())
+        if dry_run or not (yes or typer.confirm("Make this at the vendor's?", default=False)):
+            sys.stdout.write("nothing was made\n")
+            return
+        client, _ = cloning.connect(writing=True)
+        try:
+            made = cloning.clone(client, plan, on_made=_say_made)
+        except cloning.HalfCloned as error:
+            sys.stderr.writelines(f"{line}\n" for line in error.lines())
+            raise
+        sys.stdout.write(f"the copy is whole: {made.url}\n")
+
+
+def _say_made(made: Any) -> None:
+    # at once: if this process is killed, its output tells what there is
+    sys.stdout.write(f"made {made.kind} {made.id}  {made.url}\n")
+    sys.stdout.flush()
 
 
 @contextmanager
