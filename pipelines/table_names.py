@@ -248,6 +248,10 @@ def _tables(tree: exp.Expr, dialect: str, reading: _Reading) -> Iterator[tuple[s
         parts = [part for part in table.parts if isinstance(part, exp.Identifier)]
         if not all(part.name for part in parts):
             continue
+        if len(parts) == 1 and not parts[0].args.get("quoted") and parts[0].name.upper() == "TABLE":
+            # `TABLE b` for `SELECT * FROM b`: the parser takes it for a table of that name
+            reading.problems["a statement that is not read: TABLE"] = None
+            continue
         written = ".".join(_put(part, dialect, reading, filled=False) for part in parts)
         yield ".".join(_put(part, dialect, reading, filled=True) for part in parts), written
 

@@ -74,9 +74,8 @@ class Made:
 
     kind: str
     id: int
-    name: str
     url: str
-    of: int | None = None
+    of: int
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -89,7 +88,7 @@ class HalfCloned(NightloadError):
     def lines(self) -> Iterator[str]:
         if self.made:
             yield "These were made, and are still there:"
-            yield from (one_line(f"  {each.kind} {each.id} {each.name}  {each.url}") for each in self.made)
+            yield from (f"  {each.kind} {each.id} (copy of {each.of})  {one_line(each.url)}" for each in self.made)
         if self.unsure:
             yield f"It is not known whether this was made too: {one_line(self.unsure)}"
         if self.made or self.unsure:
@@ -208,13 +207,13 @@ class _Writer:
         url = f"{self.plan.base}/dashboards/{board['id']}"
         if self.plan.by_slug:
             url = f"{self.plan.base}/dashboard/{board['slug']}"
-        self._told("dashboard", board["id"], self.plan.name, url, self.plan.dashboard["id"])
+        self._told("dashboard", board["id"], url, self.plan.dashboard["id"])
         return board
 
     def _fork(self, query: Row) -> Row:
         self.doing = f"the copy of query {query['id']} (named “Copy of (#{query['id']}) …” until it is whole)"
         fork = self._post(f"queries/{query['id']}/fork", {})
-        self._told("query", fork["id"], str(fork["name"]), f"{self.plan.base}/queries/{fork['id']}", query["id"])
+        self._told("query", fork["id"], f"{self.plan.base}/queries/{fork['id']}", query["id"])
         # no answer promises an order; the vendor copies them in the order of their ids
         olds, news = (sorted(each["visualizations"], key=lambda chart: int(chart["id"])) for each in (query, fork))
         if [_substance(chart) for chart in olds] != [_substance(chart) for chart in news]:
@@ -251,7 +250,7 @@ class _Writer:
             "width": widget.get("width") or 1,
         }
         answer = self._post("widgets", body)
-        self._told("widget", answer["id"], "", self.made[0].url, int(widget["id"]))
+        self._told("widget", answer["id"], self.made[0].url, int(widget["id"]))
 
     def _publish(self, board: Row) -> None:
         """Read the copy again; if it is whole, let it have its state."""
@@ -291,8 +290,8 @@ class _Writer:
         self.sent = False
         return answer
 
-    def _told(self, kind: str, key: int, name: str, url: str, of: int) -> None:
-        self.made.append(Made(kind=kind, id=key, name=name, url=url, of=of))
+    def _told(self, kind: str, key: int, url: str, of: int) -> None:
+        self.made.append(Made(kind=kind, id=key, url=url, of=of))
         self.on_made(self.made[-1])
 
 
@@ -325,11 +324,11 @@ def _find(client: Client, wanted: str, listed: list[Row]) -> Row:
         slug = next((str(row["slug"]) for row in listed if row["id"] == key), wanted)
         if (found := client.dashboard(key, slug)) is not None:
             return found
-    elif wanted.strip(". "):
+    elif re.fullmatch(r"[\w-]+", wanted):
         # not in the list: somebody else's draft, or one with no chart
         for more in ({}, {"legacy": "true"}):
             try:
-                hidden: Row = client.get(f"dashboards/{quote(wanted, safe='')}", **more)
+                hidden: Row = client.get(f"dashboards/{quote(wanted)}", **more)
             except (Refused, Unavailable) as error:
                 if error.status not in (404, 500):
                     raise
