@@ -263,15 +263,16 @@ def clone_dashboard(
         from sources.tonalytica import cloning
 
         client, base = cloning.connect(writing=False)
-        plan = cloning.plan(client, dashboard, name=name, base=base, partial=partial, schedules=schedules)
-        client.http.close()
+        with client.http:
+            plan = cloning.plan(client, dashboard, name=name, base=base, partial=partial, schedules=schedules)
         sys.stdout.writelines(f"{line}\n" for line in plan.lines())
         if dry_run or not (yes or typer.confirm("Make this at the vendor's?", default=False)):
             sys.stdout.write("nothing was made\n")
             return
         client, _ = cloning.connect(writing=True)
         try:
-            made = cloning.clone(client, plan, on_made=_say_made)
+            with client.http:
+                made = cloning.clone(client, plan, on_made=_say_made)
         except cloning.HalfCloned as error:
             sys.stderr.writelines(f"{line}\n" for line in error.lines())
             raise

@@ -366,11 +366,13 @@ def test_what_the_key_may_not_see_is_refused_or_left_out_by_name(writable: Sandb
 def test_a_source_that_may_only_be_viewed_is_told_before_anything_is_made(
     writable: SandboxProcess, analyst: Night
 ) -> None:
-    control(writable, "edit", {"table": "data_sources", "op": "update", "key": 1, "row": {"groups": {"2": True}}})
-    groups = {"table": "data_sources", "op": "update", "key": 1, "row": {"groups": {2: True}}}
-    control(writable, "edit", groups)
+    before = analyst.main("clone-dashboard", "2", "--name", NEW, "--dry-run")
+    assert before.code == 0, before.err
+    for source in (1, 4):
+        row = {"groups": {"2": True, "4": True}}
+        control(writable, "edit", {"table": "data_sources", "op": "update", "key": source, "row": row})
     ran = analyst.main("clone-dashboard", "2", "--name", NEW, "--yes")
-    assert ran.code == 1
+    assert ran.code == 1 and "may only view the data source of query" in ran.err
     assert writes(writable) == {}
 
 

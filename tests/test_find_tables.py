@@ -85,6 +85,7 @@ TEMPLATES = [
     ("select * from {{#old}}t{{/old}}{{^old}}u{{/old}}", ["t", "u"]),
     ("select * from {{#a}}{{^b}}t{{/b}}{{#b}}u{{/b}}{{/a}}{{^a}}v{{/a}}", ["t", "u", "v"]),
     ("select 1 -- {{ commented }} from x\nfrom t", ["t"]),
+    ('select * from "{{ Name of it }}" where 1 = 1 {{ filter }}', ["{{ Name of it }}"]),
     ("select nlp0q from t where x = {{ y }}", ["t"]),
 ]
 
@@ -170,7 +171,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Night, di
             "Archived 0": {"query": "select * from only_archived"},
             "Leading zeros": mongo,
         }
-        edit(sandbox, "tonalytica", "data_sources", 3, {"type": "mongodb", "groups": {2: True}})
+        edit(sandbox, "tonalytica", "data_sources", 3, {"type": "mongodb", "groups": {"2": True}})
         for name, row in texts.items():
             if row:
                 edit(sandbox, "tonalytica", "queries", ids[name], row)
