@@ -47,7 +47,7 @@ def published(place: Place) -> Iterator[Read]:
 
 
 def live_rows(read: Read, dataset: str, table: str) -> list[Row] | None:
-    """The rows that the vendor still has, in the order of their key; None if the table was never loaded."""
+    """The rows that the vendor still has, in no order; None if the table was never loaded."""
     columns = {
         row["column_name"]
         for row in read(
