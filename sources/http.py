@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import random
+import re
 import socket
 import ssl
 import threading
@@ -198,7 +199,8 @@ class Http:
     `timeout` bounds each wait for bytes, `deadline` a whole answer, `max_bytes` its decoded size, all per try.
     `retry_budget` is shared by everything this instance does. `sign` is called with each request about to be sent,
     again for every retry: for signatures over a fresh nonce and date. `pause_asked` reads the pause in seconds from
-    headers that a vendor has of its own; None leaves it to `Retry-After`. `requests`, `retries` and `bytes` (as
+    headers that a vendor has of its own; None leaves it to `Retry-After`. `sends` are patterns of `METHOD path`: with
+    them nothing but GET, HEAD and what fits one of them ever leaves. `requests`, `retries` and `bytes` (as
     received, before decoding) count.
 
     Raises ConfigurationError at once for a `base_url` or a header that cannot work.
@@ -220,6 +222,7 @@ class Http:
         concurrency: int = 8,
         sign: Callable[[httpx.Request], None] | None = None,
         pause_asked: Callable[[Mapping[str, str]], float | None] | None = None,
+        sends: Iterable[str] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         # Here, not only in the command line: the dlt sources are also used without it, and httpx logs URLs.
@@ -237,6 +240,7 @@ class Http:
         self._slots = threading.BoundedSemaphore(concurrency)
         self._sign, self._sleep = sign, sleep
         self._own_pause = pause_asked
+        self._sends = None if sends is None else tuple(map(re.compile, sends))
         # Only gzip is offered, because only gzip is decoded here (httpx lets a cut gzip stream pass as whole).
         offered = {"User-Agent": "nightload", "Accept-Encoding": "gzip", **_checked_headers(vendor, headers or {})}
         host = self._base.host
@@ -324,6 +328,7 @@ class Http:
     def _prepare(self, method: str, path: str, options: Options) -> _Call:
         if "#" in path or not {".", ".."}.isdisjoint(path.partition("?")[0].split("/")):
             raise ValueError("a path with '#', '.' or '..' goes elsewhere than it says; quote the values in it")
+        self._refuse_write(method.upper(), path)
         group = options.get("group", "default")
         if group not in self._limiters:
             raise ValueError(f"{self.vendor} has no rate group {group!r}")
@@ -354,6 +359,13 @@ class Http:
             inspect=options.get("inspect"),
             head=options.get("head"),
         )
+
+    def _refuse_write(self, method: str, path: str) -> None:
+        if self._sends is None or method in {"GET", "HEAD"}:
+            return
+        asked = f"{method} {path.partition('?')[0].lstrip('/')}"
+        if not any(pattern.fullmatch(asked) for pattern in self._sends):
+            raise ValueError(f"{self.vendor}: {asked} is not among the requests that may be sent here")
 
     def _run(self, call: _Call, receive: _Receive[Result]) -> Result:
         repeated = False

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sandbox.journal import Journal
-from sandbox.tonalytica import catalogue, execution
+from sandbox.tonalytica import catalogue, execution, writing
 from sandbox.tonalytica.call import Call, Reply, Shared
 from sandbox.tonalytica.keys import identify, key_of
 from sandbox.tonalytica.refusal import LOGIN, Refusal
@@ -25,6 +25,7 @@ Handler = Callable[[Call], Reply]
 WEB_APP = (
     b"<!DOCTYPE html><html lang=en><head><title>Redash</title></head><body><section id=app></section></body></html>"
 )
+NO_METHOD = "The method is not allowed for the requested URL."
 PAGED = frozenset({"page", "page_size", "order", "q", "tags", "drafts"})
 COOKIES = ("session=eyJfcGVybWFuZW50Ijp0cnVlfQ; HttpOnly; Path=/", "csrf_token=IjU0NDE3; Path=/")
 
@@ -37,6 +38,8 @@ class Spec:
     args: frozenset[str] = frozenset()
     shareable: bool = False
     """Whether a query's own key, or that of a public dashboard, is good here."""
+    writes: bool = False
+    """There only where the option `writes` is set: nothing that loads may ever come here."""
 
 
 Q = "/api/queries"
@@ -69,6 +72,13 @@ SPECS: tuple[Spec, ...] = (
     Spec("GET", f"{D}/favorites", catalogue.dashboards_favorites, PAGED),
     Spec("GET", f"{D}/tags", catalogue.dashboards_tags),
     Spec("GET", D + "/{dashboard_id}", catalogue.dashboard, frozenset({"legacy"})),
+    Spec("POST", D, writing.create_dashboard, writes=True),
+    Spec("POST", D + "/{dashboard_id}", writing.update_dashboard, writes=True),
+    Spec("DELETE", D + "/{dashboard_id}", writing.archive_dashboard, writes=True),
+    Spec("POST", Q + "/{query_id}/fork", writing.fork_query, writes=True),
+    Spec("POST", Q + "/{query_id}", writing.update_query, writes=True),
+    Spec("DELETE", Q + "/{query_id}", writing.archive_query, writes=True),
+    Spec("POST", "/api/widgets", writing.create_widget, writes=True),
     Spec("GET", "/api/data_sources", catalogue.data_sources),
     Spec("GET", "/api/data_sources/{data_source_id}", catalogue.data_source),
     Spec("GET", "/api/data_sources/{data_source_id}/schema", catalogue.data_source_schema, frozenset({"refresh"})),
@@ -101,6 +111,10 @@ def build_app(world_of: Callable[[], World], journal: Journal) -> ASGIApp:
                     request.path_params.get("query_id"),
                     shareable=spec.shareable,
                 )
+                if spec.writes and not world.writes:
+                    raise Refusal(
+                        405, {"message": NO_METHOD}, unexpected="a method this path does not have, or a write"
+                    )
                 _note_arguments(spec, request, note)
                 call = Call(
                     world,
@@ -142,7 +156,7 @@ def build_app(world_of: Callable[[], World], journal: Journal) -> ASGIApp:
             note(request, "a write")
             return _refused(Refusal(429, {"message": "50 per 1 hour"}))
         note(request, "a method this path does not have, or a write")
-        return _refused(Refusal(405, {"message": "The method is not allowed for the requested URL."}))
+        return _refused(Refusal(405, {"message": NO_METHOD}))
 
     routes = [Route(spec.path, endpoint(spec), methods=[spec.method]) for spec in SPECS]
     routes.append(Route(D + "/public/{token}", public))

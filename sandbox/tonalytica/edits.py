@@ -96,7 +96,9 @@ def _set(record: Any, row: Mapping[str, Any]) -> None:
     if strange:
         raise ControlError(f"not to be set: {', '.join(sorted(strange))}; there are: {', '.join(sorted(known))}")
     for name, value in row.items():
-        setattr(record, name, value)
+        # JSON has no numbers as keys
+        keyed = name == "groups" and isinstance(value, dict)
+        setattr(record, name, {int(key): each for key, each in value.items()} if keyed else value)
 
 
 def _insert(world: World, table: str, row: dict[str, Any]) -> int:

@@ -144,6 +144,7 @@ class Dashboard:
     starred_at: str | None = None
     public_token: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    dashboard_filters_enabled: bool = False
 
 
 @dataclass

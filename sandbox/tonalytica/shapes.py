@@ -134,7 +134,7 @@ def dashboard_listed(world: World, dashboard: Dashboard) -> Shape:
         "user_id": dashboard.user_id,
         "user": user_card(world.users[dashboard.user_id]),
         "layout": [],
-        "dashboard_filters_enabled": False,
+        "dashboard_filters_enabled": dashboard.dashboard_filters_enabled,
         "widgets": None,
         "options": dashboard.options,
         "is_archived": dashboard.is_archived,
@@ -196,7 +196,7 @@ def dashboard_public(world: World, dashboard: Dashboard) -> Shape:
     return {
         "name": dashboard.name,
         "layout": [],
-        "dashboard_filters_enabled": False,
+        "dashboard_filters_enabled": dashboard.dashboard_filters_enabled,
         "updated_at": dashboard.updated_at,
         "created_at": dashboard.created_at,
         "options": dashboard.options,

@@ -58,6 +58,7 @@ class World:
     version: str = "current"
     job_seconds: float = 0.15
     keys_expired: bool = False
+    writes: bool = False
     groups: dict[int, str] = field(default_factory=dict)
     users: dict[int, User] = field(default_factory=dict)
     data_sources: dict[int, DataSource] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -33,6 +33,8 @@ from sources.tonalytica.settings import CONCURRENCY, ORDERS, PAGE_SIZE, VENDOR, 
 QUEUED, STARTED, FINISHED, FAILED, CANCELLED, DEFERRED, SCHEDULED = range(1, 8)
 SMALL = 2**20
 WALKS = 3
+EXECUTE = r"POST api/queries/\d+/results"
+"""The one request of a night that is no GET."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +65,16 @@ class Result:
 
 
 class Client:
-    """One Redash, with a user's key, keys of single queries, or both."""
+    """One Redash, with a user's key, keys of single queries, or both.
 
-    def __init__(self, settings: Settings) -> None:
+    It can only read, and execute queries, unless `writes` (patterns of `METHOD path`) lets it do more.
+    """
+
+    def __init__(self, settings: Settings, *, writes: Iterable[str] = ()) -> None:
         self.query_keys = {int(query_id): str(key) for query_id, key in (settings.query_keys or {}).items()}
         self.has_user_key = bool(settings.api_key)
         self._execution_timeout = settings.execution_timeout
+        self.dashboards_by_slug = False
         self._dashboard_manner: Callable[[int, str], dict[str, Any]] | None = None
         rate = Rate(per_second=settings.requests_per_second, burst=CONCURRENCY)
         self.http = Http(
@@ -79,10 +85,15 @@ class Client:
             secrets=[key for key in (settings.api_key, *self.query_keys.values()) if key],
             rates={"default": rate},
             concurrency=CONCURRENCY,
+            sends=(EXECUTE, *writes),
         )
 
     def get(self, path: str, *, key: str | None = None, **params: Any) -> Any:
         return self.http.json("GET", f"api/{path}", params=params, inspect=_inspect, headers=_key_header(key))
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Make or change something; sent once and never again, for it may have been done though no answer came."""
+        return self.http.json("POST", f"api/{path}", body=body, retry=False, inspect=_inspect)
 
     def session(self) -> tuple[dict[str, Any], datetime | None]:
         """Whose key it is, and the vendor's clock."""
@@ -212,6 +223,7 @@ class Client:
                     raise
                 continue
             if found["id"] == dashboard_id:  # a slug may belong to another dashboard by now
+                self.dashboards_by_slug = self.dashboards_by_slug or (len(manners) == 3 and manner is manners[1])
                 self._dashboard_manner = manner
                 return found
         return None

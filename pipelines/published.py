@@ -1,0 +1,72 @@
+"""The published warehouse, read by those commands that answer from it and ask no vendor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pipelines.place import Place
+from sources.errors import ConfigurationError, NightloadError, summarize
+
+Row = dict[str, Any]
+Read = Callable[[str], list[Row]]
+
+
+@contextmanager
+def published(place: Place) -> Iterator[Read]:
+    """Run SQL on the warehouse as it was last published; one state of it, however long the reading takes.
+
+    Raises `ConfigurationError` if there is no warehouse, `NightloadError` if it cannot be opened.
+    """
+    import duckdb
+
+    if not place.warehouse.exists():
+        raise ConfigurationError(
+            what=f"there is no warehouse {place.warehouse}", todo="Load one with: nightload run, or give --warehouse"
+        )
+    try:
+        connection = duckdb.connect(str(place.warehouse), read_only=True)
+    except duckdb.Error as error:
+        raise NightloadError(
+            what=f"the warehouse {place.warehouse} cannot be opened",
+            why=summarize(error),
+            todo="Close programs that write to it; a file that another DuckDB version wrote is loaded anew",
+        ) from None
+    try:
+
+        def read(sql: str) -> list[Row]:
+            found = connection.execute(sql)
+            names = [column[0] for column in found.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+        yield read
+    finally:
+        connection.close()
+
+
+def live_rows(read: Read, dataset: str, table: str) -> list[Row] | None:
+    """The rows that the vendor still has, in no order; None if the table was never loaded."""
+    columns = {
+        row["column_name"]
+        for row in read(
+            "SELECT column_name FROM information_schema.columns "  # noqa: S608 - names of our own tables
+            f"WHERE table_schema = '{dataset}' AND table_name = '{table}'"
+        )
+    }
+    if not columns:
+        return None
+    live = " WHERE _deleted_at IS NULL" if "_deleted_at" in columns else ""
+    return read(f'SELECT * FROM "{dataset}"."{table}"{live}')  # noqa: S608 - as above
+
+
+def unpacked(value: Any) -> Any:
+    """A JSON column's value, which comes as its text or parsed, by the database."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def not_loaded(vendor: str) -> ConfigurationError:
+    return ConfigurationError(
+        what=f"the warehouse holds nothing of {vendor}", todo=f"Load it first: nightload run {vendor}"
+    )
