@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipelines.place import Place
-from sources.errors import ConfigurationError, NightloadError, summarize
+from pipelines.warehouse.reader import open_reader
+from sources.errors import ConfigurationError
 
 Row = dict[str, Any]
 Read = Callable[[str], list[Row]]
@@ -20,30 +21,13 @@ def published(place: Place) -> Iterator[Read]:
 
     Raises `ConfigurationError` if there is no warehouse, `NightloadError` if it cannot be opened.
     """
-    import duckdb
-
-    if not place.warehouse.exists():
-        raise ConfigurationError(
-            what=f"there is no warehouse {place.warehouse}", todo="Load one with: nightload run, or give --warehouse"
-        )
-    try:
-        connection = duckdb.connect(str(place.warehouse), read_only=True)
-    except duckdb.Error as error:
-        raise NightloadError(
-            what=f"the warehouse {place.warehouse} cannot be opened",
-            why=summarize(error),
-            todo="Close programs that write to it; a file that another DuckDB version wrote is loaded anew",
-        ) from None
-    try:
+    with open_reader(place) as reader:
 
         def read(sql: str) -> list[Row]:
-            found = connection.execute(sql)
-            names = [column[0] for column in found.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+            found = reader.answer(sql)
+            return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
 
         yield read
-    finally:
-        connection.close()
 
 
 def live_rows(read: Read, dataset: str, table: str) -> list[Row] | None:

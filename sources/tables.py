@@ -962,7 +962,7 @@ def stray_labels(spool: Spool, columns: Sequence[Column], rows: int) -> list[str
 def texts_of(converted: Converted, label: str) -> set[str]:
     """The values of one column, each once, as texts: a day is 2026-01-31."""
     name = _quote(next(column.name for column in converted.columns if column.label == label))
-    with _connect() as connection:
+    with connect() as connection:
         found = connection.execute(f"SELECT DISTINCT {name}::VARCHAR FROM {_text(str(converted.path))}").fetchall()  # noqa: S608
     return {text for (text,) in found if text is not None}
 
