@@ -33,7 +33,7 @@ from sources.vendor import Part
 
 log = logging.getLogger(__name__)
 
-_BATCH = 5000
+_BATCH = 500
 
 
 def configured() -> bool:

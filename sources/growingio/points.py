@@ -113,21 +113,26 @@ class Writer:
 
     def _framed(self, answer: Answer, question: Question) -> Iterator[tuple[shapes.Point, Row]]:
         """Each point with where it stands in time; points that are alike in all but their metrics are counted."""
-        seen: Counter[tuple[int | None, str]] = Counter()
+        # numbers, and a count only of what repeats: an answer of 200 000 rows has to fit in beside all else
+        seen: set[int] = set()
+        repeats: Counter[int] = Counter()
         frames: dict[int | None, Row] = {}
         for point in self.reader.points(answer, question):
             frame = frames.get(point.moment)
             if frame is None:
                 frame = frames[point.moment] = self._frame(answer, question, point.moment)
             digest = point.digest
-            seen[point.moment, digest] += 1
+            key = int(digest, 16) ^ (point.moment or 0)
+            if key in seen:
+                repeats[key] += 1
+            seen.add(key)
             yield (
                 point,
                 frame
                 | {
                     "dimensions": point.dimensions,
                     "dimensions_hash": digest,
-                    "occurrence": seen[point.moment, digest],
+                    "occurrence": 1 + repeats.get(key, 0),
                     "meta_hash": answer.shape.digest,
                 },
             )
