@@ -63,7 +63,7 @@ class Writer:
                     **frame,
                 }
                 for place, (field, cell) in enumerate(zip(answer.shape.metrics, point.cells, strict=True), start=1):
-                    value, text = shapes.number(None if _is_na(cell, self.reader.not_applicable) else cell)
+                    value, text = shapes.number(None if shapes.is_na(cell, self.reader.not_applicable) else cell)
                     quality = None
                     if value == 0 and field.position in zeros:
                         value, quality = None, "hourly_zero"
@@ -183,7 +183,3 @@ def wide_columns(shapes_of: Sequence[shapes.Shape]) -> list[Column]:
 def _wide_labels(shape: shapes.Shape) -> dict[int, str]:
     labels = shapes.unique([field.name for field in shape.fields], taken=(SLICE, POINT_TIME, EVENT_DATE))
     return {field.position: label for field, label in zip(shape.fields, labels, strict=True)}
-
-
-def _is_na(cell: Any, not_applicable: frozenset[str]) -> bool:
-    return isinstance(cell, str) and cell in not_applicable

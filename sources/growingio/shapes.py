@@ -141,6 +141,11 @@ def point_of(row: Sequence[Any], shape: Shape, *, not_applicable: frozenset[str]
     )
 
 
+def is_na(cell: Any, not_applicable: frozenset[str]) -> bool:
+    """Is it the vendor's text for a value that cannot be?"""
+    return isinstance(cell, str) and cell in not_applicable
+
+
 def number(cell: Any) -> tuple[float | None, str | None]:
     """A metric's cell as a number, and as a text where no double is that number."""
     match cell:
@@ -165,7 +170,7 @@ def steps(shape: Shape, point: Point, not_applicable: frozenset[str]) -> Iterato
     other: dict[str, Any] = {}
     for field, cell in zip(shape.metrics, point.cells, strict=True):
         found = _STEP.fullmatch(field.name.strip())
-        value, text = number(None if cell in not_applicable else cell)
+        value, text = number(None if is_na(cell, not_applicable) else cell)
         if field.name == _TOTAL_RATE and by_step[0]["rate"] is None and text is None:
             by_step[0]["rate"] = value
         elif found is None or field.label != field.name or text is not None:
@@ -183,7 +188,7 @@ def periods(shape: Shape, point: Point, not_applicable: frozenset[str]) -> Itera
     other: dict[str, Any] = {}
     for field, cell in zip(shape.metrics, point.cells, strict=True):
         found = _PERIOD.fullmatch(field.name.strip())
-        value, text = number(None if cell in not_applicable else cell)
+        value, text = number(None if is_na(cell, not_applicable) else cell)
         if field.name == _COHORT and text is None:
             by_n[-1]["users"] = value
         elif found is None or field.label != field.name or text is not None:
