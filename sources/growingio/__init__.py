@@ -21,7 +21,7 @@ from sources import naming
 from sources.configuration import is_set, settings_of
 from sources.errors import BrokenAnswer, NightloadError, Refused
 from sources.extraction import Extraction, Fetch, Mode, Table, Walk
-from sources.growingio import delimited, segments, shapes
+from sources.growingio import delimited, rules, segments, shapes
 from sources.growingio import settings as has
 from sources.growingio.charts import Chart, Question, Reader, Reading
 from sources.growingio.client import STOPPING, Client, check_credentials
@@ -353,7 +353,7 @@ class Growingio:
             self.client.rules(file)
             delimited.as_utf8(file, where=where)
             dialect = delimited.dialect_of(file, separator=self.settings.separator, where=where)
-            rows = delimited.rules_of(file, dialect, where=where) if dialect else []
+            rows = rules.rules_of(file, dialect, where=where) if dialect else []
         finally:
             file.unlink(missing_ok=True)
         self._spool(walk, [_renamed(row) for row in rows])
