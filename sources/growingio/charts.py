@@ -24,6 +24,13 @@ from sources.growingio.windows import Bucket, Calendar, Window, groups
 from sources.tables import iter_rows
 
 _SAMPLE = 200
+_ODD = {
+    "hour": "window_days = 1",
+    "day": "window_days = 1",
+    "week": "week_starts to the other day",
+    "month": "another interval than month",
+}
+"""What helps where an interval does not lie as we think it does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,7 +302,7 @@ class Reader:
                     what="a row is not of the window that was asked for",
                     where=where,
                     why=f"it is of {self.calendar.day_at(moment)}",
-                    todo="Run again; if it stays, set window_days = 1",
+                    todo=f"Run again; if it stays, set {_ODD[question.interval]}",
                 )
             rows += 1
         if rows >= self._settings.most_rows:
