@@ -464,6 +464,17 @@ def test_hours_of_figures_without_a_time_do_not_make_a_day(reader: Callable[...,
     assert reading.rows == 16 and not reading.missed
 
 
+def test_what_was_had_at_the_second_try_is_not_missed(reader: Callable[..., Reader], vendor: Vendor) -> None:
+    """A chart whose newest day is too slow is taken for one with a time, until an answer shows that it has none."""
+    days = [day_start(yesterday() - timedelta(days=back)) for back in range(5)]
+    vendor.fault(f"hBar0001.*startTime={days[0]}&", _timeout())
+    vendor.fault(f"hBar0001.*startTime={days[4]}&endTime={days[0] - 1}&", _timeout())
+    vendor.fault(f"hBar0001.*startTime={days[2]}&", _timeout(), times=2)
+    reading = reader().read(question("hBar0001"), yesterday() - timedelta(days=4), yesterday())
+    assert [bucket.first for bucket, _ in reading.missed if bucket] == [yesterday()]
+    assert reading.rows == 8 * 4 and all(len(answer.buckets) == 1 for answer in reading.answers)
+
+
 def test_a_day_that_lacks_hours_tonight_stays_as_it_was_whole(home: Night, vendor: Vendor) -> None:
     home.set("growingio", charts=["YoX28w7R"], dashboards=["BoardC03"], intervals=["hour"])
     home.set("growingio", exclude=["segmentation_users", "segmentations", "rules", "dashboards", "retention"])
