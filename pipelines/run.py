@@ -22,7 +22,7 @@ import pendulum
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from pipelines import __version__
+from pipelines import __version__, dbt
 from pipelines.counts import count, mark_deleted
 from pipelines.ledger import Ledger
 from pipelines.report import RunReport, TableReport, VendorReport
@@ -61,6 +61,7 @@ def run(request: Request) -> RunReport:
     cannot be carried out; whatever happens to a vendor is in the report.
     """
     chosen, skipped = choose(request)
+    project = dbt.find_project(request.place) if request.then_dbt else None
     with lock(request.place):
         ledger = Ledger(request.place.ledger)
         try:
@@ -69,7 +70,10 @@ def run(request: Request) -> RunReport:
             warehouse = Warehouse(request.place, datasets=[name for v in VENDORS for name in package(v).tables()])
             run_id = ledger.open_run(chosen, version=__version__)
             night = Night(request=request, ledger=ledger, warehouse=warehouse, run_id=run_id, until=pendulum.now("UTC"))
-            return _night(night, chosen, skipped)
+            report = _night(night, chosen, skipped)
+            if project:
+                report.dbt = _dbt(night, project, green=report.status == "ok")
+            return report
         finally:
             ledger.close()
 
@@ -96,6 +100,17 @@ def _night(night: Night, chosen: Sequence[str], skipped: Sequence[str]) -> RunRe
     finally:
         night.warehouse.discard()
         shutil.rmtree(night.request.place.work, ignore_errors=True)
+    return report
+
+
+def _dbt(night: Night, project: dbt.Project, *, green: bool) -> dbt.DbtReport:
+    """dbt over what stands in the warehouse now, if all of it is good."""
+    if not green:
+        return dbt.DbtReport(status="skipped", error="the load was not green")
+    report = dbt.build(
+        project, place=night.request.place, warehouse=night.warehouse, ledger=night.ledger, run_id=night.run_id
+    )
+    _show_ledger(night)
     return report
 
 
@@ -383,4 +398,6 @@ def exit_code(report: RunReport) -> int:
     failed = [vendor for vendor in report.vendors if vendor.status == "failed"]
     if failed:
         return 2 if all(vendor.recovery == Recovery.CONFIGURE for vendor in failed) else 1
-    return 4 if report.status == "mismatch" else 0
+    if report.status == "mismatch":
+        return 4
+    return 1 if report.dbt is not None and report.dbt.status == "failed" else 0

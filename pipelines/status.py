@@ -13,7 +13,7 @@ GOOD = "('ok', 'unchanged', 'warning')"
 def last_runs(place: Place) -> dict[str, Any]:
     """Per vendor the last run, its tables and when each was last good; times are UTC, ISO 8601."""
     if not place.ledger.exists():
-        return {"warehouse": str(place.warehouse), "last_run": None, "vendors": []}
+        return {"warehouse": str(place.warehouse), "last_run": None, "vendors": [], "dbt": None}
     ledger = Ledger(place.ledger)
     try:
         last = ledger.query("SELECT run_id, started_at, finished_at, status FROM runs ORDER BY run_id DESC LIMIT 1")
@@ -26,7 +26,13 @@ def last_runs(place: Place) -> dict[str, Any]:
         )
         for vendor in vendors:
             vendor["tables"] = _tables(ledger, vendor["vendor"])
-        return {"warehouse": str(place.warehouse), "last_run": last[0] if last else None, "vendors": vendors}
+        dbt = ledger.query("SELECT * FROM dbt_runs ORDER BY run_id DESC LIMIT 1")
+        return {
+            "warehouse": str(place.warehouse),
+            "last_run": last[0] if last else None,
+            "vendors": vendors,
+            "dbt": dbt[0] if dbt else None,
+        }
     finally:
         ledger.close()
 
