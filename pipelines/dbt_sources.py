@@ -207,10 +207,10 @@ def _table(dataset: str, name: str, about: str, found: FoundTable | None) -> Ite
     yield f"      - name: {_text(name)}"
     if described:
         yield f"        description: {_text(described)}"
-    if dataset == OWN_DATASET and name == "runs":
+    if dataset == OWN_DATASET and name == "runs" and found:
         yield "        config:"
         yield "          loaded_at_query: \"select max(started_at) from {{ this }} where status = 'ok'\""
-    elif found is None or dataset == OWN_DATASET:
+    elif dataset == OWN_DATASET or found is None:
         yield "        config: { freshness: null }"
     if found is None:
         return
@@ -225,7 +225,8 @@ def _table(dataset: str, name: str, about: str, found: FoundTable | None) -> Ite
     yield "        columns:"
     for column in found.columns:
         yield f"          - name: {_text(column.name)}"
-        if description := column.label if column.label is not None else OWN_COLUMNS.get(column.name):
+        description = column.label if column.label is not None else OWN_COLUMNS.get(column.name)
+        if description is not None:
             yield f"            description: {_text(description)}"
         yield f"            data_type: {_text(column.kind)}"
         if keys == [column.name]:

@@ -1,4 +1,4 @@
-"""The tables of a DuckDB warehouse, put into a Postgres database as they are."""
+"""The tables of a DuckDB warehouse without what dbt made of them, put into a Postgres database as they are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def put_on_postgres(warehouse: Path, url: str, folder: Path) -> None:
     with duckdb.connect(str(warehouse), read_only=True) as duck, connection, connection.cursor() as postgres:
         duck.execute("SET TimeZone = 'UTC'")
         tables = duck.execute(
-            "SELECT schema_name, table_name FROM duckdb_tables() WHERE NOT starts_with(table_name, '_dlt')"
+            "SELECT schema_name, table_name FROM duckdb_tables() "
+            "WHERE NOT starts_with(table_name, '_dlt') AND NOT starts_with(schema_name, 'analytics')"
         ).fetchall()
         for schema in sorted({schema for schema, _ in tables}):
             postgres.execute(f'CREATE SCHEMA "{schema}"')
