@@ -51,7 +51,7 @@ KINDS = {
 }
 """What the databases call a type, in the words of `nightload.columns`."""
 
-HEADER = "# Written by `nightload dbt sources` from the warehouse. What you add belongs into a file of your own."
+HEADER = "# Written by `nightload dbt sources` from the warehouse. What you have to say belongs into files of your own."
 _STAMP = re.compile(r"^# sha256 (?P<hash>[0-9a-f]{64})$")
 _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
 _READS = re.compile(r"\b(?:stage|source)\(\s*['\"](\w+)['\"]\s*,\s*['\"](\w+)['\"]")

@@ -8,7 +8,7 @@
     ['group_id', 'text'],
     ['description', 'text'],
     ['request_method_name', 'text', 'request_method'],
-    ['protocols_name', 'json', 'protocols'],
+    ['protocols_name', 'joined', 'protocols'],
     ['timeout', 'bigint', 'timeout_milliseconds'],
     ['visible_range_name', 'text', 'visibility'],
     ['creator_id', 'text'],

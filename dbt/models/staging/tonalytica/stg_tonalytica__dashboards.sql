@@ -3,7 +3,7 @@
     ['slug', 'text'],
     ['name', 'text', 'dashboard_name'],
     ['user_id', 'bigint', 'owner_user_id'],
-    ['tags', 'json'],
+    ['tags', 'joined'],
     ['is_archived', 'boolean'],
     ['is_draft', 'boolean'],
     ['is_favorite', 'boolean'],

@@ -4,7 +4,7 @@
     ['description', 'text'],
     ['query', 'text', 'query_text'],
     ['query_hash', 'text'],
-    ['tags', 'json'],
+    ['tags', 'joined'],
     ['created_at', 'timestamp'],
     ['updated_at', 'timestamp'],
     ['retrieved_at', 'timestamp'],
