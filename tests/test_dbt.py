@@ -79,7 +79,7 @@ def loaded(five: SandboxProcess, tmp_path_factory: pytest.TempPathFactory) -> Lo
     five.control("tune", "POST", "edit", [{"table": "advertiser/campaigns", "op": "delete", "key": campaign}])
     # a deletion is seen by a whole walk, which is due only now and then
     assert night.run("tune", full=True).code == 0
-    ran = night("run", "tonalytica", "tune", "--then", "dbt", "--json")
+    ran = night.run("tonalytica", "tune", then_dbt=True)
     return Loaded(night, ran, chart, query, campaign)
 
 
@@ -272,7 +272,7 @@ def test_a_team_with_two_vendors_has_a_green_project(five: SandboxProcess, tmp_p
         settings = [name for name in night.settings if name.startswith(f"SOURCES__{vendor}__".upper())]
         for name in settings:
             del night.settings[name]
-    ran = night("run", "--then", "dbt")
+    ran = night.main("run", "--then", "dbt")
     assert ran.code == 0, ran.out + ran.err
     assert "dbt:  ok" in ran.out
     assert set(night.rows("SELECT DISTINCT vendor FROM analytics.ownership")) == {("tonalytica",), ("tune",)}
