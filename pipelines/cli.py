@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -19,6 +20,13 @@ from sources.errors import ConfigurationError, NightloadError, Recovery, summari
 from sources.redaction import install
 
 OK, FAILED, USAGE, LOCKED, MISMATCH = range(5)
+
+
+class Then(StrEnum):
+    """What may follow a load."""
+
+    DBT = "dbt"
+
 
 app = typer.Typer(
     name="nightload",
@@ -74,6 +82,7 @@ def run(
     allow_empty: Annotated[
         list[str] | None, typer.Option("--allow-empty", help="DATASET.TABLE that may really have become empty.")
     ] = None,
+    then: Annotated[Then | None, typer.Option("--then", help="dbt: build the dbt project after a green load.")] = None,
     warehouse: WarehouseUrl = None,
     home: Home = None,
     as_json: AsJson = False,
@@ -96,6 +105,7 @@ def run(
                         tables=frozenset(table or ()),
                         full=full,
                         allow_empty=frozenset(allow_empty or ()),
+                        then_dbt=then == Then.DBT,
                         on_progress=progress.table,
                     )
                 )
@@ -342,6 +352,33 @@ def _code_of(error: NightloadError) -> int:
 
 def _print_json(document: Any) -> None:
     sys.stdout.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")
+
+
+dbt = typer.Typer(help="dbt over the warehouse; see dbt/README.md.", no_args_is_help=True)
+app.add_typer(dbt, name="dbt")
+
+
+@dbt.command("sources")
+def dbt_sources(
+    folder: Annotated[str | None, typer.Option("--dir", help="The dbt project (NIGHTLOAD_DBT; default: dbt).")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if something would change.")] = False,
+    home: Home = None,
+    warehouse: WarehouseUrl = None,
+) -> None:
+    """Write dbt's sources from the warehouse: tables, columns, labels, keys, freshness."""
+    place = places.find(home, warehouse)
+    with _engine(place):
+        from pipelines.dbt import project_folder
+        from pipelines.dbt_sources import State, read, refuse_edited, render, wanted, write
+
+        project = project_folder(place.home, folder)
+        target = project / "models" / "sources"
+        states = write(target, render(read(place), wanted(project)), check=check)
+        for name, state in states.items():
+            sys.stdout.write(f"{name}: {'would be written' if check and state == State.WRITTEN else state}\n")
+        refuse_edited(target, states)
+        if check and State.WRITTEN in states.values():
+            raise typer.Exit(FAILED)
 
 
 if __name__ == "__main__":

@@ -77,8 +77,22 @@ TABLES: dict[str, dict[str, str]] = {
         "old_type": "TEXT",
         "new_type": "TEXT",
     },
+    "dbt_runs": {
+        "run_id": "TEXT",
+        "started_at": "TIMESTAMP",
+        "finished_at": "TIMESTAMP",
+        "status": "TEXT",
+        "passed": "BIGINT",
+        "warned": "BIGINT",
+        "failed": "BIGINT",
+        "skipped": "BIGINT",
+        "error": "TEXT",
+    },
 }
 """Table → column → type; the same in SQLite and in the warehouse. Times are UTC."""
+
+
+CRASHED = "it ended without a word (killed, or power lost)"
 
 
 class Ledger:
@@ -143,8 +157,24 @@ class Ledger:
         with self._recording():
             for row in self._db.execute("SELECT run_id FROM runs WHERE status = 'running'").fetchall():
                 crashed.append(row["run_id"])
-                self.close_run(crashed[-1], status="crashed", error="it ended without a word (killed, or power lost)")
+                self.close_run(crashed[-1], status="crashed", error=CRASHED)
+            for row in self._db.execute("SELECT run_id FROM dbt_runs WHERE status = 'running'").fetchall():
+                self.close_dbt(row["run_id"], {"status": "crashed", "error": CRASHED})
         return crashed
+
+    def open_dbt(self, run_id: str) -> None:
+        """Record that dbt begins."""
+        with self._recording():
+            self._insert("dbt_runs", {"run_id": run_id, "started_at": _now(), "status": "running"})
+
+    def close_dbt(self, run_id: str, outcome: Mapping[str, Any]) -> None:
+        names = [name for name in TABLES["dbt_runs"] if name in outcome]
+        with self._recording():
+            self._db.execute(
+                f"UPDATE dbt_runs SET {', '.join(f'{name} = ?' for name in names)}, finished_at = ? WHERE run_id = ?",  # noqa: S608
+                (*(outcome[name] for name in names), _now(), run_id),
+            )
+            self._touch(run_id)
 
     def record(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows to one of `TABLES`, at once; each has its run_id."""

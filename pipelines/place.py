@@ -10,6 +10,7 @@ import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from sources.errors import ConfigurationError
@@ -52,6 +53,10 @@ class Place:
     @property
     def work(self) -> Path:
         return self.state / "work"
+
+    @property
+    def kind(self) -> Literal["duckdb", "postgres"]:
+        return "duckdb" if self.postgres is None else "postgres"
 
     @property
     def shown(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipelines.dbt import DbtReport
 from sources.errors import Recovery
 
 
@@ -81,6 +82,7 @@ class RunReport:
     run_id: str
     vendors: list[VendorReport]
     skipped: list[str] = field(default_factory=list)
+    dbt: DbtReport | None = None
 
     @property
     def status(self) -> str:
@@ -93,4 +95,5 @@ class RunReport:
             "status": self.status,
             "vendors": [vendor.as_json() for vendor in self.vendors],
             "skipped": self.skipped,
+            "dbt": self.dbt.as_json() if self.dbt else None,
         }

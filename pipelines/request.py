@@ -21,6 +21,7 @@ class Request:
     tables: frozenset[str] = frozenset()
     full: bool = False
     allow_empty: frozenset[str] = frozenset()
+    then_dbt: bool = False
     on_progress: Callable[[str, str], None] | None = None
 
 

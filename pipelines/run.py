@@ -11,8 +11,8 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ import pendulum
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from pipelines import __version__
+from pipelines import __version__, dbt
 from pipelines.counts import count, mark_deleted
 from pipelines.ledger import Ledger
 from pipelines.report import RunReport, TableReport, VendorReport
@@ -62,6 +62,7 @@ def run(request: Request) -> RunReport:
     cannot be carried out; whatever happens to a vendor is in the report.
     """
     chosen, skipped = choose(request)
+    project = dbt.find_project(request.place) if request.then_dbt else None
     with lock(request.place):
         ledger = Ledger(request.place.ledger)
         try:
@@ -72,17 +73,27 @@ def run(request: Request) -> RunReport:
                 log.warning("run %s had crashed: nothing half done is in the warehouse", crashed)
             datasets = [name for vendor in VENDORS for name in package(vendor).tables()]
             run_id = ledger.open_run(chosen, version=__version__)
-            try:
-                with open_warehouse(request.place, datasets=datasets) as warehouse:
-                    until = pendulum.now("UTC")
-                    night = Night(request=request, ledger=ledger, warehouse=warehouse, run_id=run_id, until=until)
-                    return _night(night, chosen, skipped)
-            except BaseException as stopped:
-                interrupted = isinstance(stopped, KeyboardInterrupt | SystemExit)
-                ledger.close_run(run_id, status="failed", error="interrupted" if interrupted else summarize(stopped))
-                raise
+            with _recorded(ledger, run_id), open_warehouse(request.place, datasets=datasets) as warehouse:
+                until = pendulum.now("UTC")
+                night = Night(request=request, ledger=ledger, warehouse=warehouse, run_id=run_id, until=until)
+                report = _night(night, chosen, skipped)
+                if project:
+                    report.dbt = _dbt(night, project, green=report.status == "ok")
+                return report
         finally:
             ledger.close()
+
+
+@contextmanager
+def _recorded(ledger: Ledger, run_id: str) -> Iterator[None]:
+    """A run that does not come to its end has failed, and why is kept."""
+    try:
+        yield
+    except BaseException as stopped:
+        if not ledger.is_closed(run_id):
+            interrupted = isinstance(stopped, KeyboardInterrupt | SystemExit)
+            ledger.close_run(run_id, status="failed", error="interrupted" if interrupted else summarize(stopped))
+        raise
 
 
 def _night(night: Night, chosen: Sequence[str], skipped: Sequence[str]) -> RunReport:
@@ -100,6 +111,17 @@ def _night(night: Night, chosen: Sequence[str], skipped: Sequence[str]) -> RunRe
         _show_ledger(night)
     finally:
         shutil.rmtree(night.request.place.work, ignore_errors=True)
+    return report
+
+
+def _dbt(night: Night, project: dbt.Project, *, green: bool) -> dbt.DbtReport:
+    """dbt over what stands in the warehouse now, if all of it is good."""
+    if not green:
+        return dbt.DbtReport(status="skipped", error="the load was not green")
+    report = dbt.build(
+        project, place=night.request.place, warehouse=night.warehouse, ledger=night.ledger, run_id=night.run_id
+    )
+    _show_ledger(night)
     return report
 
 
@@ -391,4 +413,6 @@ def exit_code(report: RunReport) -> int:
     failed = [vendor for vendor in report.vendors if vendor.status == "failed"]
     if failed:
         return 2 if all(vendor.recovery == Recovery.CONFIGURE for vendor in failed) else 1
-    return 4 if report.status == "mismatch" else 0
+    if report.status == "mismatch":
+        return 4
+    return 1 if report.dbt is not None and report.dbt.status == "failed" else 0

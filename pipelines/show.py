@@ -17,6 +17,7 @@ from sources.redaction import redact
 
 if TYPE_CHECKING:
     from pipelines.copying import Copied
+    from pipelines.dbt import DbtReport
     from pipelines.place import Place
     from pipelines.report import RunReport
 
@@ -86,6 +87,18 @@ def show_run(report: RunReport, place: Place) -> None:
     for name in report.skipped:
         console.print(f"{name}: skipped, it has no key (its README says which: sources/{name})", highlight=False)
     console.print(f"run {report.run_id} ", _state(report.status), f" → {place.shown}")
+    if report.dbt:
+        show_dbt(report.dbt)
+
+
+def show_dbt(report: DbtReport) -> None:
+    counts = {"passed": report.passed, "warned": report.warned, "failed": report.failed, "skipped": report.skipped}
+    told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    console.print("dbt: ", _state(report.status), f"  {told}", highlight=False)
+    for failure in report.failures:
+        say(f"  [red]✗[/] {escape(failure['name'])}: ", failure["message"])
+    if report.error and not report.failures:
+        say("  [red]✗[/] " if report.status == "failed" else "  ", report.error)
 
 
 def _told(tables: Sequence[TableReport]) -> list[TableReport]:
@@ -127,6 +140,12 @@ def show_status(found: Mapping[str, Any]) -> None:
                 Text(table["table"]), *map(_number, counts), table["last_good"] or "never", _state(table["status"])
             )
         console.print(grid)
+    if dbt := found["dbt"]:
+        console.print(
+            f"dbt  last run {dbt['finished_at'] or dbt['started_at']}  ", _state(dbt["status"]), highlight=False
+        )
+        if dbt["error"]:
+            say("  [red]✗[/] ", dbt["error"])
     if (last := found["last_run"]) and last["status"] in ("running", "crashed"):
         started = f"  started {last['started_at']}"
         console.print(f"run {last['run_id']} ", _state(last["status"]), started, highlight=False)

@@ -15,7 +15,7 @@ def last_runs(place: Place) -> dict[str, Any]:
     """Per vendor the last run, its tables and when each was last good; times are UTC, ISO 8601."""
     ledger = _ledger(place)
     if ledger is None:
-        return {"warehouse": place.shown, "last_run": None, "vendors": []}
+        return {"warehouse": place.shown, "last_run": None, "vendors": [], "dbt": None}
     try:
         last = ledger.query("SELECT run_id, started_at, finished_at, status FROM runs ORDER BY run_id DESC LIMIT 1")
         vendors = ledger.query(
@@ -27,7 +27,13 @@ def last_runs(place: Place) -> dict[str, Any]:
         )
         for vendor in vendors:
             vendor["tables"] = _tables(ledger, vendor["vendor"])
-        return {"warehouse": place.shown, "last_run": last[0] if last else None, "vendors": vendors}
+        dbt = ledger.query("SELECT * FROM dbt_runs ORDER BY run_id DESC LIMIT 1")
+        return {
+            "warehouse": place.shown,
+            "last_run": last[0] if last else None,
+            "vendors": vendors,
+            "dbt": dbt[0] if dbt else None,
+        }
     finally:
         ledger.close()
 

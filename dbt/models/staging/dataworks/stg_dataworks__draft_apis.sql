@@ -1,0 +1,15 @@
+{{ stage('dataworks', 'draft_apis', [
+    ['project_id', 'bigint', 'workspace_id'],
+    ['api_id', 'bigint'],
+    ['api_name', 'text'],
+    ['api_path', 'text'],
+    ['api_mode_name', 'text', 'api_mode'],
+    ['status_name', 'text', 'api_status'],
+    ['group_id', 'text'],
+    ['description', 'text'],
+    ['creator_id', 'text'],
+    ['operator_id', 'text', 'updater_id'],
+    ['created_time', 'timestamp', 'created_at'],
+    ['modified_time', 'timestamp', 'updated_at'],
+    ['script', 'text', 'query_text'],
+]) }}

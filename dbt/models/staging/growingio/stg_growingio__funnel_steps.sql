@@ -1,0 +1,15 @@
+{{ stage('growingio', 'funnel_steps', [
+    ['project_uid', 'text'],
+    ['funnel_id', 'text'],
+    ['slice', 'text'],
+    ['conversion_window', 'bigint', 'conversion_window_days'],
+    ['point_time', 'timestamp'],
+    ['event_date', 'date'],
+    ['dimensions', 'json'],
+    ['dimensions_hash', 'text'],
+    ['occurrence', 'bigint'],
+    ['step', 'bigint'],
+    ['label', 'text', 'step_name'],
+    ['users', 'double', 'user_count'],
+    ['rate', 'double', 'conversion_rate'],
+]) }}

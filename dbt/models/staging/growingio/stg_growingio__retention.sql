@@ -1,0 +1,15 @@
+{{ stage('growingio', 'retention', [
+    ['project_uid', 'text'],
+    ['retention_id', 'text'],
+    ['range', 'text', 'retention_range'],
+    ['slice', 'text'],
+    ['point_time', 'timestamp'],
+    ['event_date', 'date'],
+    ['dimensions', 'json'],
+    ['dimensions_hash', 'text'],
+    ['occurrence', 'bigint'],
+    ['n', 'bigint', 'period'],
+    ['label', 'text', 'period_name'],
+    ['users', 'double', 'user_count'],
+    ['rate', 'double', 'retention_rate'],
+]) }}

@@ -1,0 +1,17 @@
+{{ stage('nightload', 'run_tables', [
+    ['run_id', 'text'],
+    ['vendor', 'text'],
+    ['dataset', 'text'],
+    ['table_name', 'text'],
+    ['mode', 'text', 'load_mode'],
+    ['load_id', 'text'],
+    ['vendor_count', 'bigint'],
+    ['extracted', 'bigint', 'extracted_count'],
+    ['landed', 'bigint', 'landed_count'],
+    ['live', 'bigint', 'live_count'],
+    ['deleted', 'bigint', 'deleted_count'],
+    ['status', 'text', 'table_status'],
+    ['error', 'text', 'table_error'],
+    ['notes', 'text'],
+    ['seconds', 'double', 'walk_seconds'],
+]) }}

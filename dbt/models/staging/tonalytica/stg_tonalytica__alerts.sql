@@ -1,0 +1,15 @@
+{{ stage('tonalytica', 'alerts', [
+    ['id', 'bigint', 'alert_id'],
+    ['name', 'text', 'alert_name'],
+    ['state', 'text', 'alert_state'],
+    ['options', 'text', 'watched_column', ['column']],
+    ['options', 'text', 'comparison', ['op']],
+    ['options', 'text', 'threshold', ['value']],
+    ['options', 'boolean', 'is_muted', ['muted']],
+    ['rearm', 'bigint', 'rearm_seconds'],
+    ['query_id', 'bigint'],
+    ['user_id', 'bigint', 'owner_user_id'],
+    ['last_triggered_at', 'timestamp'],
+    ['created_at', 'timestamp'],
+    ['updated_at', 'timestamp'],
+]) }}

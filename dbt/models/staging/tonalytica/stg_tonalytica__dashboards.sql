@@ -1,0 +1,15 @@
+{{ stage('tonalytica', 'dashboards', [
+    ['id', 'bigint', 'dashboard_id'],
+    ['slug', 'text'],
+    ['name', 'text', 'dashboard_name'],
+    ['user_id', 'bigint', 'owner_user_id'],
+    ['tags', 'joined'],
+    ['is_archived', 'boolean'],
+    ['is_draft', 'boolean'],
+    ['is_favorite', 'boolean'],
+    ['dashboard_filters_enabled', 'boolean', 'has_filters'],
+    ['version', 'bigint', 'dashboard_version'],
+    ['created_at', 'timestamp'],
+    ['updated_at', 'timestamp'],
+    ['found_in', 'text'],
+]) }}

@@ -1,0 +1,15 @@
+{{ stage('tonalytica', 'widgets', [
+    ['id', 'bigint', 'widget_id'],
+    ['dashboard_id', 'bigint'],
+    ['visualization_id', 'bigint'],
+    ['query_id', 'bigint'],
+    ['text', 'text', 'widget_text'],
+    ['restricted', 'boolean', 'is_restricted'],
+    ['options', 'boolean', 'is_hidden', ['isHidden']],
+    ['options', 'bigint', 'position_column', ['position', 'col']],
+    ['options', 'bigint', 'position_row', ['position', 'row']],
+    ['options', 'bigint', 'width', ['position', 'sizeX']],
+    ['options', 'bigint', 'height', ['position', 'sizeY']],
+    ['created_at', 'timestamp'],
+    ['updated_at', 'timestamp'],
+]) }}

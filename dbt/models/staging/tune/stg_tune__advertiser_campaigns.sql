@@ -1,0 +1,17 @@
+{{ stage('tune', 'advertiser_campaigns', [
+    ['id', 'bigint', 'campaign_id'],
+    ['name', 'text', 'campaign_name'],
+    ['status', 'text', 'campaign_status'],
+    ['site_id', 'bigint'],
+    ['advertiser_id', 'bigint'],
+    ['publisher_id', 'bigint'],
+    ['payout', 'decimal'],
+    ['budget', 'decimal'],
+    ['currency_code', 'text'],
+    ['is_reengagement', 'boolean'],
+    ['note', 'text'],
+    ['url', 'text'],
+    ['start_date', 'date', 'starts_on'],
+    ['created', 'timestamp', 'created_at'],
+    ['modified', 'timestamp', 'updated_at'],
+]) }}
