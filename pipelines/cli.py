@@ -15,7 +15,7 @@ import typer
 from pipelines import __version__
 from pipelines import place as places
 from sources import VENDORS
-from sources.errors import NightloadError, Recovery, summarize
+from sources.errors import ConfigurationError, NightloadError, Recovery, summarize
 from sources.redaction import install
 
 OK, FAILED, USAGE, LOCKED, MISMATCH = range(5)
@@ -192,6 +192,36 @@ def demo(
     from pipelines.demo import play
 
     raise typer.Exit(play(scale=scale, folder=keep))
+
+
+@app.command()
+def sql(
+    query: Annotated[
+        str | None, typer.Argument(help="One or more statements; - reads them from stdin. Without: a shell.")
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV; NULL is nothing, an empty text is \"\".")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="An array of objects.")] = False,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=0, help="Rows of an answer; 0: all. Default: 100 of a table, else all.")
+    ] = None,
+    home: Home = None,
+    warehouse: WarehouseUrl = None,
+) -> None:
+    """Ask the warehouse in SQL. Reads only."""
+    from pipelines.sql import Form, ask, shell
+    from pipelines.warehouse.reader import Interrupted
+
+    if as_csv and as_json:
+        raise ConfigurationError(what="an answer cannot be CSV and JSON at once", todo="Give one of --csv and --json")
+    place = places.find(home, warehouse)
+    form = Form(kind="csv" if as_csv else "json" if as_json else "table", limit=limit)
+    try:
+        if query is None:
+            raise typer.Exit(OK if shell(place, form) else USAGE)
+        ask(place, sys.stdin.read() if query == "-" else query, form)
+    except Interrupted as error:
+        _say_error(error)
+        raise typer.Exit(130) from None
 
 
 @contextmanager

@@ -15,14 +15,13 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import psycopg2
 from psycopg2 import errors, extensions
 from psycopg2.extras import execute_values
 
 from pipelines.ledger import Ledger
-from pipelines.warehouse.reader import Answer, QueryRefused
 from pipelines.warehouse.session import (
     Locked,
     Rows,
@@ -309,12 +308,12 @@ class PostgresSession:
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> Rows:
         with self._shared.step() as cursor:
-            cursor.execute(_format(sql), list(parameters))
+            cursor.execute(to_pyformat(sql), list(parameters))
             return list(cursor.fetchall())
 
     def change(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         with self._shared.step() as cursor:
-            cursor.execute(_format(sql), list(parameters))
+            cursor.execute(to_pyformat(sql), list(parameters))
             changed: int = cursor.rowcount
             return max(0, changed)
 
@@ -338,36 +337,6 @@ class PostgresSession:
         # IF NOT EXISTS would ask for the right to make it even where it is there
         if not self.query("SELECT 1 FROM pg_namespace WHERE nspname = ?", [dataset]):
             self.change(f"CREATE SCHEMA {quote(dataset)}")
-
-
-class PostgresReader:
-    """What is published, in read-only transactions."""
-
-    dialect: Literal["duckdb", "postgres"] = "postgres"
-
-    def __init__(self, connection: extensions.connection) -> None:
-        self._connection = connection
-        with connection.cursor() as cursor:
-            # the names that an analyst's own connection would find
-            cursor.execute("SET default_transaction_read_only = on; RESET search_path; RESET lock_timeout")
-
-    def answer(self, sql: str, parameters: Sequence[Any] = ()) -> Answer:
-        cursor = self._connection.cursor()
-        try:
-            cursor.execute(_format(sql) if parameters else sql, list(parameters) or None)
-        except psycopg2.Error as error:
-            cursor.close()
-            raise QueryRefused(what="the query was refused", why=str(error), todo="Mend the SQL") from None
-        if cursor.description is None:
-            return Answer((), iter(()))
-        return Answer(tuple(column.name for column in cursor.description), iter(cursor))
-
-    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        return list(self.answer(sql, parameters).rows)
-
-    def tables(self, dataset: str) -> set[str]:
-        sql = "SELECT table_name FROM information_schema.tables WHERE table_schema = ?"
-        return {name for (name,) in self.query(sql, [dataset])}
 
 
 def connect(url: str) -> extensions.connection:
@@ -401,7 +370,7 @@ def _one(connection: extensions.connection, sql: str, *parameters: Any) -> Any:
         return row[0] if row else None
 
 
-def _format(sql: str) -> str:
+def to_pyformat(sql: str) -> str:
     return sql.replace("%", "%%").replace("?", "%s")
 
 
