@@ -199,7 +199,7 @@ def sql(
     query: Annotated[
         str | None, typer.Argument(help="One or more statements; - reads them from stdin. Without: a shell.")
     ] = None,
-    as_csv: Annotated[bool, typer.Option("--csv", help="CSV; NULL is nothing, an empty text is \"\".")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help='CSV; NULL is nothing, an empty text is "".')] = False,
     as_json: Annotated[bool, typer.Option("--json", help="An array of objects.")] = False,
     limit: Annotated[
         int | None, typer.Option("--limit", min=0, help="Rows of an answer; 0: all. Default: 100 of a table, else all.")

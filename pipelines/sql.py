@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 from pipelines.catalogue import columns_of, split_name, tables_of
 from pipelines.place import Place
@@ -23,6 +25,8 @@ from sources.errors import ConfigurationError, NightloadError, Unavailable, summ
 TABLE_ROWS = 100
 """Rows of a table, unless told otherwise: more scroll away."""
 HISTORY_LINES = 1000
+PATIENCE = 10
+"""Seconds that a database has to end a statement."""
 HELP = """\
 SQL ends with a semicolon and may have several lines. Ctrl-C forgets what was typed, or ends a query; Ctrl-D leaves.
 .tables [DATASET]       the tables, and what they hold
@@ -204,12 +208,26 @@ def _interruptible(work: Callable[[threading.Event], None], reader: Reader) -> N
         thread.join()
     except KeyboardInterrupt:
         stopped.set()
-        while thread.is_alive():
-            reader.cancel()
-            thread.join(0.1)
+        _end(thread, reader)
         raise interrupted() from None
     if failed:
         raise failed[0]
+
+
+def _end(thread: threading.Thread, reader: Reader) -> None:
+    """Have the database end the statement; a connection must not be closed under it."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        until = time.monotonic() + PATIENCE
+        while thread.is_alive():
+            if time.monotonic() > until:
+                sys.stderr.write("the database does not end the query; left it alone\n")
+                sys.stderr.flush()
+                os._exit(130)
+            reader.cancel()
+            thread.join(0.1)
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _until(rows: Iterator[tuple[Any, ...]], stopped: threading.Event) -> Iterator[tuple[Any, ...]]:
@@ -266,4 +284,3 @@ def _history(place: Place) -> Iterator[None]:
             readline.write_history_file(file)
             file.chmod(0o600)
         os.umask(before)
-

@@ -28,6 +28,7 @@ from pipelines.warehouse.session import (
     Session,
     WarehouseBusy,
     WarehouseRefused,
+    comment_statements,
     quote,
     write_ledger,
 )
@@ -337,6 +338,24 @@ class PostgresSession:
         # IF NOT EXISTS would ask for the right to make it even where it is there
         if not self.query("SELECT 1 FROM pg_namespace WHERE nspname = ?", [dataset]):
             self.change(f"CREATE SCHEMA {quote(dataset)}")
+
+    def comments(self, dataset: str) -> dict[tuple[str, str], str | None]:
+        rows = self.query(
+            "SELECT c.relname, coalesce(a.attname, ''), d.description FROM pg_class c "
+            "JOIN pg_namespace n ON n.oid = c.relnamespace "
+            "CROSS JOIN LATERAL (SELECT 0 AS attnum, NULL AS attname UNION ALL "
+            " SELECT attnum, attname FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped) a "
+            "LEFT JOIN pg_description d ON d.objoid = c.oid AND d.classoid = 'pg_class'::regclass "
+            " AND d.objsubid = a.attnum "
+            # only an owner may: tables that were made for us are described by whoever made them
+            "WHERE n.nspname = ? AND c.relkind IN ('r', 'p') AND pg_has_role(c.relowner, 'USAGE')",
+            [dataset],
+        )
+        return {(table, column): text for table, column, text in rows}
+
+    def comment(self, dataset: str, comments: Mapping[tuple[str, str], str]) -> None:
+        with self._shared.step() as cursor:
+            cursor.execute(comment_statements(dataset, comments))
 
 
 def connect(url: str) -> extensions.connection:

@@ -54,7 +54,7 @@ class PostgresReader:
     def stream(self, sql: str) -> Iterator[Answer]:
         word = first_word(sql)
         if word not in (*SELECTS, *TELLS):
-            raise only_reads(f"{word or 'this'} is neither a query nor one of {', '.join(TELLS)}")
+            raise only_reads(f"{word or 'it'} is neither a query nor one of {', '.join(TELLS)}")
         try:
             self._connection.set_session(readonly=True, autocommit=False)
             # a name makes it a cursor on the server, where the rows stay until they are asked for
@@ -87,9 +87,7 @@ def _answer(cursor: extensions.cursor, rows: Iterator[tuple[Any, ...]]) -> Answe
     return Answer(tuple(column.name for column in described), rows, json)
 
 
-def _rows(
-    first: list[tuple[Any, ...]], more: Callable[[int], list[tuple[Any, ...]]]
-) -> Iterator[tuple[Any, ...]]:
+def _rows(first: list[tuple[Any, ...]], more: Callable[[int], list[tuple[Any, ...]]]) -> Iterator[tuple[Any, ...]]:
     rows = first
     while rows:
         yield from rows

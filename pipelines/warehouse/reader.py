@@ -34,7 +34,7 @@ class Reader(Protocol):
         ...
 
     def stream(self, sql: str) -> AbstractContextManager[Answer]:
-        """One statement of a user's, its rows in bounded memory; JSON as text. A transaction lasts as long as the block.
+        """One statement of a user's, its rows in bounded memory; JSON as text. Its transaction ends with the block.
 
         Raises `QueryRefused`, also while rows come, and `Interrupted` after `cancel`.
         """
@@ -63,7 +63,7 @@ def refused(why: str) -> QueryRefused:
 
 def only_reads(why: str) -> QueryRefused:
     return QueryRefused(
-        what="the query was refused, since it would write",
+        what="the query was refused, for it does not only read",
         why=why,
         todo="Nothing was changed: the warehouse is opened for reading only, and a night would undo what others write",
     )
