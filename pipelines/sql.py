@@ -203,31 +203,25 @@ def _interruptible(work: Callable[[threading.Event], None], reader: Reader) -> N
             failed.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
-    thread.start()
+    handler = signal.signal(signal.SIGINT, lambda *_: stopped.set())
     try:
-        thread.join()
-    except KeyboardInterrupt:
-        stopped.set()
-        _end(thread, reader)
-        raise interrupted() from None
-    if failed:
-        raise failed[0]
-
-
-def _end(thread: threading.Thread, reader: Reader) -> None:
-    """Have the database end the statement; a connection must not be closed under it."""
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        until = time.monotonic() + PATIENCE
+        thread.start()
+        until = 0.0
         while thread.is_alive():
-            if time.monotonic() > until:
-                sys.stderr.write("the database does not end the query; left it alone\n")
-                sys.stderr.flush()
-                os._exit(130)
-            reader.cancel()
             thread.join(0.1)
+            if stopped.is_set():
+                reader.cancel()
+                until = until or time.monotonic() + PATIENCE
+                if time.monotonic() > until:  # to close a connection that is at work would wait for it
+                    sys.stderr.write("nightload: the database does not end the query; it was left to it\n")
+                    sys.stderr.flush()
+                    os._exit(130)
     finally:
         signal.signal(signal.SIGINT, handler)
+    if stopped.is_set():
+        raise interrupted()
+    if failed:
+        raise failed[0]
 
 
 def _until(rows: Iterator[tuple[Any, ...]], stopped: threading.Event) -> Iterator[tuple[Any, ...]]:
