@@ -224,6 +224,27 @@ def sql(
         raise typer.Exit(130) from None
 
 
+@app.command()
+def docs(
+    folder: Annotated[str | None, typer.Option("--dir", help="Where to (default: docs in the home).")] = None,
+    freshness: Annotated[
+        bool, typer.Option("--freshness/--no-freshness", help="Tell when each table was last loaded.")
+    ] = True,
+    home: Home = None,
+    warehouse: WarehouseUrl = None,
+) -> None:
+    """Write what there is: a page (HTML) and two diagrams (Mermaid, DBML)."""
+    from pathlib import Path
+
+    from pipelines.docs import write
+    from pipelines.warehouse.reader import open_reader
+
+    place = places.find(home, warehouse)
+    with open_reader(place) as reader:
+        for file, changed in write(reader, Path(folder) if folder else place.home / "docs", freshness=freshness):
+            sys.stdout.write(f"{file}{'' if changed else ' (unchanged)'}\n")
+
+
 @contextmanager
 def _engine(place: places.Place, *, verbose: bool = False, quiet: bool = False) -> Iterator[None]:
     """Set up logging and dlt; let SIGTERM end a run as Ctrl-C does: nothing half done is published."""
