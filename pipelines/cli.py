@@ -194,7 +194,8 @@ def demo(
     raise typer.Exit(play(scale=scale, folder=keep))
 
 
-@app.command()
+# a query may begin with a comment, and that with two dashes
+@app.command(context_settings={"ignore_unknown_options": True})
 def sql(
     query: Annotated[
         str | None, typer.Argument(help="One or more statements; - reads them from stdin. Without: a shell.")

@@ -25,7 +25,7 @@ DATASETS = ("tonalytica_results",)
 NAMES = re.compile(
     r"e[-_]?mail|phone|mobile|(?:^|[._ ])cell(?:$|[._ ])|(?:^|[._ ])ips?(?:$|[._ ])|address|device|idfa|gaid|imei|udid"
     r"|(?:first|last|full|login|nick|user|real)[-_ ]?name|user|member|creator|owner|operator|updater|author|contact"
-    r"|_by(?:$|_)|script|snippet|(?:^|_)(?:sql|query|text|note|sample)$|(?:default|example)[-_ ]?value"
+    r"|_by(?:$|_)|(?:^|[._ ])script|snippet|(?:^|_)(?:sql|query|text|note|sample)$|(?:default|example)[-_ ]?value"
     r"|birth|gender|zip|city|street|latitude|longitude|passport|account_id|distinct"
     r"|手机|邮箱|邮件|电话|姓名|昵称|地址|身份证|用户|设备|联系|微信|生日|创建人|负责人|账号|帐号",
     re.IGNORECASE,
