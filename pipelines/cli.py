@@ -319,6 +319,58 @@ def _say_made(made: Any) -> None:
     sys.stdout.flush()
 
 
+# a query may begin with a comment, and that with two dashes
+@app.command(context_settings={"ignore_unknown_options": True})
+def sql(
+    query: Annotated[
+        str | None, typer.Argument(help="One or more statements; - reads them from stdin. Without: a shell.")
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help='CSV; NULL is nothing, an empty text is "".')] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="An array of objects.")] = False,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=0, help="Rows of an answer; 0: all. Default: 100 of a table, else all.")
+    ] = None,
+    home: Home = None,
+    warehouse: WarehouseUrl = None,
+) -> None:
+    """Ask the warehouse in SQL. Reads only."""
+    from pipelines.sql import Form, ask, shell
+    from pipelines.warehouse.reader import Interrupted
+
+    if as_csv and as_json:
+        raise ConfigurationError(what="an answer cannot be CSV and JSON at once", todo="Give one of --csv and --json")
+    place = places.find(home, warehouse)
+    form = Form(kind="csv" if as_csv else "json" if as_json else "table", limit=limit)
+    try:
+        if query is None:
+            raise typer.Exit(OK if shell(place, form) else USAGE)
+        ask(place, sys.stdin.read() if query == "-" else query, form)
+    except Interrupted as error:
+        _say_error(error)
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def docs(
+    folder: Annotated[str | None, typer.Option("--dir", help="Where to (default: docs in the home).")] = None,
+    freshness: Annotated[
+        bool, typer.Option("--freshness/--no-freshness", help="Tell when each table was last loaded.")
+    ] = True,
+    home: Home = None,
+    warehouse: WarehouseUrl = None,
+) -> None:
+    """Write what there is: a page (HTML) and two diagrams (Mermaid, DBML)."""
+    from pathlib import Path
+
+    from pipelines.docs import write
+    from pipelines.warehouse.reader import open_reader
+
+    place = places.find(home, warehouse)
+    with open_reader(place) as reader:
+        for file, changed in write(reader, Path(folder) if folder else place.home / "docs", freshness=freshness):
+            sys.stdout.write(f"{file}{'' if changed else ' (unchanged)'}\n")
+
+
 @contextmanager
 def _engine(place: places.Place, *, verbose: bool = False, quiet: bool = False) -> Iterator[None]:
     """Set up logging and dlt; let SIGTERM end a run as Ctrl-C does: nothing half done is published."""

@@ -36,7 +36,12 @@ def copy(source: Place, target: Place, *, on_table: Callable[[str], None] | None
     if source.shown == target.shown:
         raise ConfigurationError(what="a warehouse cannot be copied onto itself", where=source.shown)
     datasets = [OWN_DATASET, *(name for vendor in VENDORS for name in package(vendor).tables())]
-    with lock(target), open_reader(source) as reader, open_warehouse(target, datasets=datasets[1:]) as warehouse:
+    with (
+        lock(target),
+        open_reader(source) as reader,
+        reader.one_state(),
+        open_warehouse(target, datasets=datasets[1:]) as warehouse,
+    ):
         there = {dataset: tables for dataset in datasets if (tables := reader.columns(dataset))}
         if not there:
             raise ConfigurationError(what="there is nothing of nightload's to copy", where=source.shown)

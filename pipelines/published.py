@@ -21,7 +21,7 @@ def published(place: Place) -> Iterator[Read]:
 
     Raises `ConfigurationError` if there is no warehouse, `NightloadError` if it cannot be opened.
     """
-    with open_reader(place) as reader:
+    with open_reader(place) as reader, reader.one_state():
 
         def read(sql: str) -> list[Row]:
             found = reader.answer(sql)

@@ -23,6 +23,7 @@ from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from pipelines import __version__, dbt
+from pipelines.comments import comment, of_vendor
 from pipelines.counts import count, mark_deleted
 from pipelines.ledger import Ledger
 from pipelines.report import RunReport, TableReport, VendorReport
@@ -335,6 +336,7 @@ def _load(
             if outcome.table in there:
                 mark_deleted(session, outcome, at=night.until)
         record_columns(session, pipeline.dataset_name, columns)
+        comment(session, pipeline.dataset_name, of_vendor(snapshot(pipeline), outcomes))
     merged = [outcome.table for outcome in outcomes if outcome.loaded and outcome.mode in MERGED]
     for table, key in keys_of(pipeline, merged).items():
         night.warehouse.index(pipeline.dataset_name, table, key)

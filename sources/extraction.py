@@ -108,6 +108,7 @@ class Outcome:
     table: str
     label: str
     mode: Mode
+    about: str = ""
     load_id: str = ""
     vendor_count: int | None = None
     extracted: int | None = None
@@ -282,7 +283,8 @@ class Extraction:
                 todo=f"Set SCHEMA__NAMING={naming.__name__} in the environment, or schema.naming in .dlt/config.toml",
             )
         name = schema.naming.normalize_table_identifier(table.name)
-        outcome = Outcome(dataset=dataset, table=name, label=table.label or table.name, mode=table.mode)
+        label = table.label or table.name
+        outcome = Outcome(dataset=dataset, table=name, label=label, mode=table.mode, about=table.about)
         self.outcomes[f"{dataset}.{name}"] = outcome
         started = time.monotonic()
         try:

@@ -14,6 +14,7 @@ import pytest
 
 from conftest import Database, Night, settle
 from pipelines.warehouse import postgres as warehouse
+from pipelines.warehouse import postgres_connection
 from postgres_server import execute, fresh_database, with_database
 from reference import truth
 from sandbox_process import SandboxProcess
@@ -160,26 +161,26 @@ def test_a_commit_whose_answer_is_lost_is_looked_up(
 ) -> None:
     assert night.run("tonalytica").code == 0
     edit(sandbox, "query_snippets", 1, snippet="changed")
-    end = warehouse.Shared.end
+    end = postgres_connection.Shared.end
 
-    def lost_after(self: warehouse.Shared, *, commit: bool) -> None:
+    def lost_after(self: postgres_connection.Shared, *, commit: bool) -> None:
         end(self, commit=commit)
         if commit:
             raise psycopg2.OperationalError("server closed the connection unexpectedly")
 
     with monkeypatch.context() as patched:
-        patched.setattr(warehouse.Shared, "end", lost_after)
+        patched.setattr(postgres_connection.Shared, "end", lost_after)
         assert night.run("tonalytica").code == 0
     assert (1, "changed") in snippets(sql)
 
-    def lost_before(self: warehouse.Shared, *, commit: bool) -> None:
+    def lost_before(self: postgres_connection.Shared, *, commit: bool) -> None:
         end(self, commit=False)
         if commit:
             raise psycopg2.OperationalError("server closed the connection unexpectedly")
 
     edit(sandbox, "query_snippets", 1, snippet="changed again")
     with monkeypatch.context() as patched:
-        patched.setattr(warehouse.Shared, "end", lost_before)
+        patched.setattr(postgres_connection.Shared, "end", lost_before)
         assert night.run("tonalytica").code == 1
     assert (1, "changed") in snippets(sql)
     assert night.run("tonalytica").code == 0
@@ -202,7 +203,7 @@ def test_a_table_that_stays_locked_is_told_with_who_has_it(
 ) -> None:
     assert night.run("tonalytica").code == 0
     edit(sandbox, "query_snippets", 1, snippet="changed")
-    monkeypatch.setitem(warehouse.SETTINGS, "lock_timeout", "300ms")
+    monkeypatch.setitem(postgres_connection.SETTINGS, "lock_timeout", "300ms")
     with held(url, "LOCK TABLE tonalytica.query_snippets IN EXCLUSIVE MODE") as connection:
         ran = night.run("tonalytica")
         (vendor,) = ran.json["vendors"]

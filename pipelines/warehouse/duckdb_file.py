@@ -27,7 +27,7 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 from pipelines.ledger import Ledger
 from pipelines.place import OWN_DATASET, Place
-from pipelines.warehouse.session import Rows, Session, WarehouseBusy, quote, write_ledger
+from pipelines.warehouse.session import Rows, Session, WarehouseBusy, comment_statements, quote, write_ledger
 from pipelines.warehouse.types import ColumnType
 from sources.errors import ConfigurationError, NightloadError, Unavailable
 
@@ -220,6 +220,17 @@ class DuckDbSession:
 
     def create_dataset(self, dataset: str) -> None:
         self.change(f"CREATE SCHEMA IF NOT EXISTS {quote(dataset)}")
+
+    def comments(self, dataset: str) -> dict[tuple[str, str], str | None]:
+        rows = self.query(
+            "SELECT table_name, '', comment FROM duckdb_tables() WHERE schema_name = $1 UNION ALL "
+            "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE schema_name = $1",
+            [dataset],
+        )
+        return {(table, column): text for table, column, text in rows}
+
+    def comment(self, dataset: str, comments: Mapping[tuple[str, str], str]) -> None:
+        self.change(f"BEGIN;\n{comment_statements(dataset, comments)};\nCOMMIT")
 
 
 def _busy(published: Path, holder: str) -> WarehouseBusy:

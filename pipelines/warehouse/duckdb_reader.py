@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
 
-from pipelines.warehouse.reader import Answer, QueryRefused
+from pipelines.warehouse.reader import Answer, interrupted, only_reads, refused
 from pipelines.warehouse.session import quote
 from pipelines.warehouse.types import ColumnType, from_duckdb
 
@@ -24,14 +25,24 @@ class DuckDbReader:
         connection.execute("SET TimeZone = 'UTC'")
 
     def answer(self, sql: str, parameters: Sequence[Any] = ()) -> Answer:
-        try:
+        with _explained():
             found = self._connection.execute(sql, list(parameters))
-        except duckdb.Error as error:
-            raise QueryRefused(what="the query was refused", why=str(error), todo="Mend the SQL") from None
-        return Answer(tuple(column[0] for column in found.description or ()), self._rows(found))
+        described = found.description or ()
+        json = frozenset(place for place, column in enumerate(described) if str(column[1]) == "JSON")
+        return Answer(tuple(column[0] for column in described), self._rows(found), json)
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         return list(self.answer(sql, parameters).rows)
+
+    @contextmanager
+    def stream(self, sql: str) -> Iterator[Answer]:
+        answer = self.answer(sql)
+        tells = duckdb.extract_statements(sql)[0].expected_result_type
+        # SET and its like answer with an empty column
+        yield answer if duckdb.ExpectedResultType.QUERY_RESULT in tells else Answer((), iter(()))
+
+    def cancel(self) -> None:
+        self._connection.interrupt()
 
     def tables(self, dataset: str) -> set[str]:
         sql = "SELECT table_name FROM information_schema.tables WHERE table_schema = ?"
@@ -49,9 +60,27 @@ class DuckDbReader:
             found.setdefault(table, []).append(ColumnType(name, kind, nullable))
         return found
 
+    def one_state(self) -> AbstractContextManager[None]:
+        """Always: a night puts another file in the place of this one."""
+        return nullcontext()
+
     def to_parquet(self, dataset: str, table: str, path: Path) -> None:
         self._connection.execute(f"COPY {quote(dataset, table)} TO '{path}' ({PARQUET})")
 
     def _rows(self, found: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
-        while rows := found.fetchmany(ROWS_AT_ONCE):
+        while True:
+            with _explained():
+                rows = found.fetchmany(ROWS_AT_ONCE)
+            if not rows:
+                return
             yield from rows
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except duckdb.InterruptException:
+        raise interrupted() from None
+    except duckdb.Error as error:
+        raise (only_reads if "read-only mode" in str(error) else refused)(str(error)) from None

@@ -12,29 +12,29 @@ Nothing is kept on this disk but the ledger, and what it has to say stands in th
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import psycopg2
-from psycopg2 import errors, extensions
+from psycopg2 import errors
 from psycopg2.extras import execute_values
 
 from pipelines.ledger import Ledger
+from pipelines.warehouse.postgres_connection import LOCK_WAIT, Shared, connect, one, to_pyformat
 from pipelines.warehouse.postgres_views import kept
-from pipelines.warehouse.reader import Answer, QueryRefused
 from pipelines.warehouse.session import (
     Locked,
     Rows,
     Session,
     WarehouseBusy,
     WarehouseRefused,
+    comment_statements,
     quote,
     write_ledger,
 )
-from pipelines.warehouse.types import ColumnType, from_postgres
+from pipelines.warehouse.types import ColumnType
 from sources.errors import NightloadError, Unavailable
 
 if TYPE_CHECKING:
@@ -42,19 +42,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOCK_WAIT = 60
-"""Seconds to wait for a table that somebody has locked."""
 OLDEST = 140000
-SETTINGS = {
-    "application_name": "nightload",
-    "client_encoding": "UTF8",
-    "TimeZone": "UTC",
-    "lock_timeout": f"{LOCK_WAIT}s",
-    "statement_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
-    "work_mem": "64MB",  # a history is compared by hashes in memory, else row by row
-    "search_path": "pg_catalog",
-}
 # Two keys: the run's own, refused at once; the load's, waited for, since the server may still be ending the statement
 # of a run that was killed.
 RUN_LOCK, LOAD_LOCK = 0x6E69676874, 0x6E69676875
@@ -98,57 +86,6 @@ EXPLAINED: tuple[tuple[type[psycopg2.Error], type[NightloadError], str, str], ..
 """What a user can do something about, in words."""
 
 
-class Shared:
-    """The one connection that a run loads over, for dlt's threads too: who begins a transaction has it to the end."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self.turn = threading.RLock()
-        self.connection = connect(url)
-        self._depth = 0
-
-    @property
-    def writing(self) -> bool:
-        """Is the transaction open that `publish` will commit?"""
-        return not self.connection.autocommit
-
-    def begin(self) -> None:
-        """Open the transaction, if none is."""
-        with self.turn:
-            if not self.writing:
-                self.connection.autocommit = False
-
-    def end(self, *, commit: bool) -> None:
-        with self.turn:
-            try:
-                self.connection.commit() if commit else self.connection.rollback()
-            finally:
-                if not self.connection.closed:
-                    self.connection.autocommit = True
-                self._depth = 0
-
-    @contextmanager
-    def step(self) -> Iterator[extensions.cursor]:
-        """A cursor, and the connection to oneself; what fails inside undoes this step and nothing before it."""
-        with self.turn, self.connection.cursor() as cursor:
-            if not self.writing:
-                yield cursor
-                return
-            self._depth += 1
-            name = f"step_{self._depth}"
-            cursor.execute(f"SAVEPOINT {name}")
-            try:
-                yield cursor
-                cursor.execute(f"RELEASE SAVEPOINT {name}")
-            except BaseException:
-                with suppress(psycopg2.Error):  # a lost connection has nothing to undo
-                    cursor.execute(f"ROLLBACK TO SAVEPOINT {name}")
-                    cursor.execute(f"RELEASE SAVEPOINT {name}")
-                raise
-            finally:
-                self._depth -= 1
-
-
 class Postgres:
     """One Postgres database while a run holds its locks."""
 
@@ -158,7 +95,7 @@ class Postgres:
         self._shared: Shared | None = None
         try:
             self._refuse_unfit()
-            if not _one(self._lock, "SELECT pg_try_advisory_lock(%s)", RUN_LOCK):
+            if not one(self._lock, "SELECT pg_try_advisory_lock(%s)", RUN_LOCK):
                 raise Locked(
                     what="another run has this warehouse", where=shown, todo="Wait for it to end, then run again"
                 )
@@ -179,7 +116,7 @@ class Postgres:
                 self._shared = Shared(self._url)
                 with self._shared.step() as cursor:
                     cursor.execute("SELECT pg_advisory_lock(%s)", (LOAD_LOCK,))
-            _one(self._lock, "SELECT 1")
+            one(self._lock, "SELECT 1")
         except psycopg2.Error as error:
             self._hang_up()
             raise self.explain(error) from None
@@ -285,7 +222,7 @@ class Postgres:
             self._hang_up()
             try:
                 with closing(connect(self._url)) as again:
-                    done = _one(again, "SELECT pg_xact_status(%s::xid8)", transaction) == "committed"
+                    done = one(again, "SELECT pg_xact_status(%s::xid8)", transaction) == "committed"
             except (psycopg2.Error, NightloadError):
                 done = False
             if not done:
@@ -293,7 +230,7 @@ class Postgres:
 
     def _refuse_unfit(self) -> None:
         version = self._lock.server_version
-        encoding = _one(self._lock, "SHOW server_encoding")
+        encoding = one(self._lock, "SHOW server_encoding")
         if version < OLDEST or encoding != "UTF8":
             raise WarehouseRefused(
                 what="this Postgres cannot be the warehouse",
@@ -326,12 +263,12 @@ class PostgresSession:
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> Rows:
         with self._shared.step() as cursor:
-            cursor.execute(_format(sql), list(parameters))
+            cursor.execute(to_pyformat(sql), list(parameters))
             return list(cursor.fetchall())
 
     def change(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         with self._shared.step() as cursor:
-            cursor.execute(_format(sql), list(parameters))
+            cursor.execute(to_pyformat(sql), list(parameters))
             changed: int = cursor.rowcount
             return max(0, changed)
 
@@ -367,104 +304,23 @@ class PostgresSession:
         if not self.query("SELECT 1 FROM pg_namespace WHERE nspname = ?", [dataset]):
             self.change(f"CREATE SCHEMA {quote(dataset)}")
 
-
-class PostgresReader:
-    """What is published, in read-only transactions."""
-
-    dialect: Literal["duckdb", "postgres"] = "postgres"
-
-    def __init__(self, connection: extensions.connection) -> None:
-        self._connection = connection
-        with connection.cursor() as cursor:
-            # the names that an analyst's own connection would find
-            cursor.execute("SET default_transaction_read_only = on; RESET search_path; RESET lock_timeout")
-
-    def answer(self, sql: str, parameters: Sequence[Any] = ()) -> Answer:
-        cursor = self._connection.cursor()
-        try:
-            cursor.execute(_format(sql) if parameters else sql, list(parameters) or None)
-        except psycopg2.Error as error:
-            cursor.close()
-            raise QueryRefused(what="the query was refused", why=str(error), todo="Mend the SQL") from None
-        if cursor.description is None:
-            return Answer((), iter(()))
-        return Answer(tuple(column.name for column in cursor.description), iter(cursor))
-
-    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        return list(self.answer(sql, parameters).rows)
-
-    def tables(self, dataset: str) -> set[str]:
-        sql = "SELECT table_name FROM information_schema.tables WHERE table_schema = ?"
-        return {name for (name,) in self.query(sql, [dataset])}
-
-    def columns(self, dataset: str) -> dict[str, list[ColumnType]]:
-        found: dict[str, list[ColumnType]] = {}
-        for table, name, kind, nullable in self.query(
-            "SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull FROM pg_class c "
+    def comments(self, dataset: str) -> dict[tuple[str, str], str | None]:
+        rows = self.query(
+            "SELECT c.relname, coalesce(a.attname, ''), d.description FROM pg_class c "
             "JOIN pg_namespace n ON n.oid = c.relnamespace "
-            "JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped "
-            "WHERE n.nspname = ? AND c.relkind IN ('r', 'p') ORDER BY c.relname, a.attnum",
+            "CROSS JOIN LATERAL (SELECT 0 AS attnum, NULL AS attname UNION ALL "
+            " SELECT attnum, attname FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped) a "
+            "LEFT JOIN pg_description d ON d.objoid = c.oid AND d.classoid = 'pg_class'::regclass "
+            " AND d.objsubid = a.attnum "
+            # only an owner may: tables that were made for us are described by whoever made them
+            "WHERE n.nspname = ? AND c.relkind IN ('r', 'p') AND pg_has_role(c.relowner, 'USAGE')",
             [dataset],
-        ):
-            kind = from_postgres(kind, where=f"{dataset}.{table}.{name}")
-            found.setdefault(table, []).append(ColumnType(name, kind, nullable))
-        return found
+        )
+        return {(table, column): text for table, column, text in rows}
 
-    def to_parquet(self, dataset: str, table: str, path: Path) -> None:
-        import duckdb
-
-        from pipelines.warehouse.duckdb_reader import PARQUET
-
-        text = path.with_suffix(".csv")
-        with text.open("wb") as file, self._connection.cursor() as cursor:
-            cursor.execute("SET DateStyle = ISO; SET extra_float_digits = 3")
-            cursor.copy_expert(f"COPY {quote(dataset, table)} TO STDOUT (FORMAT csv)", file)
-        types = {column.name: column.kind for column in self.columns(dataset)[table]}
-        with duckdb.connect() as converter:
-            converter.execute("SET TimeZone = 'UTC'; SET preserve_insertion_order = false; SET memory_limit = '100MB'")
-            # COPY quotes an empty text and not a NULL
-            converter.execute(
-                "COPY (FROM read_csv(?, columns = ?, header = false, delim = ',', quote = '\"', escape = '\"', "
-                "nullstr = '', allow_quoted_nulls = false, auto_detect = false, max_line_size = 100000000)) "
-                f"TO '{path}' ({PARQUET})",
-                [str(text), types],
-            )
-        text.unlink()
-
-
-def connect(url: str) -> extensions.connection:
-    """A connection that commits each statement, set up as `SETTINGS` says. Raises `Unavailable`, `WarehouseRefused`."""
-    try:
-        connection = psycopg2.connect(url, connect_timeout=20, keepalives_idle=30)
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            for name, value in SETTINGS.items():
-                cursor.execute(f"SET {name} = %s", (value,))
-        return connection
-    except psycopg2.OperationalError as error:
-        why = str(error).strip().splitlines()[-1]
-        wrong = "authentication" in why or "does not exist" in why or "no password" in why
-        kind = WarehouseRefused if wrong else Unavailable
-        raise kind(
-            what="the database cannot be reached" if not wrong else "the database does not let nightload in",
-            why=why,
-            todo="See that the warehouse URL (NIGHTLOAD_WAREHOUSE, --warehouse) names the right host, user and password"
-            if wrong
-            else "See that the server is up and the URL right, then run again",
-        ) from None
-    except psycopg2.Error as error:
-        raise WarehouseRefused(what="the warehouse URL cannot be used", why=str(error).splitlines()[0]) from None
-
-
-def _one(connection: extensions.connection, sql: str, *parameters: Any) -> Any:
-    with connection.cursor() as cursor:
-        cursor.execute(sql, parameters)
-        row = cursor.fetchone()
-        return row[0] if row else None
-
-
-def _format(sql: str) -> str:
-    return sql.replace("%", "%%").replace("?", "%s")
+    def comment(self, dataset: str, comments: Mapping[tuple[str, str], str]) -> None:
+        with self._shared.step() as cursor:
+            cursor.execute(comment_statements(dataset, comments))
 
 
 def _postgres_error(error: BaseException | None) -> psycopg2.Error | None:

@@ -29,7 +29,7 @@ from dlt.destinations.typing import DBTransaction
 from pgpq import encoders
 from pgpq import schema as postgres_types
 
-from pipelines.warehouse.postgres import Shared
+from pipelines.warehouse.postgres_connection import Shared
 from pipelines.warehouse.session import quote
 
 ROWS_AT_ONCE = 30_720

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -15,10 +15,11 @@ from sources.errors import ConfigurationError, NightloadError
 
 @dataclass(frozen=True)
 class Answer:
-    """What a query gave: the columns' names, and the rows as they come."""
+    """What a query gave: the columns' names, and the rows as they come. `json`: the places of JSON columns."""
 
     columns: tuple[str, ...]
     rows: Iterator[tuple[Any, ...]]
+    json: frozenset[int] = frozenset()
 
 
 class Reader(Protocol):
@@ -34,12 +35,27 @@ class Reader(Protocol):
         """All rows at once."""
         ...
 
+    def stream(self, sql: str) -> AbstractContextManager[Answer]:
+        """One statement of a user's, its rows in bounded memory; JSON as text. Its transaction ends with the block.
+
+        Raises `QueryRefused`, also while rows come, and `Interrupted` after `cancel`.
+        """
+        ...
+
+    def cancel(self) -> None:
+        """End the statement that another thread waits for."""
+        ...
+
     def tables(self, dataset: str) -> set[str]:
         """The tables and views of a dataset; none if there is no such dataset."""
         ...
 
     def columns(self, dataset: str) -> dict[str, list[ColumnType]]:
         """The tables of a dataset, without views, and their columns in order."""
+        ...
+
+    def one_state(self) -> AbstractContextManager[None]:
+        """Whatever is read inside is of one moment, however long the reading takes."""
         ...
 
     def to_parquet(self, dataset: str, table: str, path: Path) -> None:
@@ -51,11 +67,32 @@ class QueryRefused(ConfigurationError):
     """SQL that the database does not take."""
 
 
+class Interrupted(NightloadError):
+    """The user ended a statement."""
+
+
+def refused(why: str) -> QueryRefused:
+    return QueryRefused(what="the query was refused", why=why, todo="Mend the SQL")
+
+
+def only_reads(why: str) -> QueryRefused:
+    return QueryRefused(
+        what="the query was refused, for it does not only read",
+        why=why,
+        todo="Nothing was changed: the warehouse is opened for reading only, and a night would undo what others write",
+    )
+
+
+def interrupted() -> Interrupted:
+    return Interrupted(what="the query was interrupted")
+
+
 @contextmanager
 def open_reader(place: Place) -> Iterator[Reader]:
     """The published warehouse of a place. Raises `ConfigurationError` if there is none yet or it cannot be opened."""
     if place.postgres is not None:
-        from pipelines.warehouse.postgres import PostgresReader, connect
+        from pipelines.warehouse.postgres_connection import connect
+        from pipelines.warehouse.postgres_reader import PostgresReader
 
         with closing(connect(place.postgres)) as database:
             yield PostgresReader(database)

@@ -64,6 +64,14 @@ class Session(Protocol):
         """Make the schema, unless it is there."""
         ...
 
+    def comments(self, dataset: str) -> dict[tuple[str, str], str | None]:
+        """(table, column) → comment, of all that may be commented; the column of a table's own comment is empty."""
+        ...
+
+    def comment(self, dataset: str, comments: Mapping[tuple[str, str], str]) -> None:
+        """Write comments of tables and columns that are there."""
+        ...
+
 
 class Warehouse(Protocol):
     """One warehouse while a run holds its lock: nothing is seen by readers before `publish`, and then all of it."""
@@ -130,3 +138,16 @@ def write_ledger(session: Session, ledger: Ledger, runs: Sequence[str]) -> None:
     ids = ", ".join(f"'{run_id}'" for run_id in runs)
     for table, columns in TABLES.items():
         replace_rows(session, table, columns, ledger.rows(table, runs), where=f"run_id IN ({ids})" if ids else "false")
+    if runs and ledger.is_closed(runs[-1]):  # once a night
+        from pipelines.comments import comment_ours  # dlt comes with it, and readers are quick without
+
+        comment_ours(session)
+
+
+def comment_statements(dataset: str, comments: Mapping[tuple[str, str], str]) -> str:
+    """The statements that write comments; a comment is no parameter in either database."""
+    return ";\n".join(
+        f"COMMENT ON {'COLUMN' if column else 'TABLE'} {quote(dataset, table, *([column] if column else []))} "
+        f"IS '{text.replace(chr(0), '').replace(chr(39), chr(39) * 2)}'"
+        for (table, column), text in comments.items()
+    )

@@ -1,0 +1,58 @@
+"""Where one SQL statement ends and the next begins; DuckDB and Postgres write strings and comments alike."""
+
+from __future__ import annotations
+
+import re
+
+# What may hold a semicolon that ends nothing. An alternative without its end runs to the end of the text.
+_SPANS = re.compile(
+    r"""
+      (?P<line>--[^\n]*)
+    | (?P<open>/\*)
+    | \b[eE]'(?:[^'\\]|\\.|'')*(?:'|\Z)
+    | '(?:[^']|'')*(?:'|\Z)
+    | "(?:[^"]|"")*(?:"|\Z)
+    | (?<![\w$])\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?(?:\$(?P=tag)\$|\Z)
+    | (?P<end>;)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_COMMENT_EDGE = re.compile(r"/\*|\*/")
+
+
+def split(sql: str) -> tuple[list[str], str]:
+    """The statements that a semicolon ends, without it, and the rest; what is empty or comment only is left out."""
+    statements: list[str] = []
+    begin = at = 0
+    has_text = False
+    while (span := _SPANS.search(sql, at)) is not None:
+        has_text = has_text or bool(sql[at : span.start()].strip())
+        at = span.end()
+        if span["open"]:
+            at = _comment_end(sql, span.end())
+            has_text = has_text or not sql.endswith("*/", 0, at)  # its end is still to come
+        elif span["end"]:
+            if has_text:
+                statements.append(sql[begin : span.start()].strip())
+            begin, has_text = at, False
+        elif not span["line"]:
+            has_text = True
+    has_text = has_text or bool(sql[at:].strip())
+    return statements, sql[begin:].strip() if has_text else ""
+
+
+def first_word(sql: str) -> str:
+    """The word that says what a statement does, in capitals; comments and brackets before it do not count."""
+    at = 0
+    while (span := re.compile(r"[\s(]+|--[^\n]*|/\*").match(sql, at)) is not None:
+        at = _comment_end(sql, span.end()) if span[0] == "/*" else span.end()
+    word = re.compile(r"\w+").match(sql, at)
+    return word[0].upper() if word else ""
+
+
+def _comment_end(sql: str, at: int) -> int:
+    depth = 1
+    while depth and (edge := _COMMENT_EDGE.search(sql, at)) is not None:
+        depth += 1 if edge[0] == "/*" else -1
+        at = edge.end()
+    return len(sql) if depth else at

@@ -1,0 +1,113 @@
+"""Connections to a Postgres, set up as a run needs them, and the one that a run loads over."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import psycopg2
+from psycopg2 import extensions
+
+from pipelines.warehouse.session import WarehouseRefused
+from sources.errors import Unavailable
+
+LOCK_WAIT = 60
+"""Seconds to wait for a table that somebody has locked."""
+SETTINGS = {
+    "application_name": "nightload",
+    "client_encoding": "UTF8",
+    "TimeZone": "UTC",
+    "lock_timeout": f"{LOCK_WAIT}s",
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "work_mem": "64MB",  # a history is compared by hashes in memory, else row by row
+    "search_path": "pg_catalog",
+}
+
+
+class Shared:
+    """The one connection that a run loads over, for dlt's threads too: who begins a transaction has it to the end."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.turn = threading.RLock()
+        self.connection = connect(url)
+        self._depth = 0
+
+    @property
+    def writing(self) -> bool:
+        """Is the transaction open that `publish` will commit?"""
+        return not self.connection.autocommit
+
+    def begin(self) -> None:
+        """Open the transaction, if none is."""
+        with self.turn:
+            if not self.writing:
+                self.connection.autocommit = False
+
+    def end(self, *, commit: bool) -> None:
+        with self.turn:
+            try:
+                self.connection.commit() if commit else self.connection.rollback()
+            finally:
+                if not self.connection.closed:
+                    self.connection.autocommit = True
+                self._depth = 0
+
+    @contextmanager
+    def step(self) -> Iterator[extensions.cursor]:
+        """A cursor, and the connection to oneself; what fails inside undoes this step and nothing before it."""
+        with self.turn, self.connection.cursor() as cursor:
+            if not self.writing:
+                yield cursor
+                return
+            self._depth += 1
+            name = f"step_{self._depth}"
+            cursor.execute(f"SAVEPOINT {name}")
+            try:
+                yield cursor
+                cursor.execute(f"RELEASE SAVEPOINT {name}")
+            except BaseException:
+                with suppress(psycopg2.Error):  # a lost connection has nothing to undo
+                    cursor.execute(f"ROLLBACK TO SAVEPOINT {name}")
+                    cursor.execute(f"RELEASE SAVEPOINT {name}")
+                raise
+            finally:
+                self._depth -= 1
+
+
+def connect(url: str) -> extensions.connection:
+    """A connection that commits each statement, set up as `SETTINGS` says. Raises `Unavailable`, `WarehouseRefused`."""
+    try:
+        connection = psycopg2.connect(url, connect_timeout=20, keepalives_idle=30)
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            for name, value in SETTINGS.items():
+                cursor.execute(f"SET {name} = %s", (value,))
+        return connection
+    except psycopg2.OperationalError as error:
+        why = str(error).strip().splitlines()[-1]
+        wrong = "authentication" in why or "does not exist" in why or "no password" in why
+        kind = WarehouseRefused if wrong else Unavailable
+        raise kind(
+            what="the database cannot be reached" if not wrong else "the database does not let nightload in",
+            why=why,
+            todo="See that the warehouse URL (NIGHTLOAD_WAREHOUSE, --warehouse) names the right host, user and password"
+            if wrong
+            else "See that the server is up and the URL right, then run again",
+        ) from None
+    except psycopg2.Error as error:
+        raise WarehouseRefused(what="the warehouse URL cannot be used", why=str(error).splitlines()[0]) from None
+
+
+def one(connection: extensions.connection, sql: str, *parameters: Any) -> Any:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        row = cursor.fetchone()
+        return row[0] if row else None
+
+
+def to_pyformat(sql: str) -> str:
+    return sql.replace("%", "%%").replace("?", "%s")
