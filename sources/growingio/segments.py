@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sources.errors import BrokenAnswer, CountMismatch
 from sources.extraction import Walk
 from sources.growingio import delimited
 from sources.growingio.client import Client
-from sources.growingio.settings import DATASET, VENDOR, Settings, wrong
+from sources.growingio.settings import DATASET, SEGMENTATION_USERS, VENDOR, Settings, wrong
+from sources.naming import identifier_for
+from sources.policy import Policy, read_policy
 from sources.redaction import register_secret
 from sources.tables import Column, Kind
 
@@ -45,6 +47,7 @@ def fetch(client: Client, settings: Settings, walk: Walk) -> None:
         columns |= part.columns
     walk.state["segments"] = {uid: each for uid, each in known.items() if uid in listed}
     walk.state["hashed"] = sorted(secret_labels)
+    walk.decided = frozenset({*(settings.user_columns or {}), *secret_labels} - _elsewhere(settings, secret_labels))
     walk.emptied = frozenset(emptied)
     if not columns:
         walk.unchanged(sum(each["rows"] for each in walk.state["segments"].values()))
@@ -120,10 +123,12 @@ def _private(
     *,
     where: str,
 ) -> delimited.Part:
-    """Columns kept, hashed or dropped: as configured, else hashed where they look like e-mail or phone."""
+    """Columns kept, hashed or dropped: as configured here, else left to `[personal]` where that names them, else hashed
+    where they look like e-mail or phone."""
     configured = settings.user_columns or {}
     labels = [label for label in part.columns if label not in constants]
-    undecided = [label for label in labels if label not in configured]
+    elsewhere = _elsewhere(settings, labels)
+    undecided = [label for label in labels if label not in configured and label not in elsewhere]
     found = {*delimited.personal(part, undecided), *(label for label in undecided if label in secret_labels)}
     if new := sorted(found - secret_labels):
         told = f"hashed, because they look like e-mail or phone: {', '.join(new)} (user_columns decides otherwise)"
@@ -135,8 +140,21 @@ def _private(
     return delimited.hashed(part, hashed, salt=_salt(settings), dropped=dropped)
 
 
+def _elsewhere(settings: Settings, labels: Iterable[str]) -> set[str]:
+    """The labels about which `[personal]` decides, by name, and not these settings."""
+    policy, table, own = read_policy(), SEGMENTATION_USERS.name, settings.user_columns or {}
+    return {each for each in labels if each not in own and policy.named(DATASET, table, each, identifier_for(each))}
+
+
+def hashed(value: str, settings: Settings) -> str:
+    """What a cell with this value lands as, where it is hashed here."""
+    return hashlib.sha256(f"{_salt(settings)}{value}".encode()).hexdigest()
+
+
 def _salt(settings: Settings) -> str:
-    """What goes before a cell into its hash. Without a salt of one's own it is made of the credential."""
+    """What goes before a cell into its hash: of a salt of one's own, of that of all vendors, or of the credential."""
+    if not settings.hash_salt and (shared := read_policy().prefix):
+        return shared
     own = str(settings.hash_salt or settings.console_token or settings.secret)
     salt = hashlib.sha256(f"{VENDOR} users {own}".encode()).hexdigest()
     register_secret(salt)
@@ -145,7 +163,10 @@ def _salt(settings: Settings) -> str:
 
 def _policy(settings: Settings) -> str:
     """What decides how cells land; another policy loads every segment anew."""
+    policy = read_policy()
     told = [sorted((settings.user_columns or {}).items()), _salt(settings), settings.separator]
+    if policy != Policy():
+        told += [policy.default, sorted(map(str, policy.columns.items()))]
     return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
 
