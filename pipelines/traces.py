@@ -149,7 +149,8 @@ def _in(database: Reader | Session, place: Place, wanted: Wanted) -> Iterator[Tr
         return
     table = quote(place.dataset, place.table)
     found = database.query(f"SELECT DISTINCT {place.as_text} FROM {table} WHERE {condition}", parameters)  # noqa: S608
-    removes = place.is_key or is_about_whom_it_names(place.dataset, place.table, place.label)
+    nested = place.kind == Kind.JSON
+    removes = place.is_key or is_about_whom_it_names(place.dataset, place.table, place.label, nested=nested)
     removes = removes and place.dataset != OWN_DATASET
     groups: dict[Action, dict[str, str | None]] = {}
     for (value,) in found:

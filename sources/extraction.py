@@ -162,7 +162,7 @@ class Walk:
     fails the walk, and a `CountMismatch` has the table walked again; of a preview it is not called),
     `anew` (these rows take the place of all that the table holds), `on_loaded` (called with the number
     of rows once they are proven and handed over), `unchanged`,
-    `decided` (labels about whose personal data the fetch has decided itself),
+    `decided` (label → keep, hash or drop, where the fetch's own settings say it; `prefix` goes into those hashes),
     `counts_rows` (the vendor counts rows, of which some may repeat a key: each key is loaded once),
     `missed` (an error that fails the table, though what came is loaded; the state must lead back to
     what is missing), `emptied` (values of `Table.scope` whose rows are gone at the vendor's: deleted).
@@ -189,7 +189,8 @@ class Walk:
     counts_rows: bool = False
     missed: NightloadError | None = None
     emptied: frozenset[str] = frozenset()
-    decided: frozenset[str] = frozenset()
+    decided: Mapping[str, str] = field(default_factory=dict)
+    prefix: str = field(default="", repr=False)
 
     def unchanged(self, rows: int) -> None:
         """There is nothing new to load: so many rows of the last time still stand."""
@@ -290,7 +291,7 @@ class Extraction:
             dataset=dataset,
             table=table.name,
             policies=policies,
-            prefix=self.policy.prefix,
+            prefixes=self._prefixes(walk, converted.columns),
             forgotten=self.forgotten,
         ).converted
 
@@ -384,6 +385,8 @@ class Extraction:
         if columns:
             self.policy.refuse_unknown(dataset, name, known | set(table.dropped))
         found = self.policy.of(dataset, name, [column for column in columns if column.label not in walk.decided])
+        told_by_fetch = {column.name: walk.decided.get(column.label, policy.KEEP) for column in columns}
+        found |= {column: told for column, told in told_by_fetch.items() if told != policy.KEEP}
         for column in columns:
             told = found.get(column.name)
             steering = column.label in (table.cursor, table.scope) or column.name == table.scope
@@ -399,6 +402,10 @@ class Extraction:
             elif told and steering:
                 found.pop(column.name)
         return found
+
+    def _prefixes(self, walk: Walk, columns: Sequence[Column]) -> dict[str, str]:
+        """What goes before a value into its hash, column by column."""
+        return {column.name: walk.prefix if column.label in walk.decided else self.policy.prefix for column in columns}
 
     def _exposed(
         self, dataset: str, table: Table, state: dict[str, Any], stored: Mapping[str, TColumnSchema]
@@ -456,7 +463,7 @@ class Extraction:
             dataset=outcome.dataset,
             table=outcome.table,
             policies=policies,
-            prefix=self.policy.prefix,
+            prefixes=self._prefixes(walk, converted.columns),
             forgotten=self.forgotten,
             key=key,
             scope=walk.table.scope,

@@ -115,13 +115,14 @@ def is_personal(dataset: str, table: str, label: str) -> bool:
     return mark_of(dataset, table, label) in PERSONAL
 
 
-def is_about_whom_it_names(dataset: str, table: str, label: str) -> bool:
+def is_about_whom_it_names(dataset: str, table: str, label: str, *, nested: bool = False) -> bool:
     """Is a row with a person's value in this column about that person (true), or about something else (false)?
 
-    A row of an open table is about whoever's value stands in it.
+    A row of an open table is about whoever's value stands in it; not where it stands `nested`, somewhere in an object.
     """
     mark = mark_of(dataset, table, label)
-    return mark in (Mark.PERSON, Mark.PERSON_ID) or (mark is None and not _is_closed(f"{dataset}.{_today(table)}"))
+    is_open = mark is None and not nested and not _is_closed(f"{dataset}.{_today(table)}")
+    return mark in (Mark.PERSON, Mark.PERSON_ID) or is_open
 
 
 @lru_cache(maxsize=4096)

@@ -41,7 +41,7 @@ def screen(
     dataset: str,
     table: str,
     policies: Mapping[str, str],
-    prefix: str = "",
+    prefixes: Mapping[str, str],
     forgotten: Forgotten,
     key: Sequence[str] = (),
     scope: str | None = None,
@@ -81,7 +81,7 @@ def screen(
             for place in sorted({place for place, *_ in masks})
         )
         scopes = _scopes(connection, source, scope, forgotten) if scope and forgotten else frozenset()
-        columns = _rewrite(connection, converted, masks, is_gone, policies, prefix=prefix, version=version)
+        columns = _rewrite(connection, converted, masks, is_gone, policies, prefixes=prefixes, version=version)
         rows = converted.rows - kept_out
         told = replace(
             converted,
@@ -106,7 +106,8 @@ def _look(
         if column.kind not in (*_TEXTS, *_WHOLE):
             continue
         told = _candidates(connection, converted, column, where, forgotten)
-        removes = column.name in key or is_about_whom_it_names(dataset, table, column.label)
+        nested = column.kind == Kind.JSON
+        removes = column.name in key or is_about_whom_it_names(dataset, table, column.label, nested=nested)
         for value in told:
             leaves, fresh = judge(value, column.kind, forgotten.sought(where, column.label, column.name), removes)
             if leaves:
@@ -165,7 +166,7 @@ def _rewrite(
     is_gone: str,
     policies: Mapping[str, str],
     *,
-    prefix: str,
+    prefixes: Mapping[str, str],
     version: str | None,
 ) -> tuple[Column, ...]:
     """Write the file anew; the columns that it then has."""
@@ -181,7 +182,7 @@ def _rewrite(
             joins.append(f"LEFT JOIN _masks m{place} ON m{place}.place = {place} AND m{place}.old = {sql}::VARCHAR")
             sql = f"CASE WHEN m{place}.old IS NULL THEN {sql} ELSE {fresh} END"
         if policy == HASH:
-            sql = f"sha256({_text(prefix)} || ({sql})::VARCHAR)"
+            sql = f"sha256({_text(prefixes[column.name])} || ({sql})::VARCHAR)"
             column = replace(column, kind=Kind.TEXT)
         exprs.append(f"{sql} AS {_quote(column.name)}")
         columns.append(column)

@@ -26,42 +26,41 @@ class Home(Night):
 
     url: str | None = None
 
-    def query(self, sql: str) -> list[tuple[Any, ...]]:
-        if self.url is None:
-            return self.rows(sql)
-        connection = psycopg2.connect(self.url)
+    def all_rows(self) -> dict[str, tuple[list[str], list[tuple[Any, ...]]]]:
+        """Every table of the warehouse: its columns and its rows as texts."""
+        connection = (
+            duckdb.connect(str(self.warehouse), read_only=True) if self.url is None else psycopg2.connect(self.url)
+        )
         try:
-            with connection.cursor() as cursor:
-                cursor.execute(sql)
-                return cursor.fetchall()
+            cursor = connection.cursor()
+            cursor.execute(
+                "SELECT c.table_schema, c.table_name, c.column_name FROM information_schema.columns c "
+                "JOIN information_schema.tables t ON t.table_schema = c.table_schema AND t.table_name = c.table_name "
+                "WHERE t.table_type = 'BASE TABLE' AND c.table_schema NOT IN ('pg_catalog', 'information_schema') "
+                "ORDER BY 1, 2, c.column_name"
+            )
+            columns: dict[tuple[str, str], list[str]] = {}
+            for schema, table, name in cursor.fetchall():
+                columns.setdefault((schema, table), []).append(name)
+            found = {}
+            for (schema, table), names in columns.items():
+                told = ", ".join(f'"{name}"::VARCHAR' for name in names)
+                cursor.execute(f'SELECT {told} FROM "{schema}"."{table}"')
+                found[f"{schema}.{table}"] = names, cursor.fetchall()
+            return found
         finally:
             connection.close()
 
-    def tables(self) -> list[str]:
-        return [
-            f'"{schema}"."{table}"'
-            for schema, table in self.query(
-                "SELECT table_schema, table_name FROM information_schema.tables WHERE table_type = 'BASE TABLE' "
-                "AND table_schema NOT IN ('pg_catalog', 'information_schema')"
-            )
-        ]
-
     def everything(self) -> dict[str, list[str]]:
-        """Every row of every table as one text, but for dlt's own columns."""
-        found = {}
-        for table in self.tables():
-            if "_dlt_" in table or table.startswith('"nightload"'):
-                continue
-            columns = [
-                f'"{name}"::VARCHAR'
-                for (name,) in self.query(
-                    "SELECT column_name FROM information_schema.columns WHERE '\"' || table_schema || '\".\"' || "
-                    f"table_name || '\"' = '{table}' AND column_name NOT IN ('_dlt_load_id', 'row_version', 'valid_from', "
-                    "'valid_to', '_deleted_at') ORDER BY column_name"
-                )
-            ]
-            found[table] = sorted(repr(row) for row in self.query(f"SELECT {', '.join(columns)} FROM {table}"))
-        return found
+        """What the vendors said: every row of every table as one text, but for the columns that say when it came."""
+        own = {"_dlt_load_id", "row_version", "valid_from", "valid_to", "_deleted_at"}
+        return {
+            table: sorted(
+                repr([cell for name, cell in zip(names, row, strict=True) if name not in own]) for row in told
+            )
+            for table, (names, told) in self.all_rows().items()
+            if "_dlt_" not in table and not table.startswith("nightload.")
+        }
 
     def traces(self, needle: bytes = TRACE) -> list[str]:
         """Where the person stands: files below the home by their bytes, and all rows of the warehouse."""
@@ -70,9 +69,8 @@ class Home(Night):
             for path in self.home.rglob("*")
             if path.is_file() and needle in path.read_bytes().lower()
         ]
-        for table in self.tables():
-            if any(needle in repr(row).lower().encode() for row in self.query(f"SELECT * FROM {table}")):
-                found.append(table)
+        rows = self.all_rows().items()
+        found += [table for table, (_, told) in rows if any(needle in repr(row).lower().encode() for row in told)]
         return found
 
 
@@ -97,10 +95,14 @@ def home_of(process: SandboxProcess, folder: Path, url: str | None = None) -> Ho
         events_from=first,
         **quick,
     )
-    told = {name: value for name, value in ready["dataworks"].items() if isinstance(value, str) and name != "control_url"}
+    told = {
+        name: value for name, value in ready["dataworks"].items() if isinstance(value, str) and name != "control_url"
+    }
     home.set("dataworks", **told, **quick)
     names = ("base_url", "console_token", "project_uid")
-    home.set("growingio", **{name: ready["growingio"][name] for name in names}, backfill_days=2, poll_seconds=0.01, **quick)
+    home.set(
+        "growingio", **{name: ready["growingio"][name] for name in names}, backfill_days=2, poll_seconds=0.01, **quick
+    )
     return home
 
 
@@ -129,7 +131,12 @@ def plant(process: SandboxProcess) -> None:
     told = {"#event_name": "login", "$part_event": "login", "$part_date": yesterday, "#uuid": "zoe-1"}
     moment = {"#event_time": f"{yesterday} 10:00:00.000", "#server_time": f"{yesterday} 10:00:00.000"}
     edit("thinkingengine", table="v_event", op="insert", row={**event, **told, **moment, "#account_id": EMAIL})
-    other = {"#uuid": "not-zoe", "#account_id": "acc1", "note": f"called {low} back", "cart": json.dumps({"for": EMAIL})}
+    other = {
+        "#uuid": "not-zoe",
+        "#account_id": "acc1",
+        "note": f"called {low} back",
+        "cart": json.dumps({"for": EMAIL}),
+    }
     edit("thinkingengine", table="v_event", op="insert", row={**event, **told, **moment, **other})
     member = rows("thinkingengine", "v_user")[5]
     edit(
@@ -145,7 +152,13 @@ def plant(process: SandboxProcess) -> None:
     edit("dataworks", table="published_apis", op="update", key=key, row={"Description": f"asked for by {EMAIL}"})
     edit("growingio", table="dashboards", op="update", key="BoardA01", row={"creator": EMAIL})
     users = [["00001", EMAIL, "北京"], ["00002", "ann@person.example", "上海"]]
-    edit("growingio", table="segmentations", op="update", key="seg00002", row={"header": ["id", "邮箱", "城市"], "users": users})
+    edit(
+        "growingio",
+        table="segmentations",
+        op="update",
+        key="seg00002",
+        row={"header": ["id", "邮箱", "城市"], "users": users},
+    )
     note = [["00009", f"friend of {low}", "13800009999"]]
     segment = next(each for each in rows("growingio", "segmentations") if each["id"] == "seg00001")
     edit("growingio", table="segmentations", op="update", key="seg00001", row={"users": [*segment["users"], *note]})
@@ -158,8 +171,3 @@ def fresh(process: SandboxProcess) -> Iterator[SandboxProcess]:
         process.control(vendor, "POST", "reset")
     plant(process)
     yield process
-
-
-def read(path: Path, sql: str) -> list[tuple[Any, ...]]:
-    with duckdb.connect(str(path), read_only=True) as connection:
-        return connection.execute(sql).fetchall()

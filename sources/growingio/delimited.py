@@ -154,22 +154,6 @@ def personal(part: Part, labels: Sequence[str]) -> list[str]:
     return [label for label, is_likely in zip(names, found, strict=True) if is_likely or _PERSONAL.search(label)]
 
 
-def hashed(part: Part, labels: Sequence[str], *, salt: str, dropped: Sequence[str] = ()) -> Part:
-    """The part with the cells of `labels` as SHA-256 over the salt and the cell, and without the `dropped` ones."""
-    if not set(labels) & set(part.columns) and not set(dropped) & set(part.columns):
-        return part
-    columns = {label: name for label, name in part.columns.items() if label not in dropped}
-    select = ", ".join(
-        f"sha256({_text(salt)} || {name}) AS {name}" if label in labels else name for label, name in columns.items()
-    )
-    target = part.path.with_suffix(".hashed.parquet")
-    with _connect() as connection:
-        source = _text(str(part.path))
-        connection.execute(f"COPY (SELECT {select} FROM {source}) TO {_text(str(target))} ({_PARQUET})")  # noqa: S608
-    target.replace(part.path)
-    return Part(path=part.path, columns=columns, rows=part.rows)
-
-
 def rules_of(file: Path, dialect: Dialect, *, where: str) -> list[dict[str, Any]]:
     """The rules, a row each. Under commas a name may hold commas: the first cell is the id, the last the type."""
     rows, width = [], len(dialect.header)

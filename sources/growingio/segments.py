@@ -13,7 +13,7 @@ from sources.growingio import delimited
 from sources.growingio.client import Client
 from sources.growingio.settings import DATASET, SEGMENTATION_USERS, VENDOR, Settings, wrong
 from sources.naming import identifier_for
-from sources.policy import Policy, read_policy
+from sources.policy import HASH, Policy, read_policy
 from sources.redaction import register_secret
 from sources.tables import Column, Kind
 
@@ -47,7 +47,6 @@ def fetch(client: Client, settings: Settings, walk: Walk) -> None:
         columns |= part.columns
     walk.state["segments"] = {uid: each for uid, each in known.items() if uid in listed}
     walk.state["hashed"] = sorted(secret_labels)
-    walk.decided = frozenset({*(settings.user_columns or {}), *secret_labels} - _elsewhere(settings, secret_labels))
     walk.emptied = frozenset(emptied)
     if not columns:
         walk.unchanged(sum(each["rows"] for each in walk.state["segments"].values()))
@@ -111,10 +110,11 @@ def _fetched(
         part = delimited.to_part(file, dialect, out, constants=constants, where=where)
     finally:
         file.unlink(missing_ok=True)
-    return _private(part, constants, settings, secret_labels, walk, where=where)
+    _decide(part, constants, settings, secret_labels, walk, where=where)
+    return part
 
 
-def _private(
+def _decide(
     part: delimited.Part,
     constants: Mapping[str, str],
     settings: Settings,
@@ -122,7 +122,7 @@ def _private(
     walk: Walk,
     *,
     where: str,
-) -> delimited.Part:
+) -> None:
     """Columns kept, hashed or dropped: as configured here, else left to `[personal]` where that names them, else hashed
     where they look like e-mail or phone."""
     configured = settings.user_columns or {}
@@ -135,9 +135,9 @@ def _private(
         log.warning("%s: %s", where, told)
         walk.notes.append(told)
         secret_labels |= set(new)  # once hashed, a column is hashed in every segment
-    hashed = [label for label in labels if configured.get(label) == "hash" or label in found]
-    dropped = [label for label in labels if configured.get(label) == "drop"]
-    return delimited.hashed(part, hashed, salt=_salt(settings), dropped=dropped)
+    hashed = {label: HASH for label in labels if configured.get(label) == HASH or label in found}
+    walk.decided = {**walk.decided, **{label: configured[label] for label in labels if label in configured}, **hashed}
+    walk.prefix = _salt(settings)
 
 
 def _elsewhere(settings: Settings, labels: Iterable[str]) -> set[str]:
