@@ -67,7 +67,7 @@ class Trace:
     def is_vast(self) -> bool:
         """Do so many rows hold it that it can hardly be a person?"""
         marked = mark_of(self.place.dataset, self.place.table, self.place.label)
-        return (self.rows > 1000 and marked is None) or (self.all_rows >= 100 and self.rows * 2 > self.all_rows)
+        return (self.rows > 1000 and marked is None) or (self.all_rows >= 20 and self.rows * 2 > self.all_rows)
 
     def as_json(self) -> dict[str, Any]:
         return {"table": self.place.where, "column": self.place.column, "action": self.action, "rows": self.rows}
