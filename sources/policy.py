@@ -104,14 +104,14 @@ def _read() -> tuple[str, dict[str, Any]]:
     """The default, and what is said of single columns: in `columns`, or in the section itself."""
     # not by dlt's own resolving, which takes the terminal's COLUMNS for a setting
     told: dict[str, Any] = {}
-    sections: tuple[Any, ...] = (dlt.config.get(SECTION), dlt.secrets.get(SECTION))
-    for found in sections:
+    # each provider by itself: dlt's own look-up of a section ends at the first file that has it
+    for found in (provider.get_value(SECTION, dict, "")[0] for provider in dlt.config.config_providers):
         for name, value in found.items() if isinstance(found, dict) else ():
             if "." in name or (isinstance(value, dict) and name != "columns"):
                 told |= _flat({name: value})
             elif name not in ("default", "salt", "columns"):
                 raise _wrong(f"there is no setting {name}", "It has default, salt, and columns in quotes")
-    columns = raw(SECTION, "columns")
+    columns = dlt.config.get(f"{SECTION}.columns")
     if isinstance(columns, str):
         try:
             columns = json.loads(columns)
@@ -119,7 +119,7 @@ def _read() -> tuple[str, dict[str, Any]]:
             columns = ""
     if columns is not None and not isinstance(columns, dict):
         raise _wrong("columns is no table", 'Write {"DATASET.TABLE.COLUMN": "hash"}')
-    return str(raw(SECTION, "default") or KEEP), told | _flat(columns or {})
+    return str(dlt.config.get(f"{SECTION}.default") or KEEP), told | _flat(columns or {})
 
 
 def _flat(told: Mapping[str, Any], before: str = "") -> dict[str, Any]:
