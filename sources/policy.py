@@ -79,7 +79,7 @@ def read_policy() -> Policy:
     for name, policy in {"default": default, **told}.items():
         if policy not in POLICIES:
             raise _wrong(f"{name} is {policy!r}", f"It may be: {', '.join(POLICIES)}")
-    columns = {}
+    columns: dict[tuple[str, str, str], str] = {}
     for name, policy in told.items():
         dataset, _, rest = name.partition(".")
         table, _, column = rest.partition(".")
@@ -111,7 +111,7 @@ def _read() -> tuple[str, dict[str, Any]]:
                 told |= _flat({name: value})
             elif name not in ("default", "salt", "columns"):
                 raise _wrong(f"there is no setting {name}", "It has default, salt, and columns in quotes")
-    columns = dlt.config.get(f"{SECTION}.columns")
+    columns: Any = dlt.config.get(f"{SECTION}.columns")
     if isinstance(columns, str):
         try:
             columns = json.loads(columns)
@@ -119,7 +119,8 @@ def _read() -> tuple[str, dict[str, Any]]:
             columns = ""
     if columns is not None and not isinstance(columns, dict):
         raise _wrong("columns is no table", 'Write {"DATASET.TABLE.COLUMN": "hash"}')
-    return str(dlt.config.get(f"{SECTION}.default") or KEEP), told | _flat(columns or {})
+    default: Any = dlt.config.get(f"{SECTION}.default")
+    return str(default or KEEP), told | _flat(columns or {})
 
 
 def _flat(told: Mapping[str, Any], before: str = "") -> dict[str, Any]:
