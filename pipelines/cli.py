@@ -371,6 +371,43 @@ def docs(
             sys.stdout.write(f"{file}{'' if changed else ' (unchanged)'}\n")
 
 
+@app.command()
+def forget(
+    who: Annotated[str, typer.Argument(metavar="ID", help="E-mail address, id or name of a person; - reads it.")],
+    column: Annotated[
+        list[str] | None, typer.Option("--column", help="Only in COLUMN or DATASET.TABLE.COLUMN; may be repeated.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Even if it hardly looks like one person.")] = False,
+    warehouse: WarehouseUrl = None,
+    home: Home = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Remove a person from every loaded table, and keep them out of later loads."""
+    place = places.find(home, warehouse)
+    who = sys.stdin.readline().strip() if who == "-" else who
+    with _engine(place, verbose=verbose, quiet=as_json):
+        from pipelines import forget as forgetting
+        from pipelines.show_forget import agrees, show_done, show_found
+
+        found = forgetting.look(place, who, column or ())
+        if not as_json:
+            show_found(found, place)
+        if dry_run:
+            _print_json(found.as_json()) if as_json else None
+            return
+        if not agrees(found, yes=yes, force=force):
+            raise typer.Exit(FAILED)
+        done = forgetting.forget(
+            place, who, column or (), agrees=lambda now: force or not now.why_odd or bool(found.why_odd)
+        )
+        if done is None:
+            raise typer.Exit(FAILED)
+        _print_json(done.as_json()) if as_json else show_done(done, place)
+
+
 @contextmanager
 def _engine(place: places.Place, *, verbose: bool = False, quiet: bool = False) -> Iterator[None]:
     """Set up logging and dlt; let SIGTERM end a run as Ctrl-C does: nothing half done is published."""

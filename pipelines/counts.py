@@ -57,6 +57,8 @@ def count(session: Session, outcome: Outcome, *, exists: bool) -> TableReport:
         found = ["_dlt_load_id = ?", [outcome.load_id]]
         report.landed = _rows(session, outcome, *found) if exists else 0  # type: ignore[arg-type]
     _judge(report, outcome)
+    if outcome.kept_out:  # told, and no reason for a warning
+        report.notes = [*report.notes, f"{outcome.kept_out} rows of forgotten people were kept out"]
     return report
 
 

@@ -15,14 +15,14 @@ import os
 import secrets
 import socket
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.place import OWN_DATASET
-from sources.errors import ConfigurationError
+from sources.errors import ConfigurationError, NightloadError
 
 if TYPE_CHECKING:
     from pipelines.warehouse.reader import Reader
@@ -215,6 +215,24 @@ class Ledger:
             query = f"SELECT {names} FROM {table} WHERE run_id = ?"  # noqa: S608
             found += [dict(row) for row in self._db.execute(query, (run_id,))]
         return found
+
+    def mask(self, masked: Callable[[str], str]) -> None:
+        """Put `masked` in place of every text, and leave no byte of what stood there. Raises `NightloadError`."""
+        try:
+            self._db.execute("PRAGMA secure_delete = ON")
+            for table, columns in TABLES.items():
+                for name in (name for name, kind in columns.items() if kind == "TEXT" and name != "run_id"):
+                    query = f"SELECT rowid, run_id, {name} AS told FROM {table} WHERE {name} IS NOT NULL"  # noqa: S608
+                    for row in self._db.execute(query).fetchall():
+                        if (fresh := masked(row["told"])) != row["told"]:
+                            self._db.execute(f"UPDATE {table} SET {name} = ? WHERE rowid = ?", (fresh, row["rowid"]))  # noqa: S608
+                            self._touch(row["run_id"])
+            self._db.execute("VACUUM")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            raise NightloadError(
+                what="the ledger could not be cleaned", why=str(error), todo="Run nightload forget again"
+            ) from None
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         return [dict(row) for row in self._db.execute(sql, parameters)]

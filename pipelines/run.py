@@ -25,9 +25,10 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from pipelines import __version__, dbt
 from pipelines.comments import comment, of_vendor
 from pipelines.counts import count, mark_deleted
+from pipelines.forgotten import read_forgotten
 from pipelines.ledger import Ledger
 from pipelines.report import RunReport, TableReport, VendorReport
-from pipelines.request import Request, choose, vendor_of
+from pipelines.request import Request, choose, refuse_unknown_table, vendor_of
 from pipelines.schema import changes_between, columns_of, keys_of, record_columns, snapshot
 from pipelines.warehouse import Warehouse, lock, open_warehouse, quote
 from pipelines.warehouse.reader import open_reader
@@ -35,6 +36,8 @@ from sources import VENDORS
 from sources.errors import AccessDenied, ConfigurationError, NightloadError, Recovery, Unreachable, summarize
 from sources.extraction import MERGED, Extraction, Mode, Outcome
 from sources.naming import MAX_BYTES, shorten, tag_for
+from sources.policy import Policy, read_policy
+from sources.terms import Forgotten
 from sources.vendor import Part, Vendor, package
 
 log = logging.getLogger(__name__)
@@ -51,6 +54,8 @@ class Night:
     warehouse: Warehouse
     run_id: str
     until: pendulum.DateTime
+    policy: Policy
+    forgotten: Forgotten
     reports: list[VendorReport] = field(default_factory=list)
     unpublished: VendorReport | None = None
     """The vendor whose proven rows stand in the build; published before the next one begins, or at the end."""
@@ -64,6 +69,9 @@ def run(request: Request) -> RunReport:
     """
     chosen, skipped = choose(request)
     project = dbt.find_project(request.place) if request.then_dbt else None
+    policy = read_policy()
+    for dataset, table, _ in policy.columns:
+        refuse_unknown_table(f"{dataset}.{table}")
     with lock(request.place):
         ledger = Ledger(request.place.ledger)
         try:
@@ -76,7 +84,15 @@ def run(request: Request) -> RunReport:
             run_id = ledger.open_run(chosen, version=__version__)
             with _recorded(ledger, run_id), open_warehouse(request.place, datasets=datasets) as warehouse:
                 until = pendulum.now("UTC")
-                night = Night(request=request, ledger=ledger, warehouse=warehouse, run_id=run_id, until=until)
+                night = Night(
+                    request=request,
+                    ledger=ledger,
+                    warehouse=warehouse,
+                    run_id=run_id,
+                    until=until,
+                    policy=policy,
+                    forgotten=read_forgotten(request.place),
+                )
                 report = _night(night, chosen, skipped)
                 if project:
                     report.dbt = _dbt(night, project, green=report.status == "ok")
@@ -209,11 +225,15 @@ def _load_vendor(night: Night, vendor: Vendor, report: VendorReport) -> None:
         allow_empty=request.allow_empty,
         tables=request.tables or None,
         on_progress=partial(request.on_progress, report.vendor) if request.on_progress else None,
+        policy=night.policy,
+        forgotten=night.forgotten,
+        rebuilds=True,
     )
     changed = _pass(night, vendor, first, report)
     rebuild = frozenset(name for name, outcome in first.outcomes.items() if outcome.rebuild)
     if rebuild:
-        changed |= _pass(night, vendor, _second(first, rebuild), report, rebuild=rebuild)
+        exposed = frozenset(name for name, outcome in first.outcomes.items() if outcome.exposed)
+        changed |= _pass(night, vendor, _second(first, rebuild), report, rebuild=rebuild, exposed=exposed)
     parted = [table for table in report.tables if table.walk_whole]
     if parted:
         for table in parted:
@@ -237,15 +257,23 @@ def _second(first: Extraction, tables: frozenset[str]) -> Extraction:
         allow_empty=first.allow_empty,
         tables=tables,
         on_progress=first.on_progress,
+        policy=first.policy,
+        forgotten=first.forgotten,
     )
 
 
 def _pass(
-    night: Night, vendor: Vendor, extraction: Extraction, report: VendorReport, *, rebuild: frozenset[str] = frozenset()
+    night: Night,
+    vendor: Vendor,
+    extraction: Extraction,
+    report: VendorReport,
+    *,
+    rebuild: frozenset[str] = frozenset(),
+    exposed: frozenset[str] = frozenset(),
 ) -> bool:
     """Extract all parts, then load them in the opposite order; True if the build changed.
 
-    `rebuild` names tables that are dropped and made from nothing.
+    `rebuild` names tables that are dropped and made from nothing, `exposed` those of which nothing may be put aside.
     """
     extracted = []
     for part in vendor.parts(extraction):
@@ -275,7 +303,8 @@ def _pass(
                 if anew
                 else nullcontext()
             ):
-                _put_aside(night, anew)
+                _put_aside(night, [outcome for outcome in anew if _name(outcome) not in exposed])
+                _drop_exposed(night, [outcome for outcome in anew if _name(outcome) in exposed])
                 changed |= _load(night, pipeline, outcomes, before, report)
         _count(night, pipeline, outcomes, report)
     return changed
@@ -311,6 +340,19 @@ def _put_aside(night: Night, anew: Sequence[Outcome]) -> None:
                 )
                 session.change(f"ALTER TABLE {quote(outcome.dataset, outcome.table)} RENAME TO {quote(aside)}")
                 outcome.notes.append(f"built anew; the old table is {outcome.dataset}.{aside}")
+
+
+def _drop_exposed(night: Night, exposed: Sequence[Outcome]) -> None:
+    """Drop what was put aside of tables whose older rows hold personal data as it came; dlt drops the tables."""
+    if not exposed:
+        return
+    night.warehouse.purge()
+    with night.warehouse.write() as session:
+        for outcome in exposed:
+            for aside in sorted(session.tables(outcome.dataset)):
+                if aside.startswith(f"{outcome.table}_before_"):
+                    session.change(f"DROP TABLE {quote(outcome.dataset, aside)}")
+            outcome.notes.append("built anew; what only the old table held is given up")
 
 
 def _name(outcome: Outcome) -> str:

@@ -27,7 +27,7 @@ import pendulum
 from dlt.common.schema.typing import TColumnSchema
 from dlt.extract import DltResource
 
-from sources import naming
+from sources import naming, policy
 from sources.errors import (
     AccessDenied,
     ConfigurationError,
@@ -39,7 +39,10 @@ from sources.errors import (
     Unreachable,
     summarize,
 )
+from sources.policy import Policy, read_policy
+from sources.screening import Screened, screen
 from sources.tables import NUMERIC_ORDER, Column, Converted, Kind, Spool, join, stray_labels, to_parquet
+from sources.terms import Forgotten
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +125,9 @@ class Outcome:
     recovery: Recovery | None = None
     count_differs: bool = False
     rebuild: bool = False
+    exposed: bool = False
+    """Its older rows hold personal data as it came, which the configuration now protects: none of them is put aside."""
+    kept_out: int = 0
     missed: NightloadError | None = None
     scope: str | None = None
     emptied: frozenset[str] = frozenset()
@@ -159,6 +165,7 @@ class Walk:
     fails the walk, and a `CountMismatch` has the table walked again; of a preview it is not called),
     `anew` (these rows take the place of all that the table holds), `on_loaded` (called with the number
     of rows once they are proven and handed over), `unchanged`,
+    `decided` (label → keep, hash or drop, where the fetch's own settings say it; `prefix` goes into those hashes),
     `counts_rows` (the vendor counts rows, of which some may repeat a key: each key is loaded once),
     `missed` (an error that fails the table, though what came is loaded; the state must lead back to
     what is missing), `emptied` (values of `Table.scope` whose rows are gone at the vendor's: deleted).
@@ -186,6 +193,8 @@ class Walk:
     counts_rows: bool = False
     missed: NightloadError | None = None
     emptied: frozenset[str] = frozenset()
+    decided: Mapping[str, str] = field(default_factory=dict)
+    prefix: str = field(default="", repr=False)
 
     def unchanged(self, rows: int) -> None:
         """There is nothing new to load: so many rows of the last time still stand."""
@@ -219,13 +228,19 @@ class Extraction:
     stopped_by: NightloadError | None = None
     raises: bool = False
     """Should a table's failure end the extraction? A run goes on with the others and tells."""
+    policy: Policy = field(default_factory=Policy)
+    forgotten: Forgotten = field(default_factory=Forgotten)
+    rebuilds: bool = False
+    """May tables that are walked in full be dropped and built anew, where older rows hold what is protected now?"""
     _fetches: dict[str, tuple[Table, Fetch]] = field(default_factory=dict)
 
     @classmethod
     def standalone(cls, vendor: str) -> Extraction:
         """For a source that is used in a dlt pipeline of one's own."""
         folder = tempfile.TemporaryDirectory(prefix="nightload-")
-        extraction = cls(vendor=vendor, spool_dir=Path(folder.name), until=pendulum.now("UTC"), raises=True)
+        extraction = cls(
+            vendor=vendor, spool_dir=Path(folder.name), until=pendulum.now("UTC"), raises=True, policy=read_policy()
+        )
         weakref.finalize(extraction, folder.cleanup)
         return extraction
 
@@ -272,7 +287,17 @@ class Extraction:
         columns = name_columns(walk.columns if walk.columns is not None else table.columns, {}, taken=walk.extra)
         out = self.spool_dir / f"{name}.parquet"
         extra = {label: each.over(columns) for label, each in walk.extra.items()}
-        return to_parquet(walk.spool, out=out, columns=columns, load_id=PREVIEW, where=name, extra=extra)
+        converted = to_parquet(walk.spool, out=out, columns=columns, load_id=PREVIEW, where=name, extra=extra)
+        dataset = name.partition(".")[0]
+        policies = self._policies(dataset, table, walk, converted.columns)
+        return screen(
+            converted,
+            dataset=dataset,
+            table=table.name,
+            policies=policies,
+            prefixes=self._prefixes(walk, converted.columns),
+            forgotten=self.forgotten,
+        ).converted
 
     def _walk(self, dataset: str, table: Table, fetch: Fetch) -> Iterator[Any]:
         schema = dlt.current.source_schema()
@@ -283,7 +308,7 @@ class Extraction:
                 todo=f"Set SCHEMA__NAMING={naming.__name__} in the environment, or schema.naming in .dlt/config.toml",
             )
         name = schema.naming.normalize_table_identifier(table.name)
-        label = table.label or table.name
+        label = self.forgotten.sought(f"{dataset}.{name}", "", "").masked(table.label or table.name)
         outcome = Outcome(dataset=dataset, table=name, label=label, mode=table.mode, about=table.about)
         self.outcomes[f"{dataset}.{name}"] = outcome
         started = time.monotonic()
@@ -320,7 +345,8 @@ class Extraction:
             outcome.count_differs = True
             outcome.vendor_count = error.counts.get("vendor", outcome.vendor_count)
             outcome.extracted = error.counts.get("extracted", outcome.extracted)
-        outcome.rebuild = isinstance(error, TypeFlip) and error.widens
+        outcome.rebuild = isinstance(error, _BuildAnew) or (isinstance(error, TypeFlip) and error.widens)
+        outcome.exposed = isinstance(error, _BuildAnew)
         if isinstance(error, AccessDenied | Unreachable):
             self.stopped_by = self.stopped_by or error
         log.info("%s.%s: %s", outcome.dataset, outcome.table, outcome.error)
@@ -356,11 +382,118 @@ class Extraction:
         )
         return converted, key, extra
 
+    def _policies(self, dataset: str, table: Table, walk: Walk, columns: Sequence[Column]) -> dict[str, str]:
+        """Column → `hash` or `drop`. Raises `ConfigurationError` for what the table cannot do without."""
+        name = naming.identifier_for(table.name)
+        known = {each for column in (*columns, *walk.stored) for each in (column.label, column.name)}
+        if columns:
+            self.policy.refuse_unknown(dataset, name, known | set(table.dropped))
+        found = self.policy.of(dataset, name, [column for column in columns if column.label not in walk.decided])
+        told_by_fetch = {column.name: walk.decided.get(column.label, policy.KEEP) for column in columns}
+        found |= {column: told for column, told in told_by_fetch.items() if told != policy.KEEP}
+        for column in columns:
+            told = found.get(column.name)
+            steering = column.label in (table.cursor, table.scope) or column.name == table.scope
+            by_name = self.policy.named(dataset, name, column.label, column.name)
+            if told and steering and by_name:
+                raise _cannot(dataset, name, column, told, "what is loaded next is told by it")
+            if told == policy.DROP and column.label in table.key:
+                if by_name:
+                    raise _cannot(dataset, name, column, told, "rows are told apart by it; it can be hashed")
+                found[column.name] = policy.HASH if self.policy.prefix else policy.KEEP
+                if not self.policy.prefix:
+                    raise _cannot(dataset, name, column, told, "rows are told apart by it; with a salt it is hashed")
+            elif told and steering:
+                found.pop(column.name)
+        return found
+
+    def _prefixes(self, walk: Walk, columns: Sequence[Column]) -> dict[str, str]:
+        """What goes before a value into its hash, column by column."""
+        return {column.name: walk.prefix if column.label in walk.decided else self.policy.prefix for column in columns}
+
+    def _exposed(
+        self, dataset: str, table: Table, state: dict[str, Any], stored: Mapping[str, TColumnSchema]
+    ) -> list[str]:
+        """Labels of columns that are to be hashed or dropped, and that older rows may hold as they came."""
+        columns = _columns_of(stored)
+        now = self._told(dataset, table, columns)
+        before: Mapping[str, str] = state.get("protected", {})
+        steering = {table.cursor, table.scope}
+        exposed = {
+            column.label
+            for column in columns
+            if column.name in now
+            and now[column.name] != before.get(column.name)
+            and not {column.label, column.name} & steering
+        }
+        return sorted(exposed)
+
+    def _told(self, dataset: str, table: Table, columns: Sequence[Column]) -> dict[str, str]:
+        return self._marks(self.policy.of(dataset, naming.identifier_for(table.name), columns))
+
+    def _marks(self, policies: Mapping[str, str]) -> dict[str, str]:
+        """What the state says of a protected column: under another salt, a hash is another one."""
+        return {
+            name: f"{each}:{self.policy.fingerprint}" if each == policy.HASH else each
+            for name, each in policies.items()
+        }
+
+    def _screened(
+        self,
+        walk: Walk,
+        converted: Converted,
+        outcome: Outcome,
+        stored: Mapping[str, TColumnSchema],
+        *,
+        key: Sequence[str],
+    ) -> Screened:
+        """The rows as they may land; the state says how their columns are protected."""
+        policies = self._policies(outcome.dataset, walk.table, walk, converted.columns)
+        for column in converted.columns:
+            was = stored.get(column.name, {}).get("data_type")
+            if (
+                policies.get(column.name) == policy.HASH
+                and was not in (None, "text")
+                and walk.table.mode != Mode.LATEST
+            ):
+                raise ConfigurationError(
+                    what=f"column {column.label} of {outcome.dataset}.{outcome.table} is to be hashed and is {was}",
+                    todo="Build the table anew (deleted rows and old versions, which only it has, are given up): "
+                    f"nightload run --full --table {outcome.dataset}.{outcome.table}",
+                )
+        landing = [column for column in converted.columns if policies.get(column.name) != policy.DROP]
+        screened = screen(
+            converted,
+            dataset=outcome.dataset,
+            table=outcome.table,
+            policies=policies,
+            prefixes=self._prefixes(walk, converted.columns),
+            forgotten=self.forgotten,
+            key=key,
+            scope=walk.table.scope,
+            version=_version_of(landing) if walk.table.mode == Mode.HISTORY else None,
+        )
+        fresh = not stored or walk.table.mode == Mode.LATEST or walk.anew
+        protected = {} if fresh else dict(walk.state.get("protected", {}))
+        decided = [column for column in converted.columns if column.label in walk.decided]
+        settled = self._told(outcome.dataset, walk.table, decided)
+        news = {name: told for name, told in self._marks(policies).items() if fresh or name not in stored}
+        walk.state["protected"] = protected | news | settled
+        if not walk.state["protected"]:
+            del walk.state["protected"]
+        if screened.blanked:
+            outcome.notes.append(f"{screened.blanked} values of forgotten people were blanked")
+        return screened
+
     def _fetch_once(
         self, table: Table, fetch: Fetch, outcome: Outcome, state: dict[str, Any], stored: Mapping[str, TColumnSchema]
     ) -> tuple[Any, dict[str, Any]]:
         where = f"{outcome.dataset}.{outcome.table}"
         full = bool({"*", where, f"{outcome.dataset}.*"} & self.full)
+        exposed = self._exposed(outcome.dataset, table, state, stored)
+        if exposed and full and self.rebuilds and table.mode != Mode.LATEST:
+            raise _BuildAnew(what=f"{where} is built anew, since {', '.join(exposed)} may not be kept as it came")
+        full = full or bool(exposed and table.mode == Mode.LATEST)
         load_id = outcome.load_id = dlt.current.load_package_state()["load_id"]
         spool = Spool(self.spool_dir / f"{outcome.dataset}.{outcome.table}.json")
         walk = Walk(
@@ -380,6 +513,12 @@ class Extraction:
             outcome.on_loaded = walk.on_loaded
             by_mode = table.mode in (Mode.FULL, Mode.HISTORY)
             outcome.complete = by_mode if walk.complete is None else walk.complete
+            if exposed and not walk.decided and table.mode != Mode.LATEST:
+                outcome.notes.append(
+                    f"rows that were loaded before hold {', '.join(exposed)} as it came; built anew they do not "
+                    "(deleted rows and old versions, which only this table has, are given up): "
+                    f"nightload run --full --table {where}"
+                )
             if walk.unchanged_rows is not None:
                 outcome.unchanged, outcome.extracted = True, walk.unchanged_rows
                 return None, walk.state
@@ -394,15 +533,19 @@ class Extraction:
         finally:
             spool.close()
             spool.path.unlink(missing_ok=True)
+        came = converted
+        screened = self._screened(walk, converted, outcome, stored, key=key)
+        converted, outcome.kept_out = screened.converted, screened.kept_out
         outcome.extracted = converted.keys
         if walk.counts_rows and converted.repeats:
             outcome.vendor_count = None if walk.vendor_count is None else walk.vendor_count - converted.repeats
             outcome.notes.append(f"{converted.repeats} rows repeat a key; each is loaded once")
         _compare(outcome, where)
+        _reckon_total(outcome, walk, screened, complete=outcome.complete or walk.anew)
         _refuse_flips(converted, stored, table=table, full=full, where=where)
         if outcome.complete or table.mode == Mode.LATEST:
             if not {"*", where} & self.allow_empty:
-                _guard(converted.rows, state.get("rows"), where=where)
+                _guard(came.rows, state.get("rows"), where=where)
             known = state.get("digest")
             walk.state["rows"] = converted.rows
             walk.state["digest"] = converted.digest
@@ -488,8 +631,30 @@ def _refuse_flips(
         )
 
 
+class _BuildAnew(NightloadError):
+    """A table must be dropped and built anew; the run does it."""
+
+
+def _cannot(dataset: str, table: str, column: Column, told: str, why: str) -> ConfigurationError:
+    what = f"column {column.label} of {dataset}.{table} cannot be {'hashed' if told == policy.HASH else 'dropped'}"
+    return ConfigurationError(
+        what=what, why=why, todo=f'Write "{dataset}.{table}.{column.label}" = "keep" under [personal]'
+    )
+
+
+def _reckon_total(outcome: Outcome, walk: Walk, screened: Screened, *, complete: bool) -> None:
+    """The vendor's total less the rows of forgotten people: those of this walk, and those of earlier ones."""
+    known = [] if complete else [each for each in walk.state.get("kept_out", ()) if each[0] not in screened.scopes]
+    kept = {(scope, key) for scope, key in (*known, *screened.keys)}
+    walk.state.pop("kept_out", None)
+    if outcome.total is not None:
+        if kept:
+            walk.state["kept_out"] = sorted([scope, key] for scope, key in kept)
+        outcome.total -= len(kept)
+
+
 def _compare(outcome: Outcome, where: str) -> None:
-    if outcome.vendor_count is not None and outcome.vendor_count != outcome.extracted:
+    if outcome.vendor_count is not None and outcome.vendor_count != (outcome.extracted or 0) + outcome.kept_out:
         raise CountMismatch(
             table=where,
             counts={"vendor": outcome.vendor_count, "extracted": outcome.extracted or 0},

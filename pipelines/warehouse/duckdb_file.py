@@ -53,7 +53,7 @@ class DuckDbFile:
                 todo="Choose another file name, such as warehouse.duckdb",
             )
         self.place = place
-        self._built = False
+        self._built = self._purges = False
         self._held: duckdb.DuckDBPyConnection | None = None
         self._reader: duckdb.DuckDBPyConnection | None = None
         """Open on the published file from the copy to the swap: while it is, nobody can write there."""
@@ -79,7 +79,7 @@ class DuckDbFile:
 
     def discard(self) -> None:
         """Forget the copy; the published file stays as it is."""
-        self._built = False
+        self._built = self._purges = False
         self._let_go()
         self._stop_reading()
         shutil.rmtree(self.place.build.parent, ignore_errors=True)
@@ -91,10 +91,15 @@ class DuckDbFile:
             with self.write() as session:
                 write_ledger(session, ledger, runs)
                 session.change("CHECKPOINT")
+                if self._purges:
+                    self._write_anew(session)
         except duckdb.Error as error:
             raise self.explain(error) from None
         self._let_go()
         build = self.place.build
+        if self._purges:
+            os.replace(self._anew, build)
+            self._purges = False
         leftover = build.with_name(f"{build.name}.wal")
         if leftover.exists():
             raise Unavailable(what="the built warehouse was not written to the end", where=str(leftover))
@@ -108,6 +113,10 @@ class DuckDbFile:
             os.fsync(folder)
             os.close(folder)
         ledger.published(runs)
+
+    def purge(self) -> None:
+        """DuckDB leaves deleted rows in blocks that it will use again; a copy of what is there has none of them."""
+        self._purges = True
 
     def destination(self) -> AnyDestination:
         self._hold()
@@ -135,6 +144,21 @@ class DuckDbFile:
 
     def explain(self, error: BaseException) -> BaseException:
         return error
+
+    @property
+    def _anew(self) -> Path:
+        return self.place.build.parent / "anew" / self.place.build.name
+
+    def _write_anew(self, session: Session) -> None:
+        self._anew.parent.mkdir(exist_ok=True)
+        self._anew.unlink(missing_ok=True)
+        ((catalog,),) = session.query("SELECT current_database()")
+        session.change(f"ATTACH '{str(self._anew).replace(chr(39), chr(39) * 2)}' AS written_anew")
+        try:
+            session.change(f"COPY FROM DATABASE {quote(catalog)} TO written_anew")
+            session.change("CHECKPOINT written_anew")
+        finally:
+            session.change("DETACH written_anew")
 
     def _hold(self) -> duckdb.DuckDBPyConnection:
         """Open the copy until it is published or discarded, for dlt as well: opened and closed each time, it costs

@@ -143,6 +143,9 @@ class Postgres:
             raise self.explain(error) from None
         ledger.published(runs)
 
+    def purge(self) -> None:
+        """None: no transaction can; VACUUM does, and autovacuum by and by."""
+
     def destination(self) -> AnyDestination:
         from pipelines.warehouse.postgres_dlt import destination_on
 

@@ -88,6 +88,10 @@ class Warehouse(Protocol):
         """Write the ledger's news, and show readers all that was loaded. Raises `NightloadError` or OSError."""
         ...
 
+    def purge(self) -> None:
+        """Let nothing of what is deleted stay in the file that the next `publish` shows, where there is one."""
+        ...
+
     def destination(self) -> AnyDestination:
         """Where dlt reads its state from and loads to."""
         ...

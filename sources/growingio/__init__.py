@@ -47,6 +47,11 @@ def connect() -> Growingio:
     return Growingio(settings)
 
 
+def hashed(value: str) -> str:
+    """What a segment user's cell with this value lands as, where it is hashed."""
+    return segments.hashed(value, _settings())
+
+
 def tables() -> dict[str, tuple[Table, ...]]:
     """The tables of `growingio_charts` are the vendor's charts: only a connection knows them."""
     return {has.DATASET: has.TABLES, has.CHARTS: ()}

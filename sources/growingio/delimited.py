@@ -11,8 +11,8 @@ import csv
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import duckdb
 
 from sources.errors import BrokenAnswer
 from sources.growingio.shapes import unique
-from sources.tables import LOAD_ID, PARQUET, Part, connect, roomy, still_nullable
+from sources.tables import LOAD_ID, PARQUET, Part, connect, roomy
 
 log = logging.getLogger(__name__)
 
@@ -65,17 +65,13 @@ class Body:
 class Landing:
     """How rows are to stand in the parquet file `out`.
 
-    `constants` are further columns, before the CSV's own. `named` gives labels their columns' names. Cells of the
-    labels in `hashed` land as SHA-256 over the salt and the cell; labels in `dropped` do not land.
+    `constants` are further columns, before the CSV's own. `named` gives labels their columns' names.
     """
 
     out: Path
     named: Callable[[Sequence[str]], Mapping[str, str]]
     load_id: str
     constants: Mapping[str, str] = field(default_factory=dict)
-    hashed: Set[str] = frozenset()
-    dropped: Set[str] = frozenset()
-    salt: str = ""
 
 
 def dialect_of(file: Path, *, separator: str, taken: Sequence[str] = (), where: str) -> Dialect | None:
@@ -195,20 +191,6 @@ def personal(part: Part, labels: Sequence[str], *, has_at: bool) -> list[str]:
     return found
 
 
-def hashed(part: Part, labels: Sequence[str], *, salt: str) -> Part:
-    """The part with the cells of `labels` hashed as well."""
-    select = ", ".join(
-        f"{_hash(_name(name), salt) if label in labels else still_nullable(name)} AS {_name(name)}"
-        for label, name in part.columns.items()
-    )
-    target = part.path.with_suffix(".hashed.parquet")
-    with connect() as connection:
-        source = _text(str(part.path))
-        connection.execute(f"COPY (SELECT {select}, {LOAD_ID} FROM {source}) TO {_text(str(target))} ({PARQUET})")  # noqa: S608
-    target.replace(part.path)
-    return replace(part, digest=_digest(part.digest, select))
-
-
 def _written(
     connection: duckdb.DuckDBPyConnection,
     body: Body,
@@ -228,9 +210,7 @@ def _written(
             own[SPARE] = f"replace({joined}, chr(31), {_text(dialect.separator)})"
     values = {label: _nullable(text, cells[0]) for label, text in landing.constants.items()}
     for label, cell in own.items():
-        if label not in landing.dropped:
-            value = f"replace({cell}, chr(0), '\ufffd')" if body.has_nul else cell
-            values[label] = _hash(value, landing.salt) if label in landing.hashed else value
+        values[label] = f"replace({cell}, chr(0), '\ufffd')" if body.has_nul else cell
     columns = landing.named(list(values))
     select = ", ".join(f"{value} AS {_name(columns[label])}" for label, value in values.items())
     (rows,) = _one(
@@ -245,10 +225,6 @@ def _written(
 def _nullable(text: str, cell: str) -> str:
     """SQL: a constant that DuckDB does not take for one, for the reason of `still_nullable`."""
     return f"coalesce(nullif({cell}, {cell}), {_text(text)})"
-
-
-def _hash(value: str, salt: str) -> str:
-    return f"sha256({_text(salt)} || {value})"
 
 
 def _digest(*told: str) -> str:

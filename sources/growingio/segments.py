@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sources import naming
@@ -12,7 +12,9 @@ from sources.errors import BrokenAnswer, CountMismatch
 from sources.extraction import Walk
 from sources.growingio import delimited
 from sources.growingio.client import Client
-from sources.growingio.settings import DATASET, VENDOR, Settings, wrong
+from sources.growingio.settings import DATASET, SEGMENTATION_USERS, VENDOR, Settings, wrong
+from sources.naming import identifier_for
+from sources.policy import HASH, Policy, read_policy
 from sources.redaction import register_secret
 from sources.tables import Column, Kind, Part
 
@@ -102,7 +104,6 @@ def _fetched(
     where = f"{VENDOR}, segment {uid}"
     file = walk.spool.path.with_suffix(f".{uid}.csv")
     constants = {"project_uid": str(settings.project_uid), "segmentation_id": uid}
-    configured = settings.user_columns or {}
     try:
         client.segmentation_users(uid, file)
         body = delimited.as_utf8(file, where=where)
@@ -111,29 +112,38 @@ def _fetched(
             return None
         if not dialect.header:
             raise BrokenAnswer(what="the CSV has no header", where=where, todo="Run again")
-        undecided = [label for label in (*dialect.header, delimited.SPARE) if label not in configured]
-        found = {label for label in undecided if label in secret_labels or delimited.looks_personal(label)}
         landing = delimited.Landing(
             out=walk.spool.path.with_suffix(f".{uid}.parquet"),
             named=lambda labels: _named(labels, walk, names),
             load_id=walk.load_id,
             constants=constants,
-            hashed={label for label, what in configured.items() if what == "hash"} | found,
-            dropped={label for label, what in configured.items() if what == "drop"},
-            salt=_salt(settings),
         )
         part = delimited.to_part(body, dialect, landing, where=where)
     finally:
         file.unlink(missing_ok=True)
-    plain = [label for label in undecided if label in part.columns and label not in found]
-    if late := delimited.personal(part, plain, has_at=body.has_at):
-        part = delimited.hashed(part, late, salt=landing.salt)
-    if new := sorted({*found, *late} - secret_labels):
+    labels = [label for label in part.columns if label not in constants]
+    _decide(part, labels, settings, secret_labels, walk, has_at=body.has_at)
+    return part
+
+
+def _decide(
+    part: Part, labels: Sequence[str], settings: Settings, secret_labels: set[str], walk: Walk, *, has_at: bool
+) -> None:
+    """Columns kept, hashed or dropped: as configured here, else left to `[personal]` where that names them, else hashed
+    where they look like e-mail or phone."""
+    configured = settings.user_columns or {}
+    elsewhere = _elsewhere(settings, labels)
+    undecided = [label for label in labels if label not in configured and label not in elsewhere]
+    found = {label for label in undecided if label in secret_labels or delimited.looks_personal(label)}
+    found |= set(delimited.personal(part, [label for label in undecided if label not in found], has_at=has_at))
+    if new := sorted(found - secret_labels):
         told = f"hashed, because they look like e-mail or phone: {', '.join(new)} (user_columns decides otherwise)"
-        log.warning("%s: %s", where, told)
+        log.warning("%s, segment %s: %s", VENDOR, part.path.name.split(".")[-2], told)
         walk.notes.append(told)
         secret_labels |= set(new)  # once hashed, a column is hashed in every segment
-    return part
+    hashed = {label: HASH for label in labels if configured.get(label) == HASH or label in found}
+    walk.decided = {**walk.decided, **{label: configured[label] for label in labels if label in configured}, **hashed}
+    walk.prefix = _salt(settings)
 
 
 def _named(labels: Sequence[str], walk: Walk, names: Mapping[str, str]) -> Mapping[str, str]:
@@ -142,8 +152,21 @@ def _named(labels: Sequence[str], walk: Walk, names: Mapping[str, str]) -> Mappi
     return naming.columns_for(labels, known=known, reserved=naming.RESERVED.union(walk.extra))
 
 
+def _elsewhere(settings: Settings, labels: Iterable[str]) -> set[str]:
+    """The labels about which `[personal]` decides, by name, and not these settings."""
+    policy, table, own = read_policy(), SEGMENTATION_USERS.name, settings.user_columns or {}
+    return {each for each in labels if each not in own and policy.named(DATASET, table, each, identifier_for(each))}
+
+
+def hashed(value: str, settings: Settings) -> str:
+    """What a cell with this value lands as, where it is hashed here."""
+    return hashlib.sha256(f"{_salt(settings)}{value}".encode()).hexdigest()
+
+
 def _salt(settings: Settings) -> str:
-    """What goes before a cell into its hash. Without a salt of one's own it is made of the credential."""
+    """What goes before a cell into its hash: of a salt of one's own, of that of all vendors, or of the credential."""
+    if not settings.hash_salt and (shared := read_policy().prefix):
+        return shared
     own = str(settings.hash_salt or settings.console_token or settings.secret)
     salt = hashlib.sha256(f"{VENDOR} users {own}".encode()).hexdigest()
     register_secret(salt)
@@ -152,7 +175,10 @@ def _salt(settings: Settings) -> str:
 
 def _policy(settings: Settings) -> str:
     """What decides how cells land; another policy loads every segment anew."""
+    policy = read_policy()
     told = [sorted((settings.user_columns or {}).items()), _salt(settings), settings.separator]
+    if policy != Policy():
+        told += [policy.default, sorted(map(str, policy.columns.items()))]
     return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
 

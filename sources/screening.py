@@ -1,0 +1,239 @@
+"""Between the proven rows and the warehouse: forgotten people are left out, personal columns hashed or dropped.
+
+It reads the converted file and writes another: what the vendor counts is compared before, on all rows that came, and
+tables with nothing to protect take no part in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import duckdb
+
+from sources.personal import is_about_whom_it_names
+from sources.policy import DROP, HASH
+from sources.tables import LOAD_ID, PARQUET, Column, Converted, Kind, _digest, _quote, _text, connect, still_nullable
+from sources.terms import WORD_RE2, Forgotten, Sought, salted
+
+REMEMBERED = 100_000
+"""So many rows of forgotten people are remembered by their keys at most; a total is not compared beyond."""
+_TEXTS = (Kind.TEXT, Kind.JSON)
+_WHOLE = (Kind.BIGINT, Kind.DECIMAL)
+_ESCAPED = r"\\\\."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Screened:
+    """`kept_out`: rows of forgotten people, `blanked`: values of theirs in the rows that stayed. `keys` and `scopes`:
+    salted hashes of the rows' keys, each with its scope's, and of all scopes that the file has."""
+
+    converted: Converted
+    kept_out: int = 0
+    blanked: int = 0
+    keys: tuple[tuple[str, str], ...] = ()
+    scopes: frozenset[str] = frozenset()
+
+
+def screen(
+    converted: Converted,
+    *,
+    dataset: str,
+    table: str,
+    policies: Mapping[str, str],
+    prefixes: Mapping[str, str],
+    forgotten: Forgotten,
+    key: Sequence[str] = (),
+    scope: str | None = None,
+    version: str | None = None,
+) -> Screened:
+    """The converted file without what must not land. `version`: SQL of `row_version` over the columns as they land."""
+    if not converted.rows or not (policies or forgotten):
+        return Screened(converted=converted)
+    with connect() as connection:
+        source = _text(str(converted.path))
+        gone, masks = _look(connection, converted, f"{dataset}.{table}", forgotten, key=key)
+        if not (gone or masks or policies):
+            scopes = _scopes(connection, source, scope, forgotten) if scope and forgotten else frozenset()
+            return Screened(converted=converted, scopes=scopes)
+        connection.execute("CREATE OR REPLACE TEMP TABLE _masks (place INTEGER, old VARCHAR, fresh VARCHAR)")
+        connection.execute("CREATE OR REPLACE TEMP TABLE _gone (place INTEGER, old VARCHAR)")
+        for values, target in ((masks, "_masks"), (gone, "_gone")):
+            if values:
+                marks = ", ".join("?" for _ in values[0])
+                connection.executemany(f"INSERT INTO {target} VALUES ({marks})", values)  # noqa: S608
+        places = sorted({place for place, *_ in gone})
+        for place in places:
+            only = f"SELECT old FROM _gone WHERE place = {place}"  # noqa: S608
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW _gone_{place} AS {only}")
+        is_gone = " OR ".join(
+            f"coalesce({_quote(converted.columns[place].name)}::VARCHAR IN (FROM _gone_{place}), false)"
+            for place in places
+        )
+        kept_out = _one(connection, f"SELECT count(*) FROM {source} WHERE {is_gone}") if is_gone else 0  # noqa: S608
+        keys = _keys(connection, source, is_gone, forgotten, key, scope) if is_gone and key else ()
+        blanked = sum(
+            _one(
+                connection,
+                f"SELECT count(*) FROM {source} WHERE NOT ({is_gone or 'false'}) AND "  # noqa: S608
+                f"{_quote(converted.columns[place].name)}::VARCHAR IN (SELECT old FROM _masks WHERE place = {place})",
+            )
+            for place in sorted({place for place, *_ in masks})
+        )
+        scopes = _scopes(connection, source, scope, forgotten) if scope and forgotten else frozenset()
+        columns = _rewrite(connection, converted, masks, is_gone, policies, prefixes=prefixes, version=version)
+        rows = converted.rows - kept_out
+        told = replace(
+            converted,
+            columns=columns,
+            rows=rows,
+            keys=converted.keys - kept_out,
+            digest=_digest(connection, converted.path, columns),
+        )
+        connection.execute("DROP TABLE _masks")
+        connection.execute("DROP TABLE _gone")
+    return Screened(converted=told, kept_out=kept_out, blanked=blanked, keys=keys, scopes=scopes)
+
+
+def _look(
+    connection: duckdb.DuckDBPyConnection, converted: Converted, where: str, forgotten: Forgotten, *, key: Sequence[str]
+) -> tuple[list[tuple[int, str]], list[tuple[int, str, str | None]]]:
+    """Values whose rows are left out, and values that are blanked or masked: (column, value[, what lands])."""
+    gone: list[tuple[int, str]] = []
+    masks: list[tuple[int, str, str | None]] = []
+    dataset, _, table = where.partition(".")
+    for place, column in enumerate(converted.columns if forgotten else ()):
+        if column.kind not in (*_TEXTS, *_WHOLE):
+            continue
+        told = _candidates(connection, converted, column, where, forgotten)
+        nested = column.kind == Kind.JSON
+        removes = column.name in key or is_about_whom_it_names(dataset, table, column.label, nested=nested)
+        for value in told:
+            leaves, fresh = judge(value, column.kind, forgotten.sought(where, column.label, column.name), removes)
+            if leaves:
+                gone.append((place, value))
+            elif fresh != value:
+                masks.append((place, value, fresh))
+    return gone, masks
+
+
+def judge(value: str, kind: Kind | str | None, sought: Sought, removes: bool) -> tuple[bool, str | None]:
+    """Does a row with this value go? And if it stays, what stands in the value's place (None: nothing)?"""
+    if kind == Kind.JSON:
+        return removes and sought.has_leaf(value), sought.masked_json(value)
+    if sought.is_cell(value):
+        return removes, None
+    return False, sought.masked(value) if kind == Kind.TEXT else value
+
+
+def _candidates(
+    connection: duckdb.DuckDBPyConnection, converted: Converted, column: Column, where: str, forgotten: Forgotten
+) -> list[str]:
+    """The values of a column in which, as a whole or among their words, a forgotten one stands."""
+    raw = f"{_quote(column.name)}::VARCHAR"
+    cells = forgotten.cells(where, column.label, column.name)
+    tests = []
+    if cells and column.kind != Kind.JSON:
+        tests.append(f"{_hash(forgotten, f'trim({raw})')} IN ({_listed(cells)})")
+    if column.kind in _TEXTS:
+        plain = f"CASE WHEN json_valid({raw}) THEN json({raw})::VARCHAR ELSE {raw} END"
+        text = f"regexp_replace({plain}, {_text(_ESCAPED)}, ' ', 'g')" if column.kind == Kind.JSON else raw
+        told = f"regexp_extract_all({text}, {_text(WORD_RE2)})"
+        for size, phrases in forgotten.phrases().items():
+            grams = told
+            if size > 1:
+                grams = (
+                    f"list_transform(range(1, greatest(len({told}) - {size - 2}, 1)), "
+                    f"lambda i: array_to_string({told}[i:i + {size - 1}], ' '))"
+                )
+            hashes = f"list_transform({grams}, lambda w: {_hash(forgotten, 'w')})"
+            tests.append(f"list_has_any({hashes}, [{_listed(phrases)}])")
+        if column.kind == Kind.JSON and cells:  # values of a column that was named stand in no text, but as leaves
+            tests.append(f"list_has_any(list_transform({told}, lambda w: {_hash(forgotten, 'w')}), [{_listed(cells)}])")
+    if not tests:
+        return []
+    found = connection.execute(
+        f"SELECT DISTINCT {raw} FROM {_text(str(converted.path))} "  # noqa: S608
+        f"WHERE {_quote(column.name)} IS NOT NULL AND ({' OR '.join(tests)})"
+    ).fetchall()
+    return [value for (value,) in found]
+
+
+def _rewrite(
+    connection: duckdb.DuckDBPyConnection,
+    converted: Converted,
+    masks: Sequence[tuple[int, str, str | None]],
+    is_gone: str,
+    policies: Mapping[str, str],
+    *,
+    prefixes: Mapping[str, str],
+    version: str | None,
+) -> tuple[Column, ...]:
+    """Write the file anew; the columns that it then has."""
+    joins, exprs, columns = [], [], []
+    masked = {place for place, *_ in masks}
+    for place, column in enumerate(converted.columns):
+        policy = policies.get(column.name)
+        if policy == DROP:
+            continue
+        sql = f"r.{_quote(column.name)}"
+        if place in masked:
+            fresh = f"m{place}.fresh" if column.kind in _TEXTS else "NULL"
+            joins.append(f"LEFT JOIN _masks m{place} ON m{place}.place = {place} AND m{place}.old = {sql}::VARCHAR")
+            sql = f"CASE WHEN m{place}.old IS NULL THEN {sql} ELSE {fresh} END"
+        if policy == HASH:
+            sql = f"sha256({_text(prefixes[column.name])} || ({sql})::VARCHAR)"
+            column = replace(column, kind=Kind.TEXT)
+        exprs.append(f"{sql} AS {_quote(column.name)}")
+        columns.append(column)
+    own = {column.name for column in converted.columns}
+    names = [row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {_text(str(converted.path))}").fetchall()]  # noqa: S608
+    exprs += [f"r.{_quote(name)}" for name in names if name not in own]
+    rows = f"SELECT * FROM {_text(str(converted.path))}" + (f" WHERE NOT ({is_gone})" if is_gone else "")  # noqa: S608
+    ours = {LOAD_ID: _quote(LOAD_ID), **({"row_version": version} if version else {})}
+    dropped = own - {column.name for column in columns}
+    outer = ", ".join(
+        f"{ours.get(name) or still_nullable(name)} AS {_quote(name)}" for name in names if name not in dropped
+    )
+    target = converted.path.with_suffix(".screened.parquet")
+    connection.execute(
+        f"COPY (SELECT {outer} FROM (SELECT {', '.join(exprs)} FROM ({rows}) r {' '.join(joins)})) "  # noqa: S608
+        f"TO {_text(str(target))} ({PARQUET})"
+    )
+    target.replace(converted.path)
+    return tuple(columns)
+
+
+def _keys(
+    connection: duckdb.DuckDBPyConnection,
+    source: str,
+    is_gone: str,
+    forgotten: Forgotten,
+    key: Sequence[str],
+    scope: str | None,
+) -> tuple[tuple[str, str], ...]:
+    whole = ", ".join(f"{_quote(name)}::VARCHAR" for name in key)
+    within = f"{_quote(scope)}::VARCHAR" if scope else "''"
+    found = connection.execute(
+        f"SELECT {within}, row({whole})::VARCHAR FROM {source} WHERE {is_gone} LIMIT {REMEMBERED}"  # noqa: S608
+    ).fetchall()
+    return tuple((salted(forgotten.salt, str(a))[:16], salted(forgotten.salt, b)[:16]) for a, b in found)
+
+
+def _scopes(connection: duckdb.DuckDBPyConnection, source: str, scope: str, forgotten: Forgotten) -> frozenset[str]:
+    found = connection.execute(f"SELECT DISTINCT {_quote(scope)}::VARCHAR FROM {source}").fetchall()  # noqa: S608
+    return frozenset(salted(forgotten.salt, str(value))[:16] for (value,) in found)
+
+
+def _hash(forgotten: Forgotten, value: str) -> str:
+    return f"sha256({_text(forgotten.salt)} || CASE WHEN contains({value}, '@') THEN lower({value}) ELSE {value} END)"
+
+
+def _listed(hashes: frozenset[str]) -> str:
+    return ", ".join(map(_text, sorted(hashes)))
+
+
+def _one(connection: duckdb.DuckDBPyConnection, sql: str) -> int:
+    row = connection.execute(sql).fetchone()
+    assert row is not None  # noqa: S101 - an aggregate has a row
+    return int(row[0])
