@@ -329,7 +329,7 @@ class Extraction:
                 state.clear()
                 state.update(new_state)
             if outcome.missed is not None:
-                self._failed(outcome, outcome.missed)
+                self._failed(outcome, outcome.missed, came=True)
         except Exception as error:
             log.debug("%s.%s failed", dataset, name, exc_info=True)
             self._failed(outcome, error)
@@ -338,13 +338,15 @@ class Extraction:
         finally:
             outcome.seconds = time.monotonic() - started
 
-    def _failed(self, outcome: Outcome, error: Exception) -> None:
+    def _failed(self, outcome: Outcome, error: Exception, *, came: bool = False) -> None:
+        """`came`: rows are loaded nevertheless, and the counts are theirs."""
         outcome.error = summarize(error)
         outcome.recovery = getattr(error, "recovery", None)
         if isinstance(error, CountMismatch):
             outcome.count_differs = True
-            outcome.vendor_count = error.counts.get("vendor", outcome.vendor_count)
-            outcome.extracted = error.counts.get("extracted", outcome.extracted)
+            if not came:
+                outcome.vendor_count = error.counts.get("vendor", outcome.vendor_count)
+                outcome.extracted = error.counts.get("extracted", outcome.extracted)
         outcome.rebuild = isinstance(error, _BuildAnew) or (isinstance(error, TypeFlip) and error.widens)
         outcome.exposed = isinstance(error, _BuildAnew)
         if isinstance(error, AccessDenied | Unreachable):

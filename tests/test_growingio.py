@@ -42,7 +42,10 @@ from sources.growingio.client import TimedOut, signature
 from sources.growingio.settings import Settings
 from sources.growingio.windows import Calendar, Window, newest_day
 from sources.naming import columns_for
+from sources.policy import HASH
+from sources.screening import screen
 from sources.tables import Column, Kind, Part, Spool, to_parquet
+from sources.terms import Forgotten
 
 Set = Callable[..., None]
 BEIJING = ZoneInfo("Asia/Shanghai")
@@ -1031,14 +1034,12 @@ def test_the_file_of_a_segment_is_loaded_as_it_is(tmp_path: Path) -> None:
         return [field.name for field in pq.read_schema(out) if not field.nullable]
 
     assert required() == ["_dlt_load_id"]
-    hashed = delimited.hashed(part, ["mail"], salt="s")
-    assert required() == ["_dlt_load_id"] and hashed.digest != part.digest
     spools = []
     for number in (1, 2):
         copy = tmp_path / f"{number}.parquet"
         copy.write_bytes(out.read_bytes())
         spool = Spool(tmp_path / f"{number}.json")
-        spool.part(replace(hashed, path=copy))
+        spool.part(replace(part, path=copy))
         spools.append(spool)
     columns = [Column(label=label, name=name, kind=Kind.TEXT, path=(name,)) for label, name in part.columns.items()]
     whole = to_parquet(spools[0], out=out, columns=columns, load_id="1", where="a test")
@@ -1046,11 +1047,20 @@ def test_the_file_of_a_segment_is_loaded_as_it_is(tmp_path: Path) -> None:
     inode = (tmp_path / "2.parquet").stat().st_ino
     to_parquet(spools[1], out=out, columns=columns, load_id="1", where="a test")
     assert out.stat().st_ino == inode, "a file that is as it is due is not written again"
-    spools[1].part(replace(hashed, path=tmp_path / "3.parquet"))
+    spools[1].part(replace(part, path=tmp_path / "3.parquet"))
     (tmp_path / "2.parquet").write_bytes(out.read_bytes())
     (tmp_path / "3.parquet").write_bytes(out.read_bytes())
     both = to_parquet(spools[1], out=out, columns=columns, load_id="1", where="a test")
     assert both.rows == 4 and required() == ["_dlt_load_id"]
+    hashed = screen(
+        both,
+        dataset="growingio",
+        table="segmentation_users",
+        policies={"mail": HASH},
+        prefixes={"mail": "s"},
+        forgotten=Forgotten(),
+    )
+    assert hashed.converted.digest != both.digest and required() == ["_dlt_load_id"]
 
 
 @pytest.mark.parametrize(
@@ -1162,6 +1172,37 @@ def test_users_are_as_many_as_the_vendor_counts_or_nothing_is_loaded(home: Night
     vendor.fault("segmentations.json", {"edit": more})
     assert home.run("growingio", full=True, **only).code == 0
     users_are_true(home, vendor)
+
+
+def test_a_segment_fails_alone(home: Night, vendor: Vendor) -> None:
+    """A wrong count, a file that cannot be had, a segment that is gone: the others land, and it is due again."""
+    only: dict[str, Any] = {"tables": ["growingio.segmentation_users"]}
+    assert home.run("growingio", **only).code == 0
+    before = users_there(home, "seg00002", "联系")
+    for row in ({"userNum": 5}, {"users": [["9", "x", "y"]], "userNum": 1}):
+        key = "seg00002" if "users" not in row else "seg00001"
+        vendor.edit({"table": "segmentations", "op": "update", "key": key, "row": row})
+    ran = home.run("growingio", **only)
+    table = ran.tables["growingio.segmentation_users"]
+    assert (ran.code, table["status"], table["extracted"], table["landed"]) == (4, "mismatch", 1, 1)
+    assert users_there(home, "seg00002", "联系") == before
+    assert len(users_there(home, "seg00001", "cs1_name")) == 1
+    vendor.edit({"table": "segmentations", "op": "update", "key": "seg00002", "row": {"userNum": len(before)}})
+    assert home.run("growingio", **only).code == 0
+    users_are_true(home, vendor)
+
+    home.set("growingio", segmentation_users=["seg00001", "gone"])
+    vendor.edit(
+        {
+            "table": "segmentations",
+            "op": "update",
+            "key": "seg00001",
+            "row": {"users": [["8", "x", "y"], ["7", "x", "y"]], "userNum": 2},
+        }
+    )
+    ran = home.run("growingio", **only)
+    assert "names gone, which the vendor does not list" in ran.tables["growingio.segmentation_users"]["error"]
+    assert (ran.code, ran.tables["growingio.segmentation_users"]["landed"]) == (1, 2)
 
 
 def test_personal_columns_by_configuration(home: Night, vendor: Vendor) -> None:

@@ -8,7 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sources import naming
-from sources.errors import BrokenAnswer, CountMismatch
+from sources.errors import (
+    AccessDenied,
+    BrokenAnswer,
+    ConfigurationError,
+    CountMismatch,
+    NightloadError,
+    Unreachable,
+)
 from sources.extraction import Walk
 from sources.growingio import delimited
 from sources.growingio.client import Client
@@ -26,7 +33,7 @@ Segment = dict[str, Any]
 def fetch(client: Client, settings: Settings, walk: Walk) -> None:
     """Load the users of the segments that moved since they were loaded; delete those of segments that are gone."""
     listed = {str(row["id"]): row for row in client.segmentations()}
-    wanted = _wanted(listed, settings)
+    wanted, missed = _wanted(listed, settings)
     policy = _policy(settings)
     known: dict[str, Any] = dict(walk.state.get("segments", {}))
     due = [row for uid, row in wanted.items() if walk.full or known.get(uid, {}).get("moved") != _moved(row, policy)]
@@ -37,7 +44,13 @@ def fetch(client: Client, settings: Settings, walk: Walk) -> None:
     told = 0
     emptied = {uid for uid in known if uid not in listed}
     for row in due:
-        part, row = _load(client, settings, walk, row, secret_labels, columns)
+        try:
+            part, row = _load(client, settings, walk, row, secret_labels, columns)
+        except (AccessDenied, Unreachable, ConfigurationError):
+            raise  # the others fare no better
+        except NightloadError as error:
+            missed = missed or error  # its rows of the last time stay, and it is due again
+            continue
         uid, rows = str(row["id"]), part.rows if part else 0
         known[uid] = {"moved": _moved(row, policy), "rows": rows}
         told += rows if settings.user_num == "told" or walk.limit else int(row.get("userNum") or 0)
@@ -49,6 +62,7 @@ def fetch(client: Client, settings: Settings, walk: Walk) -> None:
     walk.state["segments"] = {uid: each for uid, each in known.items() if uid in listed}
     walk.state["hashed"] = sorted(secret_labels)
     walk.emptied = frozenset(emptied)
+    walk.missed = missed
     if not columns:
         walk.unchanged(sum(each["rows"] for each in walk.state["segments"].values()))
         return
@@ -58,16 +72,16 @@ def fetch(client: Client, settings: Settings, walk: Walk) -> None:
     walk.vendor_count = None if walk.limit else told
 
 
-def _wanted(listed: Mapping[str, Segment], settings: Settings) -> dict[str, Segment]:
+def _wanted(listed: Mapping[str, Segment], settings: Settings) -> tuple[dict[str, Segment], NightloadError | None]:
+    """The segments to load, and what is wrong if one that the settings name is not listed (any more)."""
     if settings.segmentation_users is None:
-        return dict(listed)
-    for uid in settings.segmentation_users:
-        if uid not in listed:
-            raise wrong(
-                f"segmentation_users names {uid}, which the vendor does not list",
-                f"It lists: {', '.join(list(listed)[:20])}",
-            )
-    return {uid: listed[uid] for uid in settings.segmentation_users}
+        return dict(listed), None
+    gone = [uid for uid in settings.segmentation_users if uid not in listed]
+    missed = wrong(
+        f"segmentation_users names {', '.join(gone)}, which the vendor does not list",
+        f"It lists: {', '.join(list(listed)[:20])}",
+    )
+    return {uid: listed[uid] for uid in settings.segmentation_users if uid in listed}, missed if gone else None
 
 
 def _load(
