@@ -9,9 +9,10 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import duckdb
 import psycopg2
 import pytest
 
-from conftest import DATABASES, Database, Night, settle
+from conftest import DATABASES, Database, Night, empty, settle
 from redash import Row, assert_warehouse_is_the_truth
 from reference import truth
 from sandbox_process import SandboxProcess
@@ -150,14 +151,37 @@ def image(night: Night) -> object:
     return night.warehouse.read_bytes() if night.database.url is None else night.contents()
 
 
+@dataclass
+class Played:
+    """All that was killed on one database, and the night that nobody killed."""
+
+    yesterday: Yesterday
+    whole: dict[str, Any]
+    kills: dict[str, Killed]
+
+
 @pytest.fixture(scope="module")
-def yesterday(
-    sandbox_process: SandboxProcess, tmp_path_factory: pytest.TempPathFactory, kept_database: Database
-) -> Yesterday:
+def on(
+    sandbox_process: SandboxProcess, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Callable[[str], Played]]:
+    """Of each kind of database; played when first asked for."""
+    with contextlib.ExitStack() as stack:
+
+        @cache
+        def play(kind: str) -> Played:
+            database = stack.enter_context(empty(kind, request))
+            yesterday = play_yesterday(sandbox_process, tmp_path_factory.mktemp("crash"), database)
+            whole, took = play_unbroken(yesterday)
+            return Played(yesterday, whole, play_kills(yesterday, took))
+
+        yield play
+
+
+def play_yesterday(sandbox_process: SandboxProcess, folder: Path, database: Database) -> Yesterday:
     sandbox_process.control("tonalytica", "POST", "reset")
-    home = tmp_path_factory.mktemp("crash") / "yesterday"
+    home = folder / "yesterday"
     home.mkdir()
-    base = settle(Night(home=home, database=kept_database), sandbox_process)
+    base = settle(Night(home=home, database=database), sandbox_process)
     queries = [row for row in truth(sandbox_process, "queries") if row["_where"] == "list"]
     loaded = [row["id"] for row in queries if row["latest_query_data_id"] and not row["is_archived"]][:3]
     kept = loaded[2]
@@ -184,8 +208,7 @@ def yesterday(
     return Yesterday(home, base, sandbox_process, lambda row: row["id"] in loaded)
 
 
-@pytest.fixture(scope="module")
-def unbroken(yesterday: Yesterday) -> tuple[dict[str, Any], float]:
+def play_unbroken(yesterday: Yesterday) -> tuple[dict[str, Any], float]:
     """What a night that nobody kills comes to, and how long it takes."""
     night = yesterday.copy("unbroken")
     started = time.monotonic()
@@ -196,13 +219,12 @@ def unbroken(yesterday: Yesterday) -> tuple[dict[str, Any], float]:
     return contents(night.warehouse), took
 
 
-@pytest.fixture(scope="module")
-def kills(yesterday: Yesterday, unbroken: tuple[dict[str, Any], float]) -> dict[str, Killed]:
+def play_kills(yesterday: Yesterday, took: float) -> dict[str, Killed]:
     """All of them, two at a time."""
     seed = random.SystemRandom().randrange(10**6)
     dice = random.Random(seed)
     sys.stdout.write(f"seed of the random kills: {seed}\n")
-    moments = {f"random {n}": dice.uniform(0.2, 1.05) * unbroken[1] for n in range(RANDOM_KILLS)}
+    moments = {f"random {n}": dice.uniform(0.2, 1.05) * took for n in range(RANDOM_KILLS)}
     with ThreadPoolExecutor(2) as pool:
         named = {name: pool.submit(kill, yesterday, name, point=point) for name, point in yesterday.points.items()}
         named |= {name: pool.submit(kill, yesterday, name, after=moment) for name, moment in moments.items()}
@@ -235,15 +257,12 @@ RANDOM = [f"random {n}" for n in range(RANDOM_KILLS)]
 
 
 @pytest.mark.parametrize(
-    ("kept_database", "name"),
-    [(kind, name) for kind in DATABASES for name in [*POINTS, *OF_ONE[kind], *RANDOM]],
-    indirect=["kept_database"],
-    scope="module",
+    ("kind", "name"), [(kind, name) for kind in DATABASES for name in [*POINTS, *OF_ONE[kind], *RANDOM]]
 )
 def test_killed_night_changes_nothing_and_the_next_one_is_whole(
-    name: str, kills: dict[str, Killed], unbroken: tuple[dict[str, Any], float]
+    kind: str, name: str, on: Callable[[str], Played]
 ) -> None:
-    killed, (whole, _) = kills[name], unbroken
+    killed, whole = on(kind).kills[name], on(kind).whole
     night = killed.night
     is_random = name.startswith("random")
     assert killed.code == -signal.SIGKILL or (is_random and killed.code == 0)
@@ -269,7 +288,9 @@ def test_killed_night_changes_nothing_and_the_next_one_is_whole(
     ) == [(0,)]
 
 
-def test_sigterm_while_waiting_for_the_vendor_ends_the_run_at_once(yesterday: Yesterday) -> None:
+@pytest.mark.parametrize("kind", DATABASES)
+def test_sigterm_while_waiting_for_the_vendor_ends_the_run_at_once(kind: str, on: Callable[[str], Played]) -> None:
+    yesterday = on(kind).yesterday
     night, sandbox = yesterday.copy("sigterm waiting"), yesterday.sandbox
     before = image(night)
     sandbox.control("tonalytica", "POST", "faults", [{"match": {"path": "query_snippets"}, "do": {"delay": 20}}])
@@ -295,8 +316,9 @@ def test_sigterm_while_waiting_for_the_vendor_ends_the_run_at_once(yesterday: Ye
         "pipelines.warehouse.session:replace_rows",
     ],
 )
-def test_sigterm_anywhere_leaves_the_old_warehouse(target: str, yesterday: Yesterday) -> None:
-    night = yesterday.copy(f"sigterm at {target.replace(':', '-')}")
+@pytest.mark.parametrize("kind", DATABASES)
+def test_sigterm_anywhere_leaves_the_old_warehouse(kind: str, target: str, on: Callable[[str], Played]) -> None:
+    night = on(kind).yesterday.copy(f"sigterm at {target.replace(':', '-')}")
     before = image(night)
     command = (sys.executable, str(Path(__file__).with_name("killed.py")), target, "term", "1", "")
     process = night.start("run", "--json", command=command)

@@ -26,9 +26,17 @@ import pytest
 import sources.growingio as package
 from conftest import Night
 from sandbox_process import SandboxProcess, start_sandbox
-from sources.errors import AccessDenied, BrokenAnswer, ConfigurationError, NightloadError, NotReady, Refused
+from sources.errors import (
+    AccessDenied,
+    BrokenAnswer,
+    ConfigurationError,
+    NightloadError,
+    NotReady,
+    Refused,
+    Unreachable,
+)
 from sources.extraction import Extraction
-from sources.growingio import delimited, shapes
+from sources.growingio import delimited, rules, shapes
 from sources.growingio.charts import Chart, Question, Reader
 from sources.growingio.client import TimedOut, signature
 from sources.growingio.settings import Settings
@@ -361,13 +369,38 @@ def _late() -> dict[str, Any]:
 def test_the_other_generations_of_the_interface(home: Night, vendor: Vendor, generation: str) -> None:
     users = "v1" if generation == "v1" else "v3"
     home.set("growingio", charts_api=generation, segmentations_api=users)
-    ran = home.run("growingio", tables=["growingio.chart_points", "growingio.segmentation_users"])
-    assert ran.code == 0, ran.out
     days = {yesterday() - timedelta(days=back) for back in range(DAYS)}
-    truth = points(vendor, days, only_first=generation == "v1")
-    assert points_there(home) == truth
-    users_are_true(home, vendor)
-    nothing_private(home, ran.out)
+    for night in ("first", "second"):
+        ran = home.run("growingio")
+        assert ran.code == 0, ran.out
+        assert points_there(home) == points(vendor, days, only_first=generation == "v1"), night
+        others_are_true(home, vendor, days)
+        users_are_true(home, vendor)
+        nothing_private(home, ran.out)
+        if generation == "v1":
+            table, there = ("fuNn1001", "chart_fu_nn1001"), vendor.rows("chart_rows")
+            truth = [
+                (date.fromisoformat(row["day"]), *row["values"])
+                for row in there
+                if row["chart"] == table[0]
+                and row["target"] == "全部访问用户"
+                and date.fromisoformat(row["day"]) in days
+            ]
+            wide = home.rows(f'SELECT _event_date, "浏览", "下单", "付款" FROM growingio_charts.{table[1]}')
+            assert Counter(wide) == Counter(truth)
+        else:
+            same_as_truth(home, vendor, days)
+        back = [str(yesterday() - timedelta(days=each)) for each in range(3)]
+        vendor.edit(
+            {"table": "chart_rows", "op": "update", "key": ["nuMb1001", back[0], 0], "row": {"values": [77.5]}},
+            {"table": "chart_rows", "op": "delete", "key": ["taBle001", back[1], 0]},
+            {
+                "table": "chart_rows",
+                "op": "update",
+                "key": ["fuNn1001", back[2], 0],
+                "row": {"values": [3.0, 2.0, 1.0]},
+            },
+        )
     assert vendor.asked("downloads/") == (0 if generation == "v1" else 3)
 
 
@@ -388,7 +421,7 @@ def test_an_answer_without_rows_leaves_what_is_there(home: Night, vendor: Vendor
 
 def test_a_window_that_cannot_be_had_is_named_and_had_later(home: Night, vendor: Vendor) -> None:
     home.set("growingio", charts=["YoX28w7R", "hBar0001"], dashboards=["BoardC03"])
-    start = int(datetime.combine(yesterday() - timedelta(days=2), datetime.min.time(), BEIJING).timestamp() * 1000)
+    start = day_start(yesterday() - timedelta(days=2))
     vendor.fault(f"charts/YoX28w7R.*startTime={start}&", _timeout(), times=-1)
     vendor.options(slow={"YoX28w7R": 24})
     home.set("growingio", exclude=["segmentation_users", "segmentations", "rules", "dashboards", "retention"])
@@ -422,6 +455,66 @@ def test_a_window_that_takes_too_long_is_halved(
     reading = reader().read(question(uid), yesterday() - timedelta(days=4), yesterday())
     assert not reading.missed and reading.rows == 10
     assert vendor.asked(f"charts/{uid}") == asked
+
+
+def test_hours_of_figures_without_a_time_do_not_make_a_day(reader: Callable[..., Reader], vendor: Vendor) -> None:
+    """Unique users of two half days are not those of the day: it is asked for as a whole, or named."""
+    vendor.options(slow={"hBar0001": 12})
+    reading = reader().read(question("hBar0001", "hour"), yesterday() - timedelta(days=1), yesterday())
+    assert reading.rows == 0
+    assert {bucket.first for bucket, _ in reading.missed if bucket} == {yesterday() - timedelta(days=1), yesterday()}
+    vendor.options(slow={"hBar0001": 24})
+    reading = reader().read(question("hBar0001", "hour"), yesterday() - timedelta(days=1), yesterday())
+    assert reading.rows == 16 and not reading.missed
+
+
+def test_what_was_had_at_the_second_try_is_not_missed(reader: Callable[..., Reader], vendor: Vendor) -> None:
+    """A chart whose newest day is too slow is taken for one with a time, until an answer shows that it has none."""
+    days = [day_start(yesterday() - timedelta(days=back)) for back in range(5)]
+    vendor.fault(f"hBar0001.*startTime={days[0]}&", _timeout())
+    vendor.fault(f"hBar0001.*startTime={days[4]}&endTime={days[0] - 1}&", _timeout())
+    vendor.fault(f"hBar0001.*startTime={days[2]}&", _timeout(), times=2)
+    reading = reader().read(question("hBar0001"), yesterday() - timedelta(days=4), yesterday())
+    assert [bucket.first for bucket, _ in reading.missed if bucket] == [yesterday()]
+    assert reading.rows == 8 * 4 and all(len(answer.buckets) == 1 for answer in reading.answers)
+
+
+def test_a_day_that_lacks_hours_tonight_stays_as_it_was_whole(home: Night, vendor: Vendor) -> None:
+    home.set("growingio", charts=["YoX28w7R"], dashboards=["BoardC03"], intervals=["hour"])
+    home.set("growingio", exclude=["segmentation_users", "segmentations", "rules", "dashboards", "retention"])
+    vendor.options(slow={"YoX28w7R": 12})
+    day = yesterday() - timedelta(days=1)
+    five = day_start(day) + 5 * 3600_000
+    ran = home.run("growingio")
+    assert ran.code == 0 and ran.tables["growingio.charts"]["status"] == "ok", ran.out
+    hours = "SELECT event_date, count(*) FROM growingio.chart_points GROUP BY 1 ORDER BY 1"
+    before = home.rows(hours)
+    assert [count for _, count in before] == [24 * 2 * 2] * DAYS
+    vendor.edit(
+        {"table": "chart_rows", "op": "update", "key": ["YoX28w7R", str(day), 0], "row": {"values": [7.0, 8.0]}}
+    )
+    vendor.options(slow={"YoX28w7R": 1})
+    vendor.fault(f"charts/YoX28w7R.*startTime={five}&", _timeout(), times=-1)
+    ran = home.run("growingio")
+    assert ran.code == 1 and f"{day} 05:00 to {day} 05:59" in ran.tables["growingio.chart_points"]["error"]
+    assert home.rows(hours) == before, "half a day does not replace a whole one"
+    vendor.control("DELETE", "faults")
+    assert home.run("growingio").code == 0
+    assert home.rows(hours) == before
+    new = home.rows("SELECT count(*) FROM growingio.chart_points WHERE event_date = ? AND value = 7.0", day)
+    assert new == [(24,)]
+
+
+def test_of_a_day_that_was_never_whole_its_hours_are_loaded(home: Night, vendor: Vendor) -> None:
+    home.set("growingio", charts=["YoX28w7R"], dashboards=["BoardC03"], intervals=["hour"], backfill_days=1)
+    vendor.options(slow={"YoX28w7R": 1})
+    vendor.fault(f"charts/YoX28w7R.*startTime={day_start(yesterday()) + 5 * 3600_000}&", _timeout(), times=-1)
+    ran = home.run("growingio", tables=["growingio.chart_points"])
+    assert ran.code == 1 and ran.tables["growingio.chart_points"]["landed"] == 23 * 2 * 2
+
+
+def day_start(day: date) -> int:
+    return int(datetime.combine(day, datetime.min.time(), BEIJING).timestamp() * 1000)
 
 
 def test_an_hour_is_the_least_that_is_asked_for(reader: Callable[..., Reader], vendor: Vendor) -> None:
@@ -487,6 +580,12 @@ def test_an_answer_that_is_not_one_is_refused(
     assert "YoX28w7R" in str(caught.value)
 
 
+def test_the_edge_that_is_told_may_be_the_next_midnight(reader: Callable[..., Reader], vendor: Vendor) -> None:
+    body = json.loads(reader().newest(question("YoX28w7R"), yesterday()).series.file.read_bytes())
+    vendor.fault("charts/YoX28w7R", {"status": 200, "body": body | {"endTime": body["endTime"] + 1}}, times=-1)
+    assert reader().newest(question("YoX28w7R"), yesterday()).rows == 2
+
+
 def test_a_page_that_repeats_is_seen(reader: Callable[..., Reader], vendor: Vendor) -> None:
     body = json.loads(reader().newest(question("YoX28w7R"), yesterday()).series.file.read_bytes())
     del body["startTime"], body["endTime"]  # not even the echo tells
@@ -518,7 +617,7 @@ def test_by_the_hour_zeros_that_mean_nothing_are_null(home: Night, vendor: Vendo
 def test_windows_are_whole_days_of_beijing() -> None:
     calendar = Calendar.of(Settings())
     day = calendar.buckets("day", date(2019, 10, 15), date(2019, 10, 28))
-    window = calendar.window(day, "day")
+    window = calendar.window(day)
     assert (window.start, window.end) == (1571068800000, 1572278399999)
     assert [(str(b.first), str(b.last)) for b in calendar.buckets("month", date(2024, 1, 15), date(2024, 3, 30))] == [
         ("2024-01-01", "2024-01-31"),
@@ -528,9 +627,9 @@ def test_windows_are_whole_days_of_beijing() -> None:
         "2024-01-01",
         "2024-01-08",
     ]
-    first, second = Window(start=0, end=5 * 24 * 3600_000 - 1, step=24 * 3600_000).halves() or (None, None)
-    assert first and second and first.end + 1 == second.start == 2 * 24 * 3600_000
-    assert Window(start=0, end=3600_000 - 1, step=3600_000).halves() is None
+    first, second = Window(start=0, end=5 * 3600_000 - 1).halves() or (None, None)
+    assert first and second and first.end + 1 == second.start == 2 * 3600_000
+    assert Window(start=0, end=3600_000 - 1).halves() is None
     # 05:59 in Beijing: yesterday is not ready yet
     assert newest_day(Settings(), datetime(2024, 1, 9, 21, 59, tzinfo=UTC)) == date(2024, 1, 8)
     assert newest_day(Settings(), datetime(2024, 1, 9, 22, 0, tzinfo=UTC)) == date(2024, 1, 9)
@@ -580,6 +679,33 @@ def test_numbers_are_exact_or_told_as_text() -> None:
     assert shapes.unique(["a", "A", "", "a"], taken=["b"]) == ["a", "A [2]", "[3]", "a [4]"]
 
 
+def test_cells_of_funnels_and_retentions_that_no_step_explains_are_kept() -> None:
+    """Whatever stands where a number was due: a list, an object, a text."""
+    na = frozenset({"不适用"})
+    for unpivot, names, cells, wanted in (
+        (
+            shapes.steps,
+            ["总转化率", "第1步人数", "第2步人数", "x"],
+            ["不适用", [1], 3.0, {"a": 1}],
+            {0: None, 1: None, 2: 3.0},
+        ),
+        (
+            shapes.periods,
+            ["留存人数", "当日", "次周", "7日后"],
+            [5.0, {"a": 1}, 3.0, "不适用"],
+            {-1: 5.0, 0: None, 1: 3.0, 7: None},
+        ),
+    ):
+        shape = shapes.shape_of([{"name": name, "metric": True} for name in names], [cells], where="a test")
+        point = shapes.point_of(cells, shape, not_applicable=na, where="a test")
+        rows = list(unpivot(shape, point, na))
+        place = "step" if unpivot is shapes.steps else "n"
+        assert {row[place]: row.get("users") for row in rows} == wanted
+        assert any(isinstance(cell, list | dict) for cell in rows[0]["other"].values())
+        blank = shapes.Point(moment=None, dimensions={}, cells=(None,) * len(cells))
+        assert len(rows) == len(list(unpivot(shape, blank, na))), "as many rows as the meta says"
+
+
 # -- the token -------------------------------------------------------------------------------------
 
 
@@ -621,6 +747,41 @@ def test_the_form_of_the_header_is_found_out_once(vendor: Vendor, configure: Set
     client.segmentations()
     client.segmentations()
     assert vendor.asked("segmentations.json") == (2 if scheme else 3)
+
+
+def test_the_form_of_the_header_is_remembered_between_runs(home: Night, vendor: Vendor) -> None:
+    vendor.options(scheme="")
+    only: dict[str, Any] = {"tables": ["growingio.dashboards", "growingio.segmentations"]}
+    assert home.run("growingio", **only).code == 0
+    assert vendor.asked("dashboards.json") == 2, "the first one was refused"
+    assert home.run("growingio", **only).code == 0
+    assert vendor.asked("dashboards.json") == 3 and vendor.asked("segmentations.json") == 2
+    # the vendor changes its mind, and changes it back
+    for scheme in ("Token ", ""):
+        vendor.options(scheme=scheme)
+        before = vendor.asked("dashboards.json")
+        assert home.run("growingio", **only).code == 0
+        assert vendor.asked("dashboards.json") == before + 2
+        assert home.run("growingio", **only).code == 0
+        assert vendor.asked("dashboards.json") == before + 3
+    with duckdb.connect(str(home.warehouse), read_only=True) as connection:
+        assert "CANARY" not in str(connection.execute("FROM growingio._dlt_pipeline_state").fetchall())
+
+
+def test_a_token_that_another_job_ended_before_its_first_use(vendor: Vendor, configure: Set) -> None:
+    configure(**signed(vendor))
+    vendor.fault("segmentations.json", {"expire_token": True})
+    assert len(package.connect().client.segmentations()) == 3
+    assert vendor.asked("auth/token") == 2, "both forms of the header were refused, so a new one was minted"
+
+
+def test_clocks_that_are_apart_are_told_and_can_be_set_off(vendor: Vendor, configure: Set) -> None:
+    configure(**signed(vendor))
+    vendor.options(clock=3600)
+    with pytest.raises(AccessDenied, match="this machine's clock"):
+        package.connect().client.segmentations()
+    configure(clock_skew_seconds=3600)
+    assert len(package.connect().client.segmentations()) == 3
 
 
 def test_a_token_that_nobody_takes_stops_the_vendor(home: Night, vendor: Vendor) -> None:
@@ -687,9 +848,77 @@ def test_an_export_that_never_ends_or_fails(
     vendor.control("DELETE", "faults")
     evil = {"id": "x", "status": "done", "downloadLinks": ["http://192.0.2.1/x.csv?sign=CANARYsign"]}
     vendor.fault("v3/", {"status": 200, "body": evil}, times=-1)
-    with pytest.raises(BrokenAnswer, match="not https") as caught:
+    with pytest.raises(BrokenAnswer, match="only https") as caught:
         package.connect().client.segmentation_users("seg00001", tmp_path / "x.csv")
     assert "CANARY" not in str(caught.value)
+
+
+def export_of(vendor: Vendor, *links: str) -> None:
+    told = {"id": "x", "status": "done", "downloadLinks": list(links), "errorMsg": ""}
+    vendor.fault("v3/", {"status": 200, "body": told}, times=-1)
+
+
+@pytest.mark.parametrize(
+    ("link", "why"),
+    [
+        ("https://10.0.0.8/x.csv?sign=CANARYsign", "not public"),
+        ("https://169.254.169.254/latest/meta-data?sign=CANARYsign", "not public"),
+        ("https://127.0.0.1:9/x.csv?sign=CANARYsign", "not public"),
+        ("https://user:CANARYpass@example.com/x.csv", "a user"),
+        ("http://example.com/x.csv?sign=CANARYsign", "only https"),
+        ("file:///etc/passwd?CANARY", "no host"),
+    ],
+)
+def test_a_link_that_leads_elsewhere_is_not_followed(
+    vendor: Vendor, configure: Set, tmp_path: Path, link: str, why: str
+) -> None:
+    # the sandbox's own host is this machine; that of a vendor is not
+    configure(segmentations_api="v3")
+    client = package.connect().client
+    export_of(vendor, link)
+    client._settings.base_url = "https://www.growingio.com"
+    with pytest.raises(BrokenAnswer, match="is not followed") as caught:
+        client.segmentation_users("seg00001", tmp_path / "x.csv")
+    assert why in str(caught.value) and "CANARY" not in str(caught.value)
+
+
+def test_a_private_host_is_asked_only_if_it_is_named(vendor: Vendor, configure: Set, tmp_path: Path) -> None:
+    configure(segmentations_api="v3", link_hosts=["127.0.0.2"])
+    client = package.connect().client
+    export_of(vendor, "https://127.0.0.2:9/x.csv?sign=CANARYsign")
+    with pytest.raises(NightloadError, match=r"cannot reach 127\.0\.0\.2:9") as caught:
+        client.segmentation_users("seg00001", tmp_path / "x.csv")
+    assert not isinstance(caught.value, Unreachable), "the vendor itself can be reached"
+
+
+def test_a_link_that_ended_is_asked_for_anew(vendor: Vendor, configure: Set, tmp_path: Path) -> None:
+    configure(segmentations_api="v3")
+    client = package.connect().client
+    vendor.fault("downloads/", {"status": 403, "body": {"message": "Expired"}})
+    client.segmentation_users("seg00002", tmp_path / "x.csv")
+    assert (tmp_path / "x.csv").read_bytes().startswith("访问用户ID".encode())
+    vendor.fault("downloads/", {"status": 403, "body": {"message": "Expired"}}, times=-1)
+    with pytest.raises(Refused, match="refused twice"):
+        client.segmentation_users("seg00002", tmp_path / "x.csv")
+    assert len(client.segmentations()) == 3, "the token is as good as before"
+
+
+def test_the_files_of_one_export_are_joined(vendor: Vendor, configure: Set, tmp_path: Path) -> None:
+    configure(segmentations_api="v3")
+    client, base, file = package.connect().client, vendor.ready["base_url"], tmp_path / "x.csv"
+    export_of(vendor, f"{base}/downloads/a.csv?sign=1", f"{base}/downloads/b.csv?sign=1")
+    vendor.fault("downloads/a", {"status": 200, "body": "id\tname\n1\tx"}, times=-1)
+    vendor.fault("downloads/b", {"status": 200, "body": "\ufeffid\tname\r\n2\ty\n"})
+    client.segmentation_users("seg00001", file)
+    assert file.read_text() == "id\tname\n1\tx\n2\ty\n"
+    vendor.fault("downloads/b", {"status": 200, "body": "name\tid\n2\ty\n"})
+    with pytest.raises(BrokenAnswer, match="different headers"):
+        client.segmentation_users("seg00001", file)
+    vendor.control("DELETE", "faults")
+    export_of(vendor, f"{base}/downloads/a.csv?sign=1")
+    vendor.fault("downloads/a", {"status": 200, "body": {"message": "没有权限"}}, times=-1)
+    with pytest.raises(BrokenAnswer, match=r"error came where CSV was due.*没有权限"):
+        client.segmentation_users("seg00001", file)
 
 
 def test_no_credential_is_logged(
@@ -848,6 +1077,50 @@ def test_what_looks_like_a_person_is_seen_by_its_cells(tmp_path: Path, cells: li
     assert delimited.personal(part, ["a", "b"], has_at=body.has_at) == (["a"] if is_personal else [])
 
 
+@pytest.mark.parametrize("sign", [",", "\t"])
+@pytest.mark.parametrize(
+    ("lines", "names"),
+    [
+        (["r1,注册,clck", "r2,登录,page"], ["注册", "登录"]),
+        (['r1,"注册,clck', "r2,登录,page", 'r3,a"b,imp'], ['"注册', "登录", 'a"b']),  # quotes that do not close
+        (['r1,"注册,clck', 'r2,登录",page'], ['"注册', '登录"']),  # ... and two that look as if they did
+        (['r1,"注册",clck', 'r2,"a ""b""",page', 'r3,"a"b",page'], ["注册", 'a "b"', '"a"b"']),
+        (['r1,"two', 'lines",clck', "r2,x,page"], ["two\nlines", "x"]),
+        (["r1,注册", "r2,,page", "", "r3,x,page,,"], ["注册", None, "x"]),
+    ],
+)
+def test_a_quote_in_the_name_of_a_rule_swallows_no_other_rule(
+    tmp_path: Path, sign: str, lines: list[str], names: list[str | None]
+) -> None:
+    assert [row["eventName"] for row in rules_read(tmp_path, ["ruleId,eventName,eventType", *lines], sign)] == names
+
+
+def rules_read(tmp_path: Path, lines: list[str], sign: str) -> list[dict[str, Any]]:
+    file = tmp_path / "rules.csv"
+    file.write_text("\n".join(lines).replace(",", sign), encoding="utf-8-sig")
+    dialect = delimited.dialect_of(file, separator="auto", where="a test")
+    assert dialect is not None
+    return rules.rules_of(file, dialect, where="a test")
+
+
+def test_commas_in_the_name_of_a_rule(tmp_path: Path) -> None:
+    lines = ["ruleId,eventName,eventType", "r1,a,b,c,clck", 'r2,"x,y",page']
+    assert [row["eventName"] for row in rules_read(tmp_path, lines, ",")] == ["a,b,c", "x,y"]
+    with pytest.raises(BrokenAnswer, match="rule r1 has 5 cells of 3"):
+        rules_read(tmp_path, lines, "\t")
+
+
+def test_headers_that_change_between_two_nights(home: Night, vendor: Vendor) -> None:
+    only: dict[str, Any] = {"tables": ["growingio.segmentation_users"]}
+    assert home.run("growingio", **only).code == 0
+    changed = {"header": ["城市", "访问用户ID", "新"], "users": [["北京", "1", "a"], ["上海", "2", ""]]}
+    vendor.edit({"table": "segmentations", "op": "update", "key": "seg00002", "row": changed})
+    assert home.run("growingio", **only).code == 0
+    there = users_there(home, "seg00002", "访问用户id", "城市", "新", "联系")
+    assert there == [("1", "北京", "a", None), ("2", "上海", None, None)]
+    assert len(users_there(home, "seg00001", "cs1_name")) == len(vendor.rows("segmentations")[0]["users"])
+
+
 def test_a_row_far_beyond_the_header_is_told_without_its_cells(tmp_path: Path) -> None:
     with pytest.raises(BrokenAnswer, match="more cells than the header") as caught:
         read(tmp_path, b"id\n" + b"\t".join([b"CANARY"] * 20) + b"\n")
@@ -917,6 +1190,44 @@ def test_personal_columns_by_configuration(home: Night, vendor: Vendor) -> None:
 # -- settings --------------------------------------------------------------------------------------
 
 
+def test_a_start_that_is_still_to_come_asks_for_nothing(home: Night, vendor: Vendor) -> None:
+    home.set("growingio", start=str(yesterday() + timedelta(days=2)), charts=["hBar0001"], dashboards=["BoardC03"])
+    ran = home.run("growingio", tables=["growingio.chart_points"])
+    assert ran.code == 0 and ran.tables["growingio.chart_points"]["landed"] == 0, ran.out
+    home.set("growingio", start=str(yesterday()))
+    assert home.run("growingio", tables=["growingio.chart_points"]).code == 0
+    assert home.rows("SELECT DISTINCT event_date FROM growingio.chart_points") == [(yesterday(),)]
+
+
+def test_settings_reach_the_requests_and_the_rows(home: Night, vendor: Vendor) -> None:
+    no = {"status": 404, "body": {"message": "Not Found"}}
+    vendor.fault(r"funnels/.*conversionWindow=(?!7\b)", no, times=-1)
+    vendor.fault(r"retentions/.*range=(?!week\b)", no, times=-1)
+    vendor.fault(r"segmentations/.*expire=(?!90\b)", no, times=-1)
+    vendor.fault(r"charts/boUn1001.*interval=(?!3600000\b)", no, times=-1)
+    home.set("growingio", conversion_window=7, retention_range="week", retention_periods=2, backfill_days=15)
+    home.set("growingio", exclude_charts=["biGg1001"], not_applicable=["上海"], types={"vBar0001": "chart"})
+    home.set("growingio", chart_intervals={"boUn1001": ["hour"]}, hourly_zero_metrics=["访问量"], window_days=4)
+    home.set("growingio", end=str(yesterday() - timedelta(days=1)), segmentations_api="v3", link_minutes=90)
+    tables = [f"growingio.{name}" for name in ("chart_points", "funnel_steps", "retention", "segmentation_users")]
+    ran = home.run("growingio", tables=tables)
+    assert ran.code == 0, ran.out
+    assert vendor.asked("charts/biGg1001") == 0 and vendor.asked("funnels/vBar0001") == 0
+    assert vendor.asked("charts/YoX28w7R") == 1 + 4, "the newest day, and fourteen by four"
+    assert home.rows("SELECT max(event_date) FROM growingio.chart_points") == [(yesterday() - timedelta(days=1),)]
+    cities = home.rows("SELECT DISTINCT dimensions->>'城市' FROM growingio.chart_points WHERE chart_id = 'hBar0001'")
+    assert {city for (city,) in cities} == {"北京", None, "不适用", "Côte d'Ivoire"}
+    weeks = home.rows("SELECT DISTINCT event_date, window_end, range FROM growingio.retention")
+    assert len(weeks) in (1, 2) and {(day.weekday(), each) for day, _, each in weeks} == {(0, "week")}
+    assert home.rows("SELECT DISTINCT conversion_window FROM growingio.funnel_steps") == [(7,)]
+    zeros = "SELECT count(*) FROM growingio.chart_points WHERE chart_id = 'boUn1001' AND value = 0"
+    assert home.rows(zeros) == [(0,)]
+    assert home.rows(f"{zeros.replace('value = 0', 'quality IS NOT NULL')} AND metric = '访问量'") > [(0,)]
+    home.set("growingio", week_starts="sunday")
+    ran = home.run("growingio", full=True, tables=["growingio.retention"])
+    assert ran.code == 1 and "set week_starts to the other day" in ran.out
+
+
 @pytest.mark.parametrize(
     ("setting", "told"),
     [
@@ -937,6 +1248,7 @@ def test_personal_columns_by_configuration(home: Night, vendor: Vendor) -> None:
         ({"project_uid": "a/../b"}, "is no id"),
         ({"charts": ["a b"]}, "is no id"),
         ({"lookback_days": 0}, "lookback_days is 0"),
+        ({"link_hosts": ["https://files.example.com"]}, "which is no host"),
         ({"most_rows": 300_000}, "most_rows"),
         ({"requests_per_second": 0}, "requests_per_second"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import time
 from collections.abc import Callable
 from urllib.parse import parse_qsl
 
@@ -17,6 +18,8 @@ from sandbox.journal import Journal
 from sandbox.wire import dumps
 
 CAP = 200_000
+CLOCKS_APART = 300
+"""Seconds between the clocks at which a signature is refused; the vendor does not tell its own."""
 
 
 class Refusal(Exception):
@@ -92,6 +95,9 @@ def _mint(world: World, request: Request, body: bytes) -> bytes:
     auth = hmac.new(world.secret.encode(), text.encode(), hashlib.sha256).hexdigest()
     known = (given.get("project"), given.get("ai"), request.headers.get("x-client-id"))
     if request.method != "POST" or known != (PROJECT, AI, world.client_id) or given.get("auth") != auth:
+        raise Refusal(401, "Unauthorized")
+    apart = time.time() + float(world.options.get("clock") or 0) - int(given.get("tm", "0")) / 1000
+    if abs(apart) > CLOCKS_APART:
         raise Refusal(401, "Unauthorized")
     return dumps({"status": "success", "code": mint(world)})
 

@@ -18,7 +18,7 @@ from sandbox.wire import dumps
 CONSOLE_TOKEN = "CANARYgiotoken00000000000000000000000000000000000000000000000001"  # noqa: S105 - made up
 CLIENT_ID = "publickey0000001"
 SECRET = "CANARYgiosecret000000000000001"  # noqa: S105 - made up
-OPTIONS = frozenset({"slow", "cap", "scheme", "csv", "rules", "without_list"})
+OPTIONS = frozenset({"slow", "cap", "scheme", "csv", "rules", "without_list", "clock"})
 
 
 class Growingio:

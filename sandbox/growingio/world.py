@@ -116,7 +116,7 @@ def seeded(seed: int, scale: float, *, console_token: str, client_id: str, secre
     _seed_segments(world, scale)
     for number in range(max(12, round(200 * scale))):
         uid = f"f25{number:05x}"
-        name = TRAPS[number % len(TRAPS)].translate(_FLAT).replace('"', "“")
+        name = TRAPS[number % len(TRAPS)].translate(_LINE)
         name = " ".join(name.strip().split()) if number < len(TRAPS) else f"元素_注册按钮,{number}"
         world.rules[uid] = {
             "ruleId": uid,
@@ -202,6 +202,7 @@ def _seed_segments(world: World, scale: float) -> None:
     world.segments["seg00003"] = segment("seg00003", "同名", "u", ["cs1_name"], [])
 
 
+_LINE = {ord(char): " " for char in "\t\n\r\0"}
 _FLAT = {ord(char): " " for char in '\t\n\r\0"'}
 
 
@@ -225,10 +226,11 @@ def answer(chart: Chart, start: int, end: int, interval: int, *, old: bool, extr
     meta += [{"name": name, "dimension": True} for name in chart.dims]
     meta += [{"name": name, "metric": True} for name in chart.metrics]
     data = []
-    for moment, row in rows_in(chart, start, end, interval):
+    timed = chart.timed and not (old and chart.number)
+    for moment, row in rows_in(chart, start, end, interval, timed=timed):
         if old and row["target"] != TARGETS[0]:
             continue
-        head = ([] if old else [row["target"]]) + ([moment] if chart.timed else [])
+        head = ([] if old else [row["target"]]) + ([moment] if timed else [])
         data.append([*head, *row["dims"], *row["values"]])
     told: dict[str, Any] = {"id": chart.id, "name": chart.name, **extra, "startTime": start, "endTime": end}
     told |= {"interval": interval, "meta": meta, "data": data}
@@ -237,9 +239,9 @@ def answer(chart: Chart, start: int, end: int, interval: int, *, old: bool, extr
     return told
 
 
-def rows_in(chart: Chart, start: int, end: int, interval: int) -> list[tuple[int, Row]]:
+def rows_in(chart: Chart, start: int, end: int, interval: int, *, timed: bool) -> list[tuple[int, Row]]:
     days = [day for day in chart.rows if midnight(day) <= end and midnight(day) + DAY > start]
-    if not chart.timed:
+    if not timed:
         return [(0, row) for row in _sums([row for day in days for row in chart.rows[day]], several=len(days) > 1)]
     if interval == HOUR:
         return [

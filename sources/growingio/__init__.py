@@ -7,7 +7,7 @@ chart's own labels as columns. Both come from the same answers: a chart is asked
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import cached_property, partial
@@ -21,19 +21,19 @@ from sources import naming
 from sources.configuration import is_set, settings_of
 from sources.errors import BrokenAnswer, NightloadError, Refused
 from sources.extraction import Extraction, Fetch, Mode, Table, Walk
-from sources.growingio import delimited, segments, shapes
+from sources.growingio import delimited, rules, segments, shapes
 from sources.growingio import settings as has
 from sources.growingio.charts import Chart, Question, Reader, Reading
 from sources.growingio.client import STOPPING, Client, check_credentials
 from sources.growingio.points import SLICE, Row, Writer, wide_columns
-from sources.growingio.windows import newest_day
+from sources.growingio.windows import Bucket, newest_day
 from sources.http import in_order
 from sources.tables import Column, labels_of
 from sources.vendor import Part
 
 log = logging.getLogger(__name__)
 
-_BATCH = 5000
+_BATCH = 500
 
 
 def configured() -> bool:
@@ -91,7 +91,7 @@ class Growingio:
         rows = self.client.segmentations()
         yield f"the token is accepted; {len(rows)} segments are visible"
         if self.client.scheme != self.settings.auth_scheme:
-            yield f"set auth_scheme = {self.client.scheme!r} under sources.{has.VENDOR}: it spares a request per run"
+            yield f"the token goes as auth_scheme = {self.client.scheme!r}: set it so under sources.{has.VENDOR}"
         yield f"{len(self.boards)} boards are visible"
         yield f"the days are those of {self.settings.zone}; the newest that is ready is {self._last(datetime.now(UTC))}"
         date_told = self.http.body("GET", "", accept=range(200, 600)).headers.get("date", "")
@@ -161,6 +161,19 @@ class Growingio:
     def _last(self, until: datetime) -> date:
         return newest_day(self.settings, until)
 
+    def _remembering(self, fetch: Fetch) -> Fetch:
+        """The fetch, beginning with the form of the header that an earlier run found out."""
+
+        def remembering(walk: Walk) -> None:
+            self.client.begin_with(walk.state.get("auth_scheme", self.settings.auth_scheme))
+            fetch(walk)
+            if self.client.scheme == self.settings.auth_scheme:
+                walk.state.pop("auth_scheme", None)
+            else:
+                walk.state["auth_scheme"] = self.client.scheme
+
+        return remembering
+
     # -- tables of fixed columns ------------------------------------------------------------------
 
     def fixed(self, extraction: Extraction) -> Iterator[DltResource]:
@@ -177,7 +190,7 @@ class Growingio:
         }
         for table in has.TABLES:
             if table.name not in (self.settings.exclude or ()) and extraction.wants(has.DATASET, table.name):
-                yield extraction.resource(has.DATASET, table, fetches[table.name])
+                yield extraction.resource(has.DATASET, table, self._remembering(fetches[table.name]))
 
     def _fetch_dashboards(self, walk: Walk) -> None:
         rows = self.boards_with_charts if self.settings.dashboards else self.boards
@@ -214,7 +227,7 @@ class Growingio:
         questions = list(reversed(first_of.values()))[: walk.limit]
         for question, found in zip(
             questions,
-            in_order(lambda each: _or_error(reader.newest, each, last), questions, width=self.settings.concurrency),
+            in_order(lambda each: _or_error(reader.shown, each, last), questions, width=self.settings.concurrency),
             strict=True,
         ):
             if isinstance(found, NightloadError):
@@ -274,8 +287,9 @@ class Growingio:
             return reader.read(question, self._first(known.get(question.key), walk, last, again), last)
 
         for reading in in_order(read, questions, width=self.settings.concurrency):
-            yield reading
             key = reading.question.key
+            # some hours of a day do not take the place of all of them
+            yield reading.without_parts_of(partial(_covers, known.get(key)))
             missed += [error for _, error in reading.missed]
             self._remember(known, key, reading, walk, last, again)
         walk.state["read"] = known
@@ -286,7 +300,7 @@ class Growingio:
     def _first(self, known: dict[str, Any] | None, walk: Walk, last: date, again: int) -> date:
         """The day from which on a chart is asked: where it was read to, less what is read again."""
         start = has.day_of("start", self.settings.start)
-        begin = min(start or last - timedelta(days=self.settings.backfill_days - 1), last)
+        begin = start or last - timedelta(days=self.settings.backfill_days - 1)
         if known is None or walk.full:
             return begin
         since, until = date.fromisoformat(known["from"]), date.fromisoformat(known["to"])
@@ -339,7 +353,7 @@ class Growingio:
             self.client.rules(file)
             delimited.as_utf8(file, where=where)
             dialect = delimited.dialect_of(file, separator=self.settings.separator, where=where)
-            rows = delimited.rules_of(file, dialect, where=where) if dialect else []
+            rows = rules.rules_of(file, dialect, where=where) if dialect else []
         finally:
             file.unlink(missing_ok=True)
         self._spool(walk, [_renamed(row) for row in rows])
@@ -376,7 +390,7 @@ class Growingio:
                     label=question.chart.name or question.chart.id,
                     about=f"“{question.chart.name}” by {question.interval}",
                 )
-                yield extraction.resource(has.CHARTS, table, self._fetch_wide(extraction, question))
+                yield extraction.resource(has.CHARTS, table, self._remembering(self._fetch_wide(extraction, question)))
 
     def _fetch_wide(self, extraction: Extraction, question: Question) -> Fetch:
         def fetch(walk: Walk) -> None:
@@ -402,6 +416,13 @@ def _or_error(ask: Callable[..., Any], *args: Any) -> Any:
         if isinstance(error, STOPPING):
             raise
         return error
+
+
+def _covers(known: Mapping[str, Any] | None, bucket: Bucket) -> bool:
+    """Was all of the bucket had in an earlier night?"""
+    if known is None:
+        return False
+    return date.fromisoformat(known["from"]) <= bucket.first and bucket.last <= date.fromisoformat(known["to"])
 
 
 def _wide_name(question: Question) -> str:

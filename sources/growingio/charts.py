@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,13 @@ from sources.growingio.windows import Bucket, Calendar, Window, groups
 from sources.tables import iter_rows
 
 _SAMPLE = 200
+_ODD = {
+    "hour": "window_days = 1",
+    "day": "window_days = 1",
+    "week": "week_starts to the other day",
+    "month": "another interval than month",
+}
+"""What helps where an interval does not lie as we think it does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +81,11 @@ class Reading:
     @property
     def rows(self) -> int:
         return sum(answer.rows for answer in self.answers)
+
+    def without_parts_of(self, whole: Callable[[Bucket], bool]) -> Reading:
+        """The reading without what came of buckets that have a gap, if `whole` says that all of them was had before."""
+        partial = {bucket for bucket, _ in self.missed if bucket is not None and whole(bucket)}
+        return replace(self, answers=[each for each in self.answers if not partial.intersection(each.buckets)])
 
     @property
     def whole_until(self) -> date | None:
@@ -147,6 +160,19 @@ class Reader:
             raise found
         return found[0]
 
+    def shown(self, question: Question, last: date) -> Answer:
+        """The newest answer, or that over a part of its hours where all of them are too much; it shows the meta."""
+        try:
+            return self.newest(question, last)
+        except (TimedOut, TooMany):
+            bucket = self._newest_bucket(question, last)
+            window: Window | None = self.calendar.window((bucket,))
+            while question.interval == "hour" and window and (halves := window.halves()):
+                window = halves[0]
+                with suppress(TimedOut, TooMany):
+                    return self._ask(question, (bucket,), window)
+            raise
+
     def read(self, question: Question, first: date, last: date) -> Reading:
         """Every bucket from that of `first` to the newest; what cannot be had is in `missed`."""
         known = self._read.get((question.key, first))
@@ -210,31 +236,36 @@ class Reader:
         # a week or a month is asked for by itself, and so is each day of a chart without a time
         days = self._settings.window_days if timed and question.interval in ("hour", "day") else 1
         for run in groups(older, days):
-            for answer in self._parts(reading, tuple(run), self.calendar.window(run, question.interval)):
-                if answer.shape.time is None and len(run) > 1:
-                    for bucket in run:
-                        reading.answers += self._parts(
-                            reading, (bucket,), self.calendar.window((bucket,), question.interval)
-                        )
-                    break
-                reading.answers.append(answer)
+            before = len(reading.missed)
+            answers = self._parts(reading, tuple(run), self.calendar.window(run))
+            if len(run) > 1 and any(answer.rows and answer.shape.time is None for answer in answers):
+                # it has no time after all, so each day is asked for by itself
+                del reading.missed[before:]
+                answers = [
+                    answer
+                    for bucket in run
+                    for answer in self._parts(reading, (bucket,), self.calendar.window((bucket,)))
+                ]
+            reading.answers += answers
         if newest is not None:
             reading.answers.append(newest)
 
     def _parts(self, reading: Reading, run: tuple[Bucket, ...], window: Window) -> list[Answer]:
-        """One window, in halves where it is too much at once."""
+        """One window, in halves where it is too much at once: of its days, and by the hour also of one day's hours."""
         try:
             return [self._ask(reading.question, run, window)]
         except (TimedOut, TooMany) as error:
-            halves = window.halves() if len(run) > 1 or reading.question.interval == "hour" else None
-            if halves is None:
-                reading.missed.append((run[0], error))
-                return []
-        found = []
-        for half in halves:
-            days = {self.calendar.day_at(half.start), self.calendar.day_at(half.end)}
-            inside = tuple(each for each in run if each.last >= min(days) and each.first <= max(days))
-            found += self._parts(reading, inside, half)
+            too_much = error
+        if len(run) > 1:
+            middle = len(run) // 2
+            sides = run[:middle], run[middle:]
+            return [each for side in sides for each in self._parts(reading, side, self.calendar.window(side))]
+        halves = window.halves() if reading.question.interval == "hour" else None
+        found = [each for half in halves or () for each in self._parts(reading, run, half)]
+        if halves is None or any(answer.rows and answer.shape.time is None for answer in found):
+            # figures without a time are those of a whole window: two halves do not make one
+            reading.missed.append((run[0], too_much))
+            return []
         return found
 
     def _newest_bucket(self, question: Question, last: date) -> Bucket:
@@ -244,8 +275,8 @@ class Reader:
         return bucket
 
     def _ask(self, question: Question, buckets: tuple[Bucket, ...], window: Window | None = None) -> Answer:
-        window = window or self.calendar.window(buckets, question.interval)
-        where = f"{_where(question)}, {buckets[0].first} to {buckets[-1].last}"
+        window = window or self.calendar.window(buckets)
+        where = f"{_where(question)}, {self.calendar.told(window)}"
         try:
             series = self._client.series(
                 question.kind, question.chart.id, self._params(question, window), self._file(question)
@@ -271,7 +302,7 @@ class Reader:
                     what="a row is not of the window that was asked for",
                     where=where,
                     why=f"it is of {self.calendar.day_at(moment)}",
-                    todo="Run again; if it stays, set window_days = 1",
+                    todo=f"Run again; if it stays, set {_ODD[question.interval]}",
                 )
             rows += 1
         if rows >= self._settings.most_rows:
@@ -289,6 +320,7 @@ class Reader:
             return
         try:
             start, end = map(int, told)
+            end -= end == window.end + 1  # whether the edge that is told is inclusive is not documented
             days = [self.calendar.day_at(start), self.calendar.day_at(end)] if start <= end else []
         except (ValueError, TypeError, OverflowError, OSError):
             days = []

@@ -10,14 +10,15 @@ import hashlib
 import hmac
 import logging
 import mmap
+import os
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import orjson
 
@@ -33,6 +34,7 @@ from sources.errors import (
 )
 from sources.growingio.settings import VENDOR, Settings, wrong
 from sources.http import Http, Rate, Scalar
+from sources.links import bad_link, checked_link
 from sources.redaction import register_secret
 from sources.tables import cut_array
 
@@ -41,6 +43,8 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 SCHEMES = ("Token ", "")
+FRESH_LINKS = 2
+"""So often is a download link asked for: it lives some minutes only."""
 _ID = re.compile(r"[A-Za-z0-9_.-]+")
 _LIMITED = re.compile(r"rate|limit|too many|throttl|频", re.IGNORECASE)
 _LARGEST = 16 * 2**30
@@ -72,7 +76,7 @@ class Client:
         self._signed = settings.auth_mode == "signed"
         self._project = str(settings.project_uid)
         self._token = None if self._signed else str(settings.console_token)
-        self._scheme = settings.auth_scheme
+        self._first_scheme = self._scheme = settings.auth_scheme
         self._scheme_is_sure = self._minted_again = False
         self._denied: AccessDenied | None = None
         self._lock = threading.Lock()
@@ -91,6 +95,12 @@ class Client:
     def scheme(self) -> str:
         """The form of the header that the vendor takes, as far as it is known."""
         return self._scheme
+
+    def begin_with(self, scheme: str) -> None:
+        """Try this form of the header first: an earlier run found it out. Too late once an answer has come."""
+        with self._lock:
+            if not self._scheme_is_sure and self._scheme == self._first_scheme and scheme in SCHEMES:
+                self._first_scheme = self._scheme = scheme
 
     # -- what there is ----------------------------------------------------------------------------
 
@@ -142,39 +152,59 @@ class Client:
 
     def segmentation_users(self, segmentation_id: str, file: Path) -> None:
         """Stream the users of one segment to `file`, as the CSV text that comes."""
+        path = f"segmentations/{_id(segmentation_id)}/users"
         if self._settings.segmentations_api == "v1":
-            self._text(f"segmentations/{_id(segmentation_id)}/users.csv", file)
+            self._text(f"{path}.csv", file)
             return
-        path = f"v3/exporter/projects/{self._project}/segmentations/{_id(segmentation_id)}/users"
+        path = f"v3/exporter/projects/{self._project}/{path}"
+        where, status = f"{VENDOR}, {path}", None
+        for _ in range(FRESH_LINKS):
+            links = self._links(path)
+            try:
+                self._download(links, file, where=where)
+            except AccessDenied as refused:
+                # the link's end, and no word about the token, which did not go along
+                status = refused.status
+                log.info("%s: the link was refused (%s); asking for a fresh one", where, status)
+            else:
+                _refuse_json(file, where=where)
+                return
+        raise Refused(what="the export's link was refused twice", where=where, todo="Run again", status=status)
+
+    def _links(self, path: str) -> list[str]:
+        """Order the export and wait for the links to its files."""
         params, until = {"expire": self._settings.link_minutes}, time.monotonic() + self._settings.poll_timeout
         while True:
-            answer = self._call(lambda headers: self.http.json("GET", path, params=params, headers=headers))
+            answer = self._call(
+                lambda headers: self.http.json("GET", path, params=params, headers=headers, inspect=_refusal)
+            )
             links = answer.get("downloadLinks") if isinstance(answer, dict) else None
-            if isinstance(answer, dict) and answer.get("status") == "done" and links:
-                break
+            if isinstance(answer, dict) and answer.get("status") == "done" and isinstance(links, list) and links:
+                return [str(link) for link in links]
             self._still_doing(answer, path, generation="v3", until=until)
-        self._download([str(link) for link in links], file)
 
-    def _download(self, links: list[str], file: Path) -> None:
+    def _download(self, links: list[str], file: Path, *, where: str) -> None:
         """Fetch what the links name, one after the other, as strangers: no header of ours goes along."""
         for number, link in enumerate(links):
             register_secret(link)
-            parts = urlsplit(link)
-            register_secret(parts.query)
-            origin, own = f"{parts.scheme}://{parts.netloc}", urlsplit(self._settings.base_url.strip())
-            if parts.scheme != "https" and (parts.scheme, parts.netloc) != (own.scheme, own.netloc):
-                raise BrokenAnswer(
-                    what="a download link that is not https was not followed", where=f"{VENDOR}, {parts.hostname}"
-                )
+            parts = checked_link(
+                link, base_url=self._settings.base_url, hosts=self._settings.link_hosts or (), where=where
+            )
+            if parts.query:
+                register_secret(parts.query)
             part = file if number == 0 else file.with_suffix(f".{number}")
-            with Http(vendor=VENDOR, base_url=origin, max_bytes=_LARGEST, deadline=3600.0) as stranger:
-                stranger.spool(link[len(origin) :].lstrip("/"), part)
+            with Http(
+                vendor=VENDOR, base_url=f"{parts.scheme}://{parts.netloc}", max_bytes=_LARGEST, deadline=3600.0
+            ) as stranger:
+                try:
+                    stranger.spool(parts._replace(scheme="", netloc="").geturl(), part)
+                except ValueError:
+                    raise bad_link("it holds what no link can carry", where) from None
+                except Unreachable as error:
+                    # the host of the files, not the vendor's own
+                    raise Unavailable(what=error.what, where=where, why=error.why, todo="Run again") from None
             if number:
-                with part.open("rb") as more, file.open("ab") as whole:
-                    more.readline()  # each part has the header
-                    while chunk := more.read(2**20):
-                        whole.write(chunk)
-                part.unlink()
+                _append(part, file, where=where)
 
     def _still_doing(self, answer: Any, path: str, *, generation: str, until: float) -> None:
         """Wait a while if the answer says that it is not ready. Raises what else it may say."""
@@ -210,7 +240,9 @@ class Client:
                     raise
                 self._refused(token, scheme, error)
                 continue
-            self._scheme_is_sure = True
+            if not self._scheme_is_sure:
+                with self._lock:
+                    self._scheme, self._scheme_is_sure = scheme, True
             return answer
 
     def _credentials(self) -> tuple[str, str]:
@@ -226,16 +258,15 @@ class Client:
         with self._lock:
             if (token, scheme) != (self._token, self._scheme):
                 return  # another worker has changed them already
+            if not self._scheme_is_sure and scheme == self._first_scheme:
+                self._scheme = SCHEMES[1 - SCHEMES.index(scheme)]
+                log.info("%s does not take the token; trying auth_scheme = %r", VENDOR, self._scheme)
+                return
             if not self._scheme_is_sure:
-                other = SCHEMES[1 - SCHEMES.index(scheme)]
-                if scheme == self._settings.auth_scheme:
-                    log.info("%s does not take the token; trying auth_scheme = %r", VENDOR, other)
-                    self._scheme = other
-                    return
-                self._scheme = self._settings.auth_scheme
-            elif self._signed and not self._minted_again:
+                self._scheme = self._first_scheme
+            if self._signed and not self._minted_again:
                 self._minted_again = True
-                log.warning("%s stopped taking the token: another job may have minted one. Minting again", VENDOR)
+                log.warning("%s does not take the token: another job may have minted one. Minting again", VENDOR)
                 self._token = self._mint_or_never()
                 return
             self._denied = error
@@ -300,17 +331,37 @@ class Client:
     def _text(self, path: str, file: Path) -> None:
         full = f"projects/{self._project}/{path}"
         self._call(lambda headers: self.http.spool(full, file, headers=headers, inspect=_refusal))
-        with file.open("rb") as body:
-            head = body.read(2**16).lstrip(b"\xef\xbb\xbf \t\r\n")
-        if head.startswith(b"{"):
-            try:
-                told = _message(orjson.loads(head))
-            except orjson.JSONDecodeError:
-                told = ""
-            file.unlink()
+        _refuse_json(file, where=f"{VENDOR}, {full}")
+
+
+def _refuse_json(file: Path, *, where: str) -> None:
+    """Raises `BrokenAnswer` for an error document under status 200, where CSV was due."""
+    with file.open("rb") as body:
+        head = body.read(2**16).lstrip(b"\xef\xbb\xbf \t\r\n")
+    if not head.startswith(b"{"):
+        return
+    try:
+        told = _message(orjson.loads(head))
+    except orjson.JSONDecodeError:
+        told = ""
+    file.unlink()
+    raise BrokenAnswer(what="an error came where CSV was due", where=where, why=told, todo="Run again")
+
+
+def _append(part: Path, file: Path, *, where: str) -> None:
+    """Add another file of the same export, whose header is that of the first."""
+    with part.open("rb") as more, file.open("r+b") as whole:
+        headers = [each.readline().removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n") for each in (whole, more)]
+        if headers[0] != headers[1]:
             raise BrokenAnswer(
-                what="an error came where CSV was due", where=f"{VENDOR}, {full}", why=told, todo="Run again"
+                what="the files of the export begin with different headers", where=where, todo="Run again"
             )
+        if whole.seek(0, os.SEEK_END):
+            whole.seek(-1, os.SEEK_END)
+            if whole.read(1) != b"\n":
+                whole.write(b"\n")
+        shutil.copyfileobj(more, whole, 2**20)
+    part.unlink()
 
 
 def signature(secret: str, text: str) -> str:

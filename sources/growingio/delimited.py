@@ -209,34 +209,6 @@ def hashed(part: Part, labels: Sequence[str], *, salt: str) -> Part:
     return replace(part, digest=_digest(part.digest, select))
 
 
-def rules_of(file: Path, dialect: Dialect, *, where: str) -> list[dict[str, Any]]:
-    """The rules, a row each. Under commas a name may hold commas: the first cell is the id, the last the type."""
-    rows, width = [], len(dialect.header)
-    with file.open(encoding="utf-8-sig", newline="") as body:
-        for _ in range(dialect.skip):
-            body.readline()
-        limit = csv.field_size_limit(_LINE)
-        try:
-            for cells in csv.reader(body, delimiter=dialect.separator):
-                while len(cells) > width and not cells[-1].strip():
-                    cells.pop()
-                if not any(cell.strip() for cell in cells):
-                    continue
-                if len(cells) > width >= 3 and dialect.separator == ",":
-                    cells = [cells[0], ",".join(cells[1 : len(cells) - width + 2]), *cells[len(cells) - width + 2 :]]
-                if len(cells) > width:
-                    raise BrokenAnswer(
-                        what=f"rule {cells[0][:20]} has {len(cells)} cells of {width}", where=where, todo="Run again"
-                    )
-                padded = [cell.strip() or None for cell in cells] + [None] * (width - len(cells))
-                rows.append(dict(zip(dialect.header, padded, strict=True)))
-        except csv.Error as error:
-            raise BrokenAnswer(what="the CSV cannot be read", where=where, why=str(error), todo="Run again") from None
-        finally:
-            csv.field_size_limit(limit)
-    return rows
-
-
 def _written(
     connection: duckdb.DuckDBPyConnection,
     body: Body,

@@ -63,7 +63,7 @@ class Writer:
                     **frame,
                 }
                 for place, (field, cell) in enumerate(zip(answer.shape.metrics, point.cells, strict=True), start=1):
-                    value, text = shapes.number(None if _is_na(cell, self.reader.not_applicable) else cell)
+                    value, text = shapes.number(None if shapes.is_na(cell, self.reader.not_applicable) else cell)
                     quality = None
                     if value == 0 and field.position in zeros:
                         value, quality = None, "hourly_zero"
@@ -113,21 +113,26 @@ class Writer:
 
     def _framed(self, answer: Answer, question: Question) -> Iterator[tuple[shapes.Point, Row]]:
         """Each point with where it stands in time; points that are alike in all but their metrics are counted."""
-        seen: Counter[tuple[int | None, str]] = Counter()
+        # numbers, and a count only of what repeats: an answer of 200 000 rows has to fit in beside all else
+        seen: set[int] = set()
+        repeats: Counter[int] = Counter()
         frames: dict[int | None, Row] = {}
         for point in self.reader.points(answer, question):
             frame = frames.get(point.moment)
             if frame is None:
                 frame = frames[point.moment] = self._frame(answer, question, point.moment)
             digest = point.digest
-            seen[point.moment, digest] += 1
+            key = int(digest, 16) ^ (point.moment or 0)
+            if key in seen:
+                repeats[key] += 1
+            seen.add(key)
             yield (
                 point,
                 frame
                 | {
                     "dimensions": point.dimensions,
                     "dimensions_hash": digest,
-                    "occurrence": seen[point.moment, digest],
+                    "occurrence": 1 + repeats.get(key, 0),
                     "meta_hash": answer.shape.digest,
                 },
             )
@@ -178,7 +183,3 @@ def wide_columns(shapes_of: Sequence[shapes.Shape]) -> list[Column]:
 def _wide_labels(shape: shapes.Shape) -> dict[int, str]:
     labels = shapes.unique([field.name for field in shape.fields], taken=(SLICE, POINT_TIME, EVENT_DATE))
     return {field.position: label for field, label in zip(shape.fields, labels, strict=True)}
-
-
-def _is_na(cell: Any, not_applicable: frozenset[str]) -> bool:
-    return isinstance(cell, str) and cell in not_applicable

@@ -43,6 +43,7 @@ KINDS = ("chart", "funnel", "retention")
 RANGES = ("day", "week", "month")
 POLICIES = ("keep", "hash", "drop")
 _UID = re.compile(r"[A-Za-z0-9_-]+")
+_HOST = re.compile(r"[A-Za-z0-9.-]+|[0-9A-Fa-f:.]+")
 
 
 @configspec
@@ -64,6 +65,7 @@ class Settings(BaseConfiguration):
     poll_seconds: float = 2.0
     poll_timeout: int = 600
     link_minutes: int = 60
+    link_hosts: list[str] | None = None
 
     dashboards: list[str] | None = None
     charts: list[str] | None = None
@@ -284,6 +286,11 @@ def check(settings: Settings) -> None:
     for name in ("dashboards", "charts", "exclude_charts", "segmentation_users"):
         for given in getattr(settings, name) or ():
             _uid(name, given)
+    for host in settings.link_hosts or ():
+        if not _HOST.fullmatch(host):
+            raise wrong(
+                f"link_hosts holds {host[:40]!r}, which is no host", 'Write "files.example.com", without https://'
+            )
     _check_numbers(settings)
     try:
         ZoneInfo(settings.zone)

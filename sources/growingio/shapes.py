@@ -141,6 +141,11 @@ def point_of(row: Sequence[Any], shape: Shape, *, not_applicable: frozenset[str]
     )
 
 
+def is_na(cell: Any, not_applicable: frozenset[str]) -> bool:
+    """Is it the vendor's text for a value that cannot be?"""
+    return isinstance(cell, str) and cell in not_applicable
+
+
 def number(cell: Any) -> tuple[float | None, str | None]:
     """A metric's cell as a number, and as a text where no double is that number."""
     match cell:
@@ -165,14 +170,15 @@ def steps(shape: Shape, point: Point, not_applicable: frozenset[str]) -> Iterato
     other: dict[str, Any] = {}
     for field, cell in zip(shape.metrics, point.cells, strict=True):
         found = _STEP.fullmatch(field.name.strip())
-        value, text = number(None if cell in not_applicable else cell)
+        value, text = number(None if is_na(cell, not_applicable) else cell)
         if field.name == _TOTAL_RATE and by_step[0]["rate"] is None and text is None:
             by_step[0]["rate"] = value
-        elif found is None or field.label != field.name or text is not None:
-            other[field.label] = cell
-        else:
+            continue
+        if found is not None and field.label == field.name:
             row = by_step.setdefault(int(found[1]), {"step": int(found[1]), "label": f"第{found[1]}步"})
             row["users" if found[2] == "人数" else "rate"] = value
+        if found is None or field.label != field.name or text is not None:
+            other[field.label] = cell
     by_step[0]["other"] = other or None
     yield from by_step.values()
 
@@ -183,15 +189,16 @@ def periods(shape: Shape, point: Point, not_applicable: frozenset[str]) -> Itera
     other: dict[str, Any] = {}
     for field, cell in zip(shape.metrics, point.cells, strict=True):
         found = _PERIOD.fullmatch(field.name.strip())
-        value, text = number(None if cell in not_applicable else cell)
+        value, text = number(None if is_na(cell, not_applicable) else cell)
         if field.name == _COHORT and text is None:
             by_n[-1]["users"] = value
-        elif found is None or field.label != field.name or text is not None:
-            other[field.label] = cell
-        else:
+            continue
+        if found is not None and field.label == field.name:
             n = 0 if found[1] else 1 if found[2] else int(found[3])
             row = by_n.setdefault(n, {"n": n, "label": field.name.strip().removesuffix("留存率")})
             row["rate" if found[4] else "users"] = value
+        if found is None or field.label != field.name or text is not None:
+            other[field.label] = cell
     by_n[-1]["other"] = other or None
     yield from by_n.values()
 

@@ -12,22 +12,18 @@ from sources.growingio.settings import HOUR_MS, Settings, day_of
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """From `start` to `end`, unix milliseconds, both inclusive; `step` is the least part that can be asked for."""
+    """From `start` to `end`, unix milliseconds, both inclusive."""
 
     start: int
     end: int
-    step: int
 
     def halves(self) -> tuple[Window, Window] | None:
-        """Two windows for one, or None if it cannot be made smaller."""
-        steps = (self.end + 1 - self.start) // self.step
-        if steps < 2:
+        """Two windows of whole hours for one, or None if it is one hour."""
+        hours = (self.end + 1 - self.start) // HOUR_MS
+        if hours < 2:
             return None
-        middle = self.start + steps // 2 * self.step
-        return (
-            Window(start=self.start, end=middle - 1, step=self.step),
-            Window(start=middle, end=self.end, step=self.step),
-        )
+        middle = self.start + hours // 2 * HOUR_MS
+        return Window(start=self.start, end=middle - 1), Window(start=middle, end=self.end)
 
 
 @dataclass(frozen=True)
@@ -49,12 +45,17 @@ class Calendar:
     def of(cls, settings: Settings) -> Calendar:
         return cls(zone=ZoneInfo(settings.zone), week_starts=settings.week_starts)
 
-    def window(self, buckets: Sequence[Bucket], interval: str) -> Window:
-        start = self.midnight(buckets[0].first)
+    def window(self, buckets: Sequence[Bucket]) -> Window:
         end = self.midnight(buckets[-1].last + timedelta(days=1)) - 1
-        if interval in ("hour", "day"):
-            return Window(start=start, end=end, step=HOUR_MS if interval == "hour" else 24 * HOUR_MS)
-        return Window(start=start, end=end, step=end + 1 - start)
+        return Window(start=self.midnight(buckets[0].first), end=end)
+
+    def told(self, window: Window) -> str:
+        """A window for people: its days, and its hours where it is less than a day."""
+        first, last = self.day_at(window.start), self.day_at(window.end)
+        if window == self.window((Bucket(first, last),)):
+            return f"{first} to {last}"
+        start, end = (datetime.fromtimestamp(edge / 1000, self.zone) for edge in (window.start, window.end))
+        return f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}"
 
     def midnight(self, day: date) -> int:
         """The first millisecond of a day of the vendor's."""

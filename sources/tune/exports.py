@@ -7,10 +7,8 @@ and the third version has handles in its path. What they answer differs in the n
 from __future__ import annotations
 
 import gzip
-import ipaddress
 import logging
 import re
-import socket
 import threading
 import time
 import zlib
@@ -19,10 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
 from sources.errors import AccessDenied, BrokenAnswer, NotReady, Refused, Unavailable
 from sources.http import Http
+from sources.links import bad_link, checked_link
 from sources.redaction import register_secret
 from sources.tune.settings import VENDOR, Settings
 
@@ -89,7 +88,6 @@ class Downloads:
     """Fetches what links name, each host with an `Http` of its own that knows no key."""
 
     def __init__(self, settings: Settings) -> None:
-        self._base = urlsplit(settings.base_url)
         self._settings = settings
         self._lock = threading.Lock()
         self._https: dict[str, Http] = {}
@@ -136,30 +134,13 @@ class Downloads:
         try:
             http.spool(path, file)
         except ValueError:
-            raise _bad("it holds what no link can carry", where) from None
+            raise bad_link("it holds what no link can carry", where) from None
 
     def _checked(self, link: str, *, where: str) -> SplitResult:
         """The link's parts, its backslashes mended. Raises `BrokenAnswer` for one that leads where it should not."""
         # seen as https:\\s3.amazonaws.com\...: slashes that were escaped, once or twice
         text = re.sub(r"^([a-z]+):/?\\[\\/]*", r"\1://", link.strip(), flags=re.IGNORECASE)
-        text = re.sub(r"\\+/?", "/", text)
-        try:
-            parts = urlsplit(text)
-            host, port = parts.hostname or "", parts.port
-        except ValueError:
-            raise _bad("it is no link", where) from None
-        if not host or parts.username is not None or parts.password is not None or parts.fragment:
-            raise _bad("it names no host, or holds a user or a fragment", where)
-        if not text.isascii() or not text.isprintable() or " " in text:
-            raise _bad("it holds what no link can carry", where)
-        own = host == self._base.hostname
-        if own and (parts.scheme, port) == (self._base.scheme, self._base.port) and _is_loopback(host):
-            return parts
-        if parts.scheme != "https":
-            raise _bad(f"it is {parts.scheme or 'no scheme'}, and only https is followed", where)
-        if not own and (address := _private(host)):
-            raise _bad(f"{host} is {address}, an address that is not public", where)
-        return parts
+        return checked_link(re.sub(r"\\+/?", "/", text), base_url=self._settings.base_url, where=where)
 
 
 @contextmanager
@@ -169,33 +150,6 @@ def downloads(settings: Settings) -> Iterator[Downloads]:
         yield fetching
     finally:
         fetching.close()
-
-
-def _bad(why: str, where: str) -> BrokenAnswer:
-    return BrokenAnswer(
-        what="the export's link is not followed", where=where, why=why, todo="Run again; if it stays, ask the vendor"
-    )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _private(host: str) -> str:
-    """The first address of a host that is not public, or "". One that nobody knows is for the request to report."""
-    try:
-        found = {str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)}
-    except (OSError, UnicodeError):
-        return ""
-    for address in sorted(found):
-        ip = ipaddress.ip_address(address)
-        mapped = getattr(ip, "ipv4_mapped", None)
-        if not (mapped or ip).is_global or ip.is_multicast:
-            return address
-    return ""
 
 
 def _unpack(file: Path, *, most: int, where: str) -> None:
