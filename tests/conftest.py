@@ -81,6 +81,11 @@ class Database:
     def kind(self) -> str:
         return "duckdb" if self.url is None else "postgres"
 
+    @property
+    def keeps_json_as_written(self) -> bool:
+        """jsonb has an order of its own for the keys of an object."""
+        return self.url is None
+
     @classmethod
     def at(cls, url: str) -> Database:
         return cls(url, Mirror(url))
