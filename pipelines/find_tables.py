@@ -305,16 +305,16 @@ def _configured() -> Iterator[Text]:
         ) from None
     for number, query in enumerate(queries or (), start=1):
         name = str(query.get("name") or number) if isinstance(query, Mapping) else str(number)
-        used = _configured_tables(query, raw(section, "project_id"))
+        used = _configured_tables(query, raw(section, "project_id"), where=f"query {name}")
         yield Text(kind="sql configuration", id=name, name=name, source=Source(vendor="thinkingengine"), used=used)
 
 
-def _configured_tables(given: Any, project: Any) -> Used:
-    from sources.thinkingengine.queries import Query, places, render
+def _configured_tables(given: Any, project: Any, *, where: str) -> Used:
+    from sources.thinkingengine.queries import Query, known_places, render
 
     try:
         sql = str(given["sql"])
-        places(sql)
+        known_places(sql, where=where)
         query = Query(name="", sql=sql, project_id=int(given.get("project_id") or project or 0))
         text = render(query, zone="UTC", start=date(2000, 1, 1), end=date(2000, 1, 1))
     except (ConfigurationError, KeyError, TypeError, ValueError) as error:

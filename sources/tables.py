@@ -50,6 +50,8 @@ ZERO_DATES = ("", "NULL", "0000-00-00", "0000-00-00 00:00:00", "0000-00-00T00:00
 REPLACEMENT = "\ufffd"
 LOAD_ID = "_dlt_load_id"
 _ZEROS = ", ".join(f"'{text}'" for text in ZERO_DATES)
+NO_NUMBER = r"(^|[:\[,])\s*[-+]?((?i:nan|inf(inity)?)|[0-9.]+[eE][+]?[0-9]{4,})\s*($|[\],}])"
+"""Where a number is due in JSON: a value that DuckDB reads and that is not one."""
 _SURROGATE = re.compile("[\ud800-\udfff\x00]")
 
 
@@ -647,8 +649,10 @@ def _checked(column: Column, raw: str, *, has_nul: bool) -> str:
         case Kind.JSON:
             text = f"({raw})::VARCHAR"
             clean = f"replace({text}, '\\u0000', '\\ufffd')" if has_nul else text
-            # DuckDB lets pass what is no JSON; whether it stands in a text is for the exact way to see
-            return f"CASE WHEN contains({text}, 'NaN') OR contains({text}, 'Infinity') THEN {misfit} ELSE {clean} END"
+            # DuckDB lets pass what is no JSON, and what no double and no Postgres numeric holds; "\\u0000" is no NUL
+            odd = [f"regexp_matches({text}, {_text(NO_NUMBER)})"]
+            odd += [f"contains({text}, '\\\\u0000')"] if has_nul else []
+            return f"CASE WHEN {' OR '.join(odd)} THEN {misfit} ELSE {clean} END"
         case _:
             clean = f"replace({raw}, chr(0), {_text(REPLACEMENT)})" if has_nul else raw
             # DuckDB has read a number with a point as a double, which sixteen digits may not have come through
@@ -762,7 +766,7 @@ def _as_text(value: Any, column: Column, *, where: str) -> str | None:
     if kind is None or (isinstance(value, str) and not isinstance(value, Real) and value in column.nulls):
         return None
     if column.kind == Kind.JSON:
-        return _clean(json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":")))
+        return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
     if kind == Kind.JSON:
         text = json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
     elif isinstance(value, bool):
@@ -828,14 +832,16 @@ def _is_number(text: str) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """A nested value as JSON can hold it: numbers as written, NaN and Infinity null."""
+    """A nested value as JSON can hold it: numbers as written, NaN and Infinity null, no NUL, no lone surrogate."""
     match value:
         case dict():
-            return {key: _plain(item) for key, item in value.items()}
+            return {_clean(key): _plain(item) for key, item in value.items()}
         case list():
             return [_plain(item) for item in value]
         case Real():
             return _plain(float(value))
+        case str():
+            return _clean(value)
         case float() if kind_of(value) is None:
             return None
         case _:

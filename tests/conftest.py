@@ -45,6 +45,9 @@ os.environ["DLT_PROJECT_DIR"] = str(_nowhere)
 os.environ["DLT_DATA_DIR"] = str(_nowhere / "dlt")
 
 
+OUR_SCHEMAS = "SELECT schema_name FROM information_schema.schemata WHERE schema_name !~ '^(pg_|information_|public)'"
+"""Of a Postgres."""
+
 # Postgres copies no database that somebody else copies.
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -73,6 +76,15 @@ class Database:
 
     url: str | None = None
     mirror: Mirror | None = None
+
+    @property
+    def kind(self) -> str:
+        return "duckdb" if self.url is None else "postgres"
+
+    @property
+    def keeps_json_as_written(self) -> bool:
+        """jsonb has an order of its own for the keys of an object."""
+        return self.url is None
 
     @classmethod
     def at(cls, url: str) -> Database:
@@ -108,6 +120,12 @@ class Night:
             for statement in statements:
                 connection.execute(statement)
 
+    def is_loaded(self) -> bool:
+        """Is there anything of a warehouse?"""
+        if self.database.url is None:
+            return self.warehouse.exists()
+        return bool(self.look(OUR_SCHEMAS))
+
     def twin(self, home: Path) -> Night:
         """Another home with a warehouse that is as this one is now."""
         shutil.copytree(self.home, home)
@@ -119,7 +137,8 @@ class Night:
             execute(server, f'CREATE DATABASE "{name}" TEMPLATE "{source}"')
         night = Night(home, dict(self.settings), Database.at(with_database(self.database.url, name)))
         state = home / "data" / self.state.name
-        state.rename(night.state)
+        if state.exists():
+            state.rename(night.state)
         return night
 
     def look(self, sql: str) -> list[tuple[Any, ...]]:
@@ -134,10 +153,7 @@ class Night:
         if self.database.url is None:
             self.warehouse.unlink()
             return
-        schemas = (
-            "SELECT schema_name FROM information_schema.schemata WHERE schema_name !~ '^(pg_|information_|public)'"
-        )
-        for (schema,) in execute(self.database.url, schemas):
+        for (schema,) in execute(self.database.url, OUR_SCHEMAS):
             execute(self.database.url, f'DROP SCHEMA "{schema}" CASCADE')
 
     def set(self, vendor: str = "tonalytica", **settings: Any) -> None:
@@ -296,6 +312,10 @@ def database(request: pytest.FixtureRequest) -> Iterator[Database]:
     """Each database in turn, empty."""
     with empty(request.param, request) as database:
         yield database
+
+
+one_database = pytest.mark.parametrize("database", ["duckdb"], indirect=True)
+"""For a test of what is the same before any row is loaded: once is enough."""
 
 
 @pytest.fixture(scope="module", params=DATABASES)

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 
-from conftest import Night
+from conftest import Database, Night
 from sandbox_process import SandboxProcess, start_sandbox
 from sources.growingio.settings import Settings
 from sources.growingio.windows import newest_day
+from test_crash_vendors import PUBLISHED, Point, contents, kill
 
 LOAD = "dlt.common.storages.load_package:PackageStorage"
-POINTS = {
+POINTS: dict[str, Point] = {
     "a token is minted and not used": ("sources.growingio.client:Client._mint", "after", 1, ""),
     "between the two datasets": ("dlt.extract.extract:Extract.commit_packages", "after", 1, ""),
     "the points are committed and not marked": (f"{LOAD}.complete_job", "before", 1, "chart_points"),
     "a merge begins": ("dlt.destinations.sql_jobs:SqlMergeFollowupJob.generate_sql", "before", 2, ""),
     "one dataset loaded and the other not": ("pipelines.run:_load", "before", 2, ""),
     "days that are empty now are deleted": ("pipelines.run:mark_deleted", "after", 4, ""),
-    "before the swap": ("os:replace", "before", 1, "warehouse.duckdb"),
+    "before it is published": PUBLISHED,
 }
 
 
@@ -39,9 +36,7 @@ class Yesterday:
     second: dict[str, Any]
 
     def copy(self, name: str) -> Night:
-        home = self.base.home.with_name(name.replace(" ", "-"))
-        shutil.copytree(self.base.home, home)
-        return Night(home=home, settings=dict(self.base.settings))
+        return self.base.twin(self.base.home.with_name(name.replace(" ", "-")))
 
 
 @pytest.fixture(scope="module")
@@ -51,19 +46,20 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 
 @pytest.fixture(scope="module")
-def yesterday(sandbox: SandboxProcess, tmp_path_factory: pytest.TempPathFactory) -> Yesterday:
+def yesterday(sandbox: SandboxProcess, tmp_path_factory: pytest.TempPathFactory, kept_database: Database) -> Yesterday:
+    sandbox.control("growingio", "POST", "reset")
     ready = sandbox.ready["growingio"]
     names = ("base_url", "project_uid", "account_ai", "client_id", "secret")
-    base = Night(home=tmp_path_factory.mktemp("crash") / "yesterday")
+    base = Night(home=tmp_path_factory.mktemp("crash") / "yesterday", database=kept_database)
     base.home.mkdir()
     base.set("growingio", **{name: ready[name] for name in names}, auth_mode="signed", hash_salt="CANARY-salt")
     base.set("growingio", requests_per_second=10_000, backfill_days=5)
     assert base.run("growingio").code == 0
     sandbox.control("growingio", "POST", "edit", a_day_of_edits())
-    found = Yesterday(base=base, first=contents(base.warehouse), second={})
+    found = Yesterday(base=base, first=contents(base), second={})
     unbroken = found.copy("unbroken")
     assert unbroken.run("growingio").code == 0
-    found.second = contents(unbroken.warehouse)
+    found.second = contents(unbroken)
     changed = {table for table, rows in found.second.items() if rows != found.first[table]}
     assert changed >= {
         f"growingio.{name}"
@@ -101,34 +97,11 @@ def a_day_of_edits() -> list[dict[str, Any]]:
     ]
 
 
-def contents(warehouse: Path) -> dict[str, Any]:
-    """What the vendor said, without what differs from one load to the next."""
-    found = {}
-    with duckdb.connect(str(warehouse), read_only=True) as connection:
-        tables = connection.execute(
-            "SELECT schema_name, table_name FROM duckdb_tables() "
-            "WHERE schema_name <> 'nightload' AND table_name NOT LIKE '\\_dlt%' ESCAPE '\\'"
-        ).fetchall()
-        for schema, table in tables:
-            columns = [row[0] for row in connection.execute(f'DESCRIBE "{schema}"."{table}"').fetchall()]
-            kept = ", ".join(
-                f'"{column}" IS NULL' if column in ("_deleted_at", "valid_to") else f'"{column}"::VARCHAR'
-                for column in columns
-                if column not in ("_dlt_load_id", "_dlt_id", "valid_from")
-            )
-            rows = connection.execute(f'SELECT {kept} FROM "{schema}"."{table}"').fetchall()
-            found[f"{schema}.{table}"] = sorted(rows, key=repr)
-    return found
-
-
 @pytest.mark.parametrize("name", POINTS)
 def test_killed_in_a_night_of_edits_the_next_one_has_them_all_once(name: str, yesterday: Yesterday) -> None:
     night = yesterday.copy(name)
-    command = (sys.executable, str(Path(__file__).with_name("killed.py")), *map(str, POINTS[name]))
-    killed = night.start("run", "growingio", "--json", command=command)
-    out, err = killed.communicate(timeout=120)
-    assert killed.returncode == -9, out + err
-    assert contents(night.warehouse) == yesterday.first, "a crash leaves yesterday's warehouse as it was"
+    kill(night, "growingio", POINTS[name])
+    assert contents(night) == yesterday.first, "a crash leaves yesterday's warehouse as it was"
     assert night.run("growingio").code == 0
-    assert contents(night.warehouse) == yesterday.second
+    assert contents(night) == yesterday.second
     assert night.rows("SELECT status FROM nightload.runs ORDER BY started_at") == [("ok",), ("crashed",), ("ok",)]

@@ -3,22 +3,19 @@ does, which is the vendor's truth."""
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import Night, settle
+from conftest import Database, Night, settle
 from sandbox_process import SandboxProcess, start_sandbox
-from test_crash_vendors import contents
+from test_crash_vendors import PUBLISHED, Point, contents, kill
 
 VENDOR = "thinkingengine"
-POINTS = {
+POINTS: dict[str, Point] = {
     "between two pages": ("sources.thinkingengine.client:read_block", "before", 3, ""),
     "a merge is committed and not marked": (
         "dlt.common.storages.load_package:PackageStorage.complete_job",
@@ -27,8 +24,8 @@ POINTS = {
         "events",
     ),
     "loaded, and deletions not marked yet": ("pipelines.run:mark_deleted", "before", 1, ""),
-    "before the swap": ("os:replace", "before", 1, "warehouse.duckdb"),
-    "after the swap": ("os:replace", "after", 1, "warehouse.duckdb"),
+    "before it is published": PUBLISHED,
+    "once published": {kind: (target, "after", *rest) for kind, (target, _, *rest) in PUBLISHED.items()},
 }
 QUERIES = [
     {
@@ -52,15 +49,12 @@ MODELS = [
 
 @dataclass
 class Yesterday:
-    home: Path
-    settings: dict[str, str]
+    base: Night
     vendor: SandboxProcess
     contents: dict[str, list[Any]]
 
     def copy(self, name: str) -> Night:
-        home = self.home.with_name(name.replace(" ", "-").replace(",", ""))
-        shutil.copytree(self.home, home)
-        return Night(home=home, settings=dict(self.settings))
+        return self.base.twin(self.base.home.with_name(name.replace(" ", "-").replace(",", "")))
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = self.vendor.control(VENDOR, "GET", f"truth/{table}")["rows"]
@@ -68,14 +62,14 @@ class Yesterday:
 
 
 @pytest.fixture(scope="module")
-def yesterday(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yesterday]:
+def yesterday(tmp_path_factory: pytest.TempPathFactory, kept_database: Database) -> Iterator[Yesterday]:
     home = tmp_path_factory.mktemp("crash") / "yesterday"
     home.mkdir()
     with start_sandbox("--vendors", VENDOR, "--scale", "0.01") as vendor:
-        night = settle(Night(home=home), vendor)
+        night = settle(Night(home=home, database=kept_database), vendor)
         night.set(VENDOR, page_size=1000, queries=QUERIES, models=MODELS)
         assert night.run(VENDOR).code == 0
-        found = Yesterday(home, night.settings, vendor, contents(night.warehouse))
+        found = Yesterday(night, vendor, contents(night))
         day = str((datetime.now(UTC) - timedelta(days=1)).date())
         old = str((datetime.now(UTC) - timedelta(days=2)).date())
         events = [row for row in found.rows("v_event") if row["$part_date"] == day and row["#uuid"]]
@@ -110,7 +104,7 @@ def unbroken(yesterday: Yesterday) -> dict[str, list[Any]]:
     night = yesterday.copy("unbroken")
     ran = night("run", VENDOR, "--json")
     assert ran.code == 0, ran.out
-    whole = contents(night.warehouse)
+    whole = contents(night)
     assert whole != yesterday.contents
     today = str(datetime.now(UTC).date())
     true = [row for row in yesterday.rows("v_event") if row["$part_date"] < today]
@@ -130,16 +124,13 @@ def test_killed_on_a_day_of_edits_it_is_whole_after_the_next_night(
     name: str, yesterday: Yesterday, unbroken: dict[str, list[Any]]
 ) -> None:
     night = yesterday.copy(name)
-    command = (sys.executable, str(Path(__file__).with_name("killed.py")), *map(str, POINTS[name]))
-    killed = night.start("run", VENDOR, "--json", command=command)
-    out, err = killed.communicate(timeout=120)
-    assert killed.returncode == -9, "the run was not killed"
-    assert "CANARY" not in out + err
+    killed = kill(night, VENDOR, POINTS[name])
+    assert "CANARY" not in killed.out + killed.err
     assert [file for file in night.home.rglob("*") if file.is_file() and b"CANARY" in file.read_bytes()] == []
-    swapped = name == "after the swap"
-    assert without_times(contents(night.warehouse)) == without_times(unbroken if swapped else yesterday.contents)
+    published = name == "once published"
+    assert without_times(contents(night)) == without_times(unbroken if published else yesterday.contents)
     assert night.run(VENDOR).code == 0
-    assert without_times(contents(night.warehouse)) == without_times(unbroken)
+    assert without_times(contents(night)) == without_times(unbroken)
     assert night.rows("SELECT status FROM nightload.runs ORDER BY started_at") == [("ok",), ("crashed",), ("ok",)]
     assert [path.name for path in night.state.iterdir() if path.is_dir()] == []
 

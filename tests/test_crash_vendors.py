@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -14,10 +13,15 @@ import pytest
 
 import dataworks_truth
 import tune_facts
-from conftest import Night, settle
+from conftest import Database, Night, Ran, settle
 from sandbox_process import SandboxProcess, start_sandbox
 
 VENDORS = ("thinkingengine", "tune", "dataworks", "growingio")
+PUBLISHED = {
+    "duckdb": ("os:replace", "before", 1, "warehouse.duckdb"),
+    "postgres": ("pipelines.warehouse.postgres:Postgres._commit", "before", 1, ""),
+}
+"""What makes a night's work the warehouse."""
 POINTS = {
     "a job is committed and not marked": (
         "dlt.common.storages.load_package:PackageStorage.complete_job",
@@ -25,14 +29,18 @@ POINTS = {
         2,
         "",
     ),
-    "before the swap": ("os:replace", "before", 1, "warehouse.duckdb"),
+    "before it is published": PUBLISHED,
 }
 SECOND_NIGHT = {
     "between two tables": ("sources.extraction:to_parquet", "before", 2, ""),
     "at the start of a merge": ("dlt.destinations.sql_jobs:SqlMergeFollowupJob.generate_sql", "before", 1, ""),
-    "after the swap, before the ledger knows": ("pipelines.ledger:Ledger.published", "before", 1, ""),
+    "once published, before the ledger knows": ("pipelines.ledger:Ledger.published", "before", 1, ""),
     **POINTS,
 }
+
+
+Point = tuple[Any, ...] | dict[str, tuple[Any, ...]]
+"""Where `killed.py` kills; by database, if they differ."""
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +49,11 @@ def five() -> Iterator[SandboxProcess]:
         yield sandbox
 
 
-def contents(warehouse: Path) -> dict[str, list[Any]]:
+def contents(night: Night) -> dict[str, list[Any]]:
     """What the vendors said, without what differs from one load to the next."""
     own = ("_dlt_load_id", "_dlt_id", "valid_from")
     found = {}
-    with duckdb.connect(str(warehouse), read_only=True) as connection:
+    with duckdb.connect(str(night.warehouse), read_only=True) as connection:
         tables = connection.execute(
             "SELECT schema_name, table_name FROM duckdb_tables() "
             "WHERE schema_name <> 'nightload' AND table_name NOT LIKE '\\_dlt%' ESCAPE '\\'"
@@ -62,32 +70,33 @@ def contents(warehouse: Path) -> dict[str, list[Any]]:
     return found
 
 
-def kill(night: Night, vendor: str, point: tuple[Any, ...], *, tables: Sequence[str] = ()) -> None:
+def kill(night: Night, vendor: str, point: Point, *, tables: Sequence[str] = ()) -> Ran:
+    if isinstance(point, dict):
+        point = point[night.database.kind]
     command = (sys.executable, str(Path(__file__).with_name("killed.py")), *map(str, point))
     chosen = [argument for table in tables for argument in ("--table", table)]
     killed = night.start("run", vendor, "--json", *chosen, command=command)
-    killed.communicate(timeout=120)
+    out, err = killed.communicate(timeout=120)
     assert killed.returncode == -9, f"the run was not killed: {point}"
+    return Ran(-9, out, err)
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
 def test_a_vendor_killed_in_its_first_night_is_whole_after_the_next(
-    vendor: str, five: SandboxProcess, tmp_path: Path
+    vendor: str, five: SandboxProcess, tmp_path: Path, database: Database
 ) -> None:
-    def fresh(name: str) -> Night:
-        (tmp_path / name).mkdir()
-        return settle(Night(home=tmp_path / name), five)
-
-    unbroken = fresh("unbroken")
+    (tmp_path / "nothing yet").mkdir()
+    nothing_yet = settle(Night(home=tmp_path / "nothing yet", database=database), five)
+    unbroken = nothing_yet.twin(tmp_path / "unbroken")
     assert unbroken.run(vendor).code == 0
-    expected = contents(unbroken.warehouse)
+    expected = contents(unbroken)
     assert sum(map(len, expected.values())) > 50
     for name, point in POINTS.items():
-        night = fresh(name.replace(" ", "-"))
+        night = nothing_yet.twin(tmp_path / name.replace(" ", "-"))
         kill(night, vendor, point)
-        assert not night.warehouse.exists(), name
+        assert not night.is_loaded(), name
         assert night.run(vendor).code == 0
-        assert contents(night.warehouse) == expected, name
+        assert contents(night) == expected, name
         assert night.rows("SELECT status FROM nightload.runs ORDER BY started_at") == [("crashed",), ("ok",)]
 
 
@@ -181,31 +190,27 @@ def test_a_vendor_killed_in_a_night_of_edits_is_whole_after_the_next(
     is_true: Settle,
     five: SandboxProcess,
     tmp_path: Path,
+    database: Database,
 ) -> None:
     five.control(vendor, "POST", "reset")
     (home := tmp_path / "yesterday").mkdir()
-    base, chosen = settle(Night(home=home), five), [f"{vendor}.{table}" for table in tables]
+    base, chosen = settle(Night(home=home, database=database), five), [f"{vendor}.{table}" for table in tables]
     settled(base, five)
     assert base.run(vendor, tables=chosen).code == 0
     is_true(base, five)
-    before = contents(base.warehouse)
+    before = contents(base)
     day(five)
-
-    def copy(name: str) -> Night:
-        shutil.copytree(home, tmp_path / name)
-        return Night(home=tmp_path / name, settings=dict(base.settings))
-
-    unbroken = copy("unbroken")
+    unbroken = base.twin(tmp_path / "unbroken")
     assert unbroken.run(vendor, tables=chosen).code == 0
     is_true(unbroken, five)
-    expected = contents(unbroken.warehouse)
+    expected = contents(unbroken)
     assert expected != before
     for name, point in SECOND_NIGHT.items():
-        night = copy(name.replace(" ", "-").replace(",", ""))
+        night = base.twin(tmp_path / name.replace(" ", "-").replace(",", ""))
         kill(night, vendor, point, tables=chosen)
-        swapped = name.startswith("after the swap")
-        assert contents(night.warehouse) == (expected if swapped else before), name
+        published = name.startswith("once published")
+        assert contents(night) == (expected if published else before), name
         assert night.run(vendor, tables=chosen).code == 0, name
-        assert contents(night.warehouse) == expected, name
+        assert contents(night) == expected, name
         statuses = night.rows("SELECT status FROM nightload.runs ORDER BY started_at")
         assert statuses == [("ok",), ("crashed",), ("ok",)], name

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 import sources.dataworks as package
-from conftest import Night
+from conftest import Database, Night, one_database
 from dataworks_truth import TABLES, Truth, same
 from sandbox_process import SandboxProcess, start_sandbox
 from sources.dataworks import settings as has
@@ -65,9 +65,9 @@ def truth(sandbox: SandboxProcess) -> Truth:
 
 
 @pytest.fixture
-def night(truth: Truth, tmp_path: Path) -> Night:
+def night(truth: Truth, tmp_path: Path, database: Database) -> Night:
     """A home that knows the played DataWorks; without the tests of single APIs, which are most of the requests."""
-    night = Night(home=tmp_path)
+    night = Night(home=tmp_path, database=database)
     ready = truth.process.ready["dataworks"]
     told = {name: ready[name] for name in ("base_url", "access_key_id", "access_key_secret")}
     night.set("dataworks", **told, requests_per_second=10000, exclude=["api_tests"])
@@ -331,6 +331,7 @@ def test_details_that_the_list_does_not_tell_are_fetched_once_and_when_they_chan
     assert truth.asked("GetDataServicePublishedApi") == 1 + APIS, "--full does not trust what is remembered"
 
 
+@one_database
 def test_details_by_setting(night: Night, truth: Truth) -> None:
     night.set("dataworks", details="always", workspaces=[10003])
     for _ in range(2):
@@ -357,6 +358,7 @@ def test_an_api_whose_details_are_refused_keeps_its_row_and_gets_no_half_version
     assert night.run("dataworks", full=True, **tables).code == 1, "that is about all of them"
 
 
+@one_database
 def test_details_that_cannot_be_had_are_asked_for_once_a_night(night: Night, truth: Truth) -> None:
     truth.options(list_details="absent")
     night.set("dataworks", workspaces=[10003])
@@ -540,7 +542,8 @@ def test_what_no_document_tells_lands_too(night: Night, truth: Truth) -> None:
     assert ran.code == 0 and ran.tables["dataworks.published_apis"]["status"] == "warning"
     assert "ApiMode 7, Protocols 5" in str(ran.tables["dataworks.published_apis"]["notes"])
     sql = "SELECT api_mode, api_mode_name, protocols_name, new_field FROM dataworks.published_apis WHERE api_id = ?"
-    assert night.rows(sql, int(api["ApiId"])) == [(7, None, '["HTTP",null]', '{"a":[1]}')]
+    ((mode, name, protocols, new),) = night.rows(sql, int(api["ApiId"]))
+    assert (mode, name, json.loads(protocols), json.loads(new)) == (7, None, ["HTTP", None], {"a": [1]})
     _no_canary(night)
 
 
@@ -702,6 +705,7 @@ def test_tests_of_another_shape_are_told(truth: Truth, data: Any, told: str) -> 
         Client(settings_of(truth)).tests(has.LIST_TESTS, api=1, size=5)
 
 
+@one_database
 def test_a_key_that_ended_stops_the_vendor_at_its_first_table(night: Night, truth: Truth) -> None:
     truth.fault("ListProjects", {"expire_token": True})
     ran = night.run("dataworks")
@@ -731,6 +735,7 @@ def test_a_days_calls_are_kept_to_over_the_runs_of_the_day_and_the_rest_comes_th
     same(night, truth, "published_apis", "api_tests")
 
 
+@one_database
 def test_short_calls_go_to_lists_before_details(night: Night, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
     tables = ("published_apis", "published_api_request_parameters", "draft_apis")
     truth.options(list_details="absent")
@@ -755,6 +760,7 @@ def test_retries_count_as_calls(truth: Truth) -> None:
     assert truth.asked() == 3
 
 
+@one_database
 def test_the_vendors_own_daily_limit_is_waited_for(night: Night, truth: Truth) -> None:
     truth.options(daily_limit=20)
     ran = night.run("dataworks")
@@ -765,6 +771,7 @@ def test_the_vendors_own_daily_limit_is_waited_for(night: Night, truth: Truth) -
 # -- the command line, settings, secrets ---------------------------------------------------------------
 
 
+@one_database
 def test_check_tells_what_is_in_sight(night: Night, truth: Truth) -> None:
     night.set("dataworks", exclude=None, calls_per_day=50)
     truth.options(forbid=[10003])
@@ -787,6 +794,7 @@ def test_check_tells_what_is_in_sight(night: Night, truth: Truth) -> None:
     assert wrong.code != 0 and "access_key_secret" in wrong.out + wrong.err and "CANARY" not in wrong.out + wrong.err
 
 
+@one_database
 def test_a_preview_asks_for_little(night: Night, truth: Truth) -> None:
     truth.options(list_details="absent")
     night.set("dataworks", workspaces=[MAIN], exclude=None)
@@ -798,6 +806,7 @@ def test_a_preview_asks_for_little(night: Night, truth: Truth) -> None:
     assert truth.asked("GetDataServicePublishedApi") == 3 and truth.asked("ListDataServiceApiTest") < 9
 
 
+@one_database
 @pytest.mark.parametrize(
     ("setting", "told"),
     [

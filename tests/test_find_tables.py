@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from conftest import Night
+from conftest import Database, Night
 from pipelines.table_names import Used, tables_of
 from reference import truth
 from sandbox_process import SandboxProcess, start_sandbox
@@ -150,9 +150,9 @@ def edit(sandbox: SandboxProcess, vendor: str, table: str, key: Any, row: Row) -
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Night, dict[str, int]]]:
+def loaded(tmp_path_factory: pytest.TempPathFactory, kept_database: Database) -> Iterator[tuple[Night, dict[str, int]]]:
     """A night of three vendors whose texts say what is tested here."""
-    night = Night(home=tmp_path_factory.mktemp("find"))
+    night = Night(home=tmp_path_factory.mktemp("find"), database=kept_database)
     with start_sandbox("--vendors", "tonalytica,dataworks,thinkingengine", "--scale", "0.02") as sandbox:
         ids = {row["name"]: row["id"] for row in truth(sandbox, "queries")}
         env = [{"name": "env", "type": "text", "value": "prod", "title": "", "global": False, "locals": []}]

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from conftest import Night
+from conftest import Database, Night
 
 RECORDED = Path(__file__).with_name("fixtures") / "tonalytica"
 KEY = "recorded-user-key"
@@ -99,10 +99,10 @@ class Redash(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
+def loaded(tmp_path_factory: pytest.TempPathFactory, kept_database: Database) -> Iterator[Night]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Redash)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    night = Night(home=tmp_path_factory.mktemp("recorded"))
+    night = Night(home=tmp_path_factory.mktemp("recorded"), database=kept_database)
     night.set(
         base_url=f"http://127.0.0.1:{server.server_port}/",
         api_key=KEY,

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import psycopg2
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -167,6 +169,38 @@ def test_a_declared_column_holds_the_value_exactly_or_refuses_it(
             value = connection.execute("SELECT ?::VARCHAR", [value]).fetchall()[0][0]
     assert value == landed
     assert type(value) is type(landed)
+
+
+@pytest.mark.parametrize(
+    ("text", "landed"),
+    [
+        (r'{"a": "\u0000", "\u0000": "x\u0000\u0000"}', {"a": "\ufffd", "\ufffd": "x\ufffd\ufffd"}),
+        (r'{"a": "\\u0000", "b": "\\\u0000"}', {"a": r"\u0000", "b": "\\\ufffd"}),
+        (r'{"a": "\u0000", "b": NaN}', {"a": "\ufffd", "b": None}),
+        (r'{"a": "\ud800", "b": "\u0000", "\udfff": 1}', {"a": "\ufffd", "b": "\ufffd", "\ufffd": 1}),
+        ('{"a": 1e200000, "b": [-1e99999, 1.5]}', {"a": None, "b": [None, 1.5]}),
+        ('{"a": "nan, inf", "b": "NaN", "c": "x: 1e99999 ,"}', {"a": "nan, inf", "b": "NaN", "c": "x: 1e99999 ,"}),
+        ('{"a": "", "": []}', {"a": "", "": []}),
+    ],
+)
+@pytest.mark.parametrize("among_others", [False, True])
+def test_json_lands_as_every_database_takes_it(
+    text: str, landed: Any, among_others: bool, tmp_path: Path, postgres: str
+) -> None:
+    """Postgres' jsonb refuses NUL, half a surrogate pair, and a number past its numeric."""
+    neighbour = '"\\ud800"' if among_others else "1"
+    body = f'[{{"v": {text}, "w": {neighbour}}}]'
+    (value,) = values(convert(tmp_path, body, Column(label="v", kind=Kind.JSON), Column(label="w")))
+    assert json.loads(value) == landed
+    with closing(psycopg2.connect(postgres)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT %s::jsonb", [value])
+        assert cursor.fetchone() == (landed,)
+
+
+@pytest.mark.parametrize("word", ["nan", "-inf", "infinity"])
+def test_a_word_where_json_has_none_is_told(word: str, tmp_path: Path) -> None:
+    with pytest.raises(BrokenAnswer, match="not JSON"):
+        convert(tmp_path, f'[{{"v": {{"a": {word}}}}}]', Column(label="v", kind=Kind.JSON))
 
 
 def test_a_zero_date_is_null_in_a_column_of_dates_and_itself_in_one_of_texts(tmp_path: Path) -> None:

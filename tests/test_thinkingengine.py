@@ -18,7 +18,7 @@ import pendulum
 import pytest
 
 import sources.thinkingengine as package
-from conftest import Night
+from conftest import Database, Night, one_database
 from sandbox.thinkingengine.data import COLUMNS, EVENT_NAMES, has_property
 from sandbox_process import SandboxProcess, start_sandbox
 from sources.errors import (
@@ -105,30 +105,34 @@ def vendor(process: SandboxProcess) -> Vendor:
     return vendor
 
 
+def basics(vendor: Vendor) -> dict[str, Any]:
+    return {
+        "base_url": vendor.ready["base_url"],
+        "token": vendor.ready["token"],
+        "project_id": 7,
+        "requests_per_second": 10000,
+        "page_size": 1000,
+    }
+
+
 @pytest.fixture
-def home(vendor: Vendor, tmp_path: Path) -> Night:
-    night = Night(home=tmp_path)
-    night.set(
-        VENDOR,
-        base_url=vendor.ready["base_url"],
-        token=vendor.ready["token"],
-        project_id=7,
-        requests_per_second=10000,
-        page_size=1000,
-    )
+def home(vendor: Vendor, tmp_path: Path, database: Database) -> Night:
+    night = Night(home=tmp_path, database=database)
+    night.set(VENDOR, **basics(vendor))
     return night
 
 
 @pytest.fixture
-def configure(home: Night, monkeypatch: pytest.MonkeyPatch) -> Set:
+def configure(vendor: Vendor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Set:
     """Sets `sources.thinkingengine.*` as the environment does, for what is called in this process."""
+    told = Night(home=tmp_path)
 
     def configure(**settings: Any) -> None:
-        home.set(VENDOR, **settings)
-        for name, value in home.settings.items():
+        told.set(VENDOR, **settings)
+        for name, value in told.settings.items():
             monkeypatch.setenv(name, value)
 
-    configure()
+    configure(**basics(vendor))
     return configure
 
 
@@ -372,6 +376,7 @@ def test_a_secret_that_the_vendor_shows_is_dropped(home: Night, vendor: Vendor) 
     assert "CANARY" not in str(home.contents()) and "apiSecret" not in columns_of(home, "users_of_company")
 
 
+@one_database
 def test_properties_can_be_asked_for_by_event(home: Night, vendor: Vendor) -> None:
     home.set(VENDOR, properties_per_event=True)
     assert home.run(tables=["thinkingengine.property_meta"]).code == 0
@@ -385,6 +390,7 @@ def test_properties_can_be_asked_for_by_event(home: Night, vendor: Vendor) -> No
     assert len(rows) == len(expected) > len(COLUMNS["v_event"]) + len(COLUMNS["v_user"])
 
 
+@one_database
 def test_reports_can_come_from_the_projects_own_list(home: Night, vendor: Vendor) -> None:
     only = {"tables": ["thinkingengine.reports"]}
     assert home.run(**only).code == 0
@@ -394,6 +400,7 @@ def test_reports_can_come_from_the_projects_own_list(home: Night, vendor: Vendor
     assert vendor.asked("list-project-reports") == 1 and alike(there(home, "reports")) == alike(managed)
 
 
+@one_database
 @pytest.mark.parametrize("data", [{"reports": []}, {"dashboards": []}, [{"reportId": 1}], {"list": []}])
 def test_a_list_that_is_not_there_is_not_an_empty_one(home: Night, vendor: Vendor, data: Any) -> None:
     vendor.says("manage-reports", 0, data=data)
@@ -401,12 +408,14 @@ def test_a_list_that_is_not_there_is_not_an_empty_one(home: Night, vendor: Vendo
     assert ran.code == 1 and "in the answer" in str(ran.tables)
 
 
+@one_database
 def test_a_login_that_nobody_has_is_told(home: Night, vendor: Vendor) -> None:
     home.set(VENDOR, root_token=vendor.ready["root_token"], login_names=["root", "nobody@te.invalid"])
     table = home.run(tables=["thinkingengine.users_of_company"]).tables["thinkingengine.users_of_company"]
     assert table["landed"] == 1 and "nobody@te.invalid" in str(table["notes"])
 
 
+@one_database
 def test_a_body_for_user_clusters_reaches_the_request(home: Night, vendor: Vendor) -> None:
     home.set(VENDOR, user_cluster_body={"projectId": 8})
     ran = home.run(tables=["thinkingengine.user_clusters"])
@@ -475,6 +484,7 @@ def test_headers_that_change_between_two_days_are_told_and_no_value_is_lost(
     assert alike(there(home, "all_days")) == alike(told)
 
 
+@one_database
 def test_a_wrong_key_stops_the_vendor_and_is_never_seen(
     home: Night, vendor: Vendor, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -488,6 +498,7 @@ def test_a_wrong_key_stops_the_vendor_and_is_never_seen(
     assert "CANARY" not in ran.out + caplog.text, "the vendor's own message repeats the key"
 
 
+@one_database
 def test_a_project_key_skips_what_only_root_may_read(home: Night, vendor: Vendor) -> None:
     home.set(VENDOR, login_name=vendor.ready["login_name"])
     ran = home.run(tables=["thinkingengine.projects"])
@@ -509,6 +520,7 @@ def test_a_latest_table_is_not_emptied_by_an_empty_answer(home: Night, vendor: V
     assert len(there(home, "dimension_cps")) == 40
 
 
+@one_database
 def test_check_and_preview(home: Night, vendor: Vendor) -> None:
     home.set(VENDOR, users=True, queries=[DAILY], root_token=vendor.ready["root_token"])
     home.set(VENDOR, login_name=vendor.ready["login_name"])
@@ -556,8 +568,7 @@ def test_a_latest_table_that_did_not_change_is_not_written_again(home: Night, ve
         assert table["vendor_count"] == table["extracted"] == table["landed"] == table["live"] > 0, name
     assert home.contents() == before, "not even the load ids"
     # rows that somebody took out of the warehouse are noticed, and come again
-    with duckdb.connect(str(home.warehouse)) as connection:
-        connection.execute("DELETE FROM thinkingengine.dimension_cps WHERE _account_id_cps_group < '010'")
+    home.write("DELETE FROM thinkingengine.dimension_cps WHERE _account_id_cps_group < '010'")
     assert home.run(**only).tables["thinkingengine.dimension_cps"]["landed"] == 40
     vendor.edit({"table": "dim", "op": "update", "key": "007", "row": {"cps@name": "anders"}})
     ran = home.run(**only)
@@ -1065,6 +1076,7 @@ def test_sql_that_does_not_only_read_is_never_sent_even_if_forced(sql: str) -> N
         check_sql(sql, where="q", forced=True)
 
 
+@one_database
 def test_sql_that_ends_in_a_comment_is_still_cut_to_some_rows(home: Night, vendor: Vendor) -> None:
     assert limited("SHOW COLUMNS FROM v_user_7", 5) == "SHOW COLUMNS FROM v_user_7"
     home.set(VENDOR, queries=[{"name": "noted", "sql": f"-- all\n{NASTY} -- of them"}])

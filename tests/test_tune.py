@@ -1,4 +1,4 @@
-"""TUNE: over real sockets, through a real dlt pipeline, into a real DuckDB file; compared with the vendor's truth."""
+"""TUNE: over real sockets, through a real dlt pipeline, into a real warehouse; compared with the vendor's truth."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -20,6 +21,10 @@ import pendulum
 import pytest
 
 import sources.tune as package
+from conftest import Database, Night, one_database
+from pipelines import place as places
+from pipelines.ledger import Ledger
+from pipelines.warehouse import open_warehouse
 from sandbox.tune.models import MODELS
 from sandbox_process import SandboxProcess, start_sandbox
 from sources.errors import AccessDenied, ConfigurationError, NightloadError, Recovery, Refused, Unavailable, summarize
@@ -99,9 +104,10 @@ def configure(vendor: Vendor, monkeypatch: pytest.MonkeyPatch) -> Set:
 class Nights:
     """One warehouse over several nights. `night` returns what became of each table; `table` what is there."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database: Database) -> None:
         self.folder = folder
-        self.file = folder / "warehouse.duckdb"
+        self.read = Night(home=folder, database=database).rows
+        self.place = places.at(database.url or places.DEFAULT, folder)
         self.until = pendulum.now("UTC")
 
     def night(self, *paths: str, full: bool = False, days: int = 0) -> dict[str, Outcome]:
@@ -113,17 +119,21 @@ class Nights:
             full=frozenset({"*"} if full else ()),
             tables=frozenset(f"tune.{path.replace('/', '_')}" for path in paths) or None,
         )
-        vendor = package.connect()
-        try:
+        with (
+            closing(package.connect()) as vendor,
+            closing(Ledger(self.place.ledger)) as ledger,
+            open_warehouse(self.place, datasets=["tune"]) as warehouse,
+        ):
+            warehouse.begin()
             self.pipeline = dlt.pipeline(
                 "tune",
                 pipelines_dir=str(self.folder / "pipelines"),
-                destination=dlt.destinations.duckdb(str(self.file)),
+                destination=warehouse.destination(),
                 dataset_name="tune",
             )
-            self.pipeline.run(package.tune(vendor, extraction))
-        finally:
-            vendor.close()
+            with warehouse.write():
+                self.pipeline.run(package.tune(vendor, extraction))
+            warehouse.publish(ledger)
         assert not list(self.folder.glob("*.json")), "a spool was left behind"
         return {outcome.label: outcome for outcome in extraction.outcomes.values()}
 
@@ -135,19 +145,13 @@ class Nights:
         name = path.replace("/", "_")
         columns = self.pipeline.default_schema.tables[name]["columns"]
         labels = {column: str(hints["x-label"]) for column, hints in columns.items() if "x-label" in hints}  # type: ignore[typeddict-item]
-        with duckdb.connect(str(self.file), read_only=True) as connection:
-            connection.execute("SET TimeZone = 'UTC'")
-            found = connection.execute(f'SELECT * FROM tune."{name}"')
-            names = [column[0] for column in found.description or ()]
-            return [
-                {labels[column]: value for column, value in zip(names, row, strict=True) if column in labels}
-                for row in found.fetchall()
-            ]
+        names = ", ".join(f'"{column}"' for column in labels)
+        return [dict(zip(labels.values(), row, strict=True)) for row in self.read(f'SELECT {names} FROM tune."{name}"')]
 
 
 @pytest.fixture
-def nights(tmp_path: Path, configure: Set) -> Nights:
-    return Nights(tmp_path)
+def nights(tmp_path: Path, configure: Set, database: Database) -> Nights:
+    return Nights(tmp_path, database)
 
 
 def expected(value: Any, kind: str, name: str) -> Any:
@@ -216,11 +220,8 @@ def test_every_default_table_is_what_the_vendor_has(nights: Nights, vendor: Vend
     assert types["payout"] == "decimal" and types["created"] == "timestamp" and types["start_date"] == "date"
     assert types["is_reengagement"] == "bool" and types["publisher_id"] == "bigint" and types["metrics"] == "json"
     assert vendor.out_of_place() == []
-    with duckdb.connect(str(nights.file), read_only=True) as connection:
-        for (name,) in connection.execute(
-            "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'tune'"
-        ).fetchall():
-            assert "CANARY" not in str(connection.execute(f'SELECT * FROM tune."{name}"').fetchall()), name
+    for (name,) in nights.read("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'tune'"):
+        assert "CANARY" not in str(nights.read(f'SELECT * FROM tune."{name}"')), name
 
 
 def test_personal_fields_are_listed_and_kept_only_by_name(nights: Nights, configure: Set) -> None:
@@ -253,6 +254,7 @@ def test_pages_are_fetched_side_by_side_and_in_the_order_of_the_key(vendor: Vend
     assert vendor.control("GET", "stats")["max_concurrent"] == 8
 
 
+@one_database
 def test_the_other_form_of_sort(nights: Nights, vendor: Vendor, configure: Set) -> None:
     configure(sort="colon")
     assert nights.one("currency_exchange_rates").error is None
@@ -302,6 +304,7 @@ def test_a_table_that_never_stands_still_fails_and_keeps_its_rows(nights: Nights
     assert nights.rows(CAMPAIGNS) == before
 
 
+@one_database
 def test_a_count_that_leaves_out_a_row_is_not_believed(nights: Nights, vendor: Vendor, configure: Set) -> None:
     configure(page_size=60)  # two full pages: nothing but the page after them shows that a row is missing
     vendor.edit(_first_and_new(vendor)[1])
@@ -422,6 +425,7 @@ def test_related_fields_stand_beside_the_ids_they_resemble(nights: Nights, vendo
     assert any(row[3] is not None for row in there.values())
 
 
+@one_database
 def test_a_filter_takes_some_and_counts_some(nights: Nights, vendor: Vendor, configure: Set) -> None:
     configure(endpoints=[{"path": CAMPAIGNS, "filter": "(status = 'paused') OR (id IN (1,2))"}])
     outcome = nights.one(CAMPAIGNS)
@@ -431,6 +435,7 @@ def test_a_filter_takes_some_and_counts_some(nights: Nights, vendor: Vendor, con
     assert nights.one(CAMPAIGNS).total == len(truth), "the filter holds beside the cursor's"
 
 
+@one_database
 @pytest.mark.parametrize(
     ("endpoint", "told"),
     [
@@ -582,6 +587,7 @@ def test_each_refusal_has_its_class_in_counts_and_in_pages(
         assert "fields: id; sort[id]: ASC" in str(paged.value)
 
 
+@one_database
 def test_pages_that_break_on_their_way_are_fetched_again(nights: Nights, vendor: Vendor, configure: Set) -> None:
     configure(page_size=25)
     broken: list[dict[str, Any]] = [{"cut": 900}, {"truncated_gzip": True}, {"html": True}, {"drop": True}]
@@ -592,6 +598,7 @@ def test_pages_that_break_on_their_way_are_fetched_again(nights: Nights, vendor:
     assert vendor.asked(f"{CAMPAIGNS}/find") == 5 + 4 + 1, "five pages, four again, and the keys"
 
 
+@one_database
 def test_a_page_refused_once_under_200_is_fetched_again(nights: Nights, vendor: Vendor) -> None:
     throttled = {"errors": _errors("Limit is exceeded, retry after 0.2 seconds")}
     vendor.says("advertiser/sites/find.*page=1", 200, throttled, times=2)
@@ -599,6 +606,7 @@ def test_a_page_refused_once_under_200_is_fetched_again(nights: Nights, vendor: 
     same_as_truth(nights, vendor, "advertiser/sites")
 
 
+@one_database
 def test_a_wrong_key_stops_the_vendor_at_its_first_table(nights: Nights, vendor: Vendor, configure: Set) -> None:
     configure(api_key="0123456789abcdef0123456789abcdef")
     outcomes = nights.night()
@@ -609,6 +617,7 @@ def test_a_wrong_key_stops_the_vendor_at_its_first_table(nights: Nights, vendor:
 # -- the key --------------------------------------------------------------------------------------
 
 
+@one_database
 def test_a_session_is_opened_once_and_again_when_it_ends(nights: Nights, vendor: Vendor, configure: Set) -> None:
     configure(session=True)
     assert nights.one(CAMPAIGNS).error is None
@@ -622,6 +631,7 @@ def test_a_session_is_opened_once_and_again_when_it_ends(nights: Nights, vendor:
         package.connect().client.count(CAMPAIGNS)
 
 
+@one_database
 @pytest.mark.parametrize("session", [False, True])
 def test_the_key_is_in_every_url_and_in_no_log(
     nights: Nights, vendor: Vendor, configure: Set, caplog: pytest.LogCaptureFixture, session: bool
@@ -653,6 +663,7 @@ def test_check_tells_what_is_in_sight(vendor: Vendor, configure: Set) -> None:
         list(package.connect().check())
 
 
+@one_database
 def test_a_preview_asks_for_one_page(nights: Nights, vendor: Vendor) -> None:
     made = Extraction(vendor="tune", spool_dir=nights.folder, until=pendulum.now("UTC"))
     package.connect().resources(made)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import sources.tune as package
-from conftest import Night, Ran
+from conftest import Database, Night, Ran
 from sandbox_process import SandboxProcess, start_sandbox
 from sources.errors import BrokenAnswer, ConfigurationError
 from sources.tune.delimited import to_array
@@ -53,9 +53,9 @@ Go = Callable[..., Ran]
 
 
 @pytest.fixture
-def night(vendor: Vendor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Night:
+def night(vendor: Vendor, tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch) -> Night:
     monkeypatch.setattr("sources.http._BACKOFF_BASE", 0.01)
-    night = Night(home=tmp_path)
+    night = Night(home=tmp_path, database=database)
     night.set("tune", base_url=vendor.process.tune["base_url"], api_key=vendor.key, requests_per_second=10000)
     night.set("tune", poll_seconds="0.001", polls_per_hour=10**8)
     return night

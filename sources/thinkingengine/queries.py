@@ -105,12 +105,7 @@ def _query(given: Mapping[str, Any], settings: Settings, where: str) -> Query:
     if not isinstance(sql, str) or not sql.strip():
         raise wrong(f"{where} has no sql", "Write sql =")
     sql = sql.strip().rstrip(";").rstrip()
-    used = places(sql)
-    for place in sorted(used - set(PLACES)):
-        known = ", ".join(f"{{{each}}}" for each in PLACES)
-        raise wrong(
-            f"{where}: there is no {{{place}}}", f"There are {known}; a brace of the SQL's own is written twice"
-        )
+    used = known_places(sql, where=where)
     check_places(sql, QUOTED, where=where)
     project = given.get("project_id", settings.project_id)
     if not isinstance(project, int) or isinstance(project, bool) or project < 1:
@@ -147,6 +142,17 @@ def _query(given: Mapping[str, Any], settings: Settings, where: str) -> Query:
 def places(sql: str) -> set[str]:
     """The templates that a text uses."""
     return {found[1] for found in _PLACE.finditer(sql) if found[1]}
+
+
+def known_places(sql: str, *, where: str) -> set[str]:
+    """The templates that a text uses. Raises `ConfigurationError` for one that there is not."""
+    used = places(sql)
+    for place in sorted(used - set(PLACES)):
+        known = ", ".join(f"{{{each}}}" for each in PLACES)
+        raise wrong(
+            f"{where}: there is no {{{place}}}", f"There are {known}; a brace of the SQL's own is written twice"
+        )
+    return used
 
 
 def render(
