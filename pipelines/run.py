@@ -23,7 +23,7 @@ from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from pipelines import __version__
-from pipelines.counts import count, mark_deleted
+from pipelines.counts import count, live, mark_deleted
 from pipelines.ledger import Ledger
 from pipelines.report import RunReport, TableReport, VendorReport
 from pipelines.request import Request, choose, vendor_of
@@ -316,6 +316,9 @@ def _load(
     merged = [outcome.table for outcome in outcomes if outcome.loaded and outcome.mode in MERGED]
     for table, key in keys_of(pipeline, merged).items():
         night.warehouse.index(pipeline.dataset_name, table, key)
+    for outcome in outcomes:
+        if outcome.loaded and outcome.table in there and outcome.mode in (Mode.INCREMENTAL, Mode.KEPT):
+            night.warehouse.index_live(pipeline.dataset_name, outcome.table, live(outcome.mode))
     return True
 
 
