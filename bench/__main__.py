@@ -111,14 +111,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=0, help="how often everything is measured (3)")
     parser.add_argument("--quick", action="store_true", help="small data, one round: does it run at all?")
-    parser.add_argument("--only", choices=PARTS, help="one part alone")
+    parser.add_argument("--only", choices=PARTS, nargs="+", help="these parts alone")
     given = parser.parse_args()
     size, rounds = (QUICK, given.rounds or 1) if given.quick else (FULL, given.rounds or 3)
-    parts = [given.only] if given.only else PARTS
+    parts = given.only or PARTS
     folder = Path(tempfile.mkdtemp(prefix="nightload-bench-"))
     results = Results()
     try:
-        changes = [Change(rows, night) for rows in size.tables for night in range(1, rounds + 1)]
+        changes = [Change(rows, night) for rows in size.tables for night in range(1, rounds + 2)]
         documents = {size.rows(way, "document") for way in WAYS}
         render(
             folder,
