@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from filelock import FileLock, Timeout
-
 from pipelines.place import OWN_DATASET, Place
 from pipelines.warehouse.session import Locked, Session, Warehouse, WarehouseBusy, WarehouseRefused, quote
 from sources.errors import ConfigurationError
@@ -51,6 +49,8 @@ def open_warehouse(place: Place, *, datasets: Sequence[str]) -> Iterator[Warehou
 @contextmanager
 def lock(place: Place) -> Iterator[None]:
     """The one lock of a warehouse on this machine, freed by the system when the holder dies. Raises `Locked`."""
+    from filelock import FileLock, Timeout  # here, since whoever only reads passes through this module
+
     try:
         place.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         held = FileLock(place.lock)
