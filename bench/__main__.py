@@ -1,12 +1,15 @@
-"""nightload beside other ways to load the same bytes into DuckDB: `python -m bench [--rounds N] [--quick]`.
+"""nightload beside other ways to load the same bytes: `python -m bench [--rounds N] [--quick]`.
 
     (a) one result document of 200,000 rows and 14 columns     (b) 400,000 records of 12 columns, in pages of 1000
     (c) a segment's CSV of 2,000,000 lines and 6 columns    (d) 400,000 rows of SQL, 12 columns, in pages of 10,000
     (e) 300 chart series: 150 charts of 30 days in 2 windows each, as fast as the limiter lets through
+    (f) the records of (b) into Postgres, beside a raw COPY    (g) 10,000 changed rows into 0.5M and into 5M
+    (h) commands from the shell                                    rows, on both databases
 
 Every way is a fresh process per round, and the ways take turns, so that a noisy moment hits all of them. Medians are
-told, and ratios of medians. Rows per CPU-second count the process and its children, after its imports; the serving
-process counts for nobody. The slow ways load fewer rows: their rate is what is compared.
+told, and ratios of medians. Rows per CPU-second count the process with its children, after its imports, and the
+Postgres with its backends; the process that serves counts for nobody. The slow ways load fewer rows: their rate is what
+is compared.
 
 Goals that are missed are told as such; the exit code is 0 all the same, since a busy machine is no error.
 """
