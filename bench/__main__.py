@@ -1,12 +1,15 @@
-"""nightload beside other ways to load the same bytes into DuckDB: `python -m bench [--rounds N] [--quick]`.
+"""nightload beside other ways to load the same bytes: `python -m bench [--rounds N] [--quick]`.
 
     (a) one result document of 200,000 rows and 14 columns     (b) 400,000 records of 12 columns, in pages of 1000
     (c) a segment's CSV of 2,000,000 lines and 6 columns    (d) 400,000 rows of SQL, 12 columns, in pages of 10,000
     (e) 300 chart series: 150 charts of 30 days in 2 windows each, as fast as the limiter lets through
+    (f) the records of (b) into Postgres, beside a raw COPY    (g) 10,000 changed rows into 0.5M and into 5M
+    (h) commands from the shell                                    rows, on both databases
 
 Every way is a fresh process per round, and the ways take turns, so that a noisy moment hits all of them. Medians are
-told, and ratios of medians. Rows per CPU-second count the process and its children, after its imports; the serving
-process counts for nobody. The slow ways load fewer rows: their rate is what is compared.
+told, and ratios of medians. Rows per CPU-second count the process with its children, after its imports, and the
+Postgres with its backends; the process that serves counts for nobody. The slow ways load fewer rows: their rate is what
+is compared.
 
 Goals that are missed are told as such; the exit code is 0 all the same, since a busy machine is no error.
 """
@@ -14,26 +17,23 @@ Goals that are missed are told as such; the exit code is 0 all the same, since a
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from bench.bodies import CHART_POINTS, CHART_RATE, SMALL_PAGE, render
+from bench import databases, warehouses
+from bench.bodies import CHART_POINTS, CHART_RATE, SMALL_PAGE, Change, render
+from bench.measure import ROOT, Results, Taken, child, command_line, empty, home_at
 
-ROOT = Path(__file__).resolve().parent.parent
 WAYS = {
     "nightload": "nightload",
     "floor": "the floor: fetch, INSERT FROM read_json",
@@ -46,7 +46,7 @@ KINDS = {
     "segment": "(c) a segment's CSV, 6 columns",
     "sql": "(d) pages of 10,000 rows of SQL, 12 columns",
 }
-PARTS = [*KINDS, "charts", "paging", "start"]
+PARTS = [*KINDS, "charts", "paging", "start", *warehouses.PARTS]
 ALONE = ("segment", "sql")
 """Measured beside the floor only: dlt's declarative source reads neither form."""
 FLOORS = {"document": 0.55, "records": 0.55, "segment": 0.55, "sql": 0.5}
@@ -64,6 +64,22 @@ class Size:
     slow_pages: int
     segment: int
     charts: int
+    merged: tuple[int, int]
+    """How many times the slow pages' rows make the tables to merge into."""
+
+    @property
+    def few(self) -> int:
+        return self.slow_pages * SMALL_PAGE
+
+    @property
+    def copied(self) -> dict[str, int]:
+        """The rows that each way loads into Postgres."""
+        return {way: self.rows(way, "records") for way in warehouses.COPIES}
+
+    @property
+    def tables(self) -> tuple[int, int]:
+        """The rows of the tables to merge into."""
+        return self.few * self.merged[0], self.few * self.merged[1]
 
     def rows(self, way: str, kind: str) -> int:
         if kind == "segment":
@@ -73,61 +89,59 @@ class Size:
 
 
 FULL = Size(
-    document=200_000, records=400_000, tuned=50_000, default=20_000, slow_pages=500, segment=2_000_000, charts=150
+    document=200_000,
+    records=400_000,
+    tuned=50_000,
+    default=20_000,
+    slow_pages=500,
+    segment=2_000_000,
+    charts=150,
+    merged=(10, 100),
 )
-QUICK = Size(document=10_000, records=20_000, tuned=5_000, default=2_000, slow_pages=40, segment=50_000, charts=10)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Taken:
-    """What one measured process took: seconds, seconds, MB."""
-
-    cpu: float
-    wall: float
-    peak: float
-    imports: float = 0.0
-    asked: float = 0.0
-    """Seconds from the first request to the last one."""
-    requests: float = 0
-
-
-class Results:
-    """What was measured, by name and part."""
-
-    def __init__(self) -> None:
-        self._taken: dict[tuple[str, str], list[Taken]] = defaultdict(list)
-
-    def add(self, name: str, part: str, taken: Taken) -> None:
-        self._taken[name, part].append(taken)
-
-    def median(self, name: str, part: str) -> Taken | None:
-        """The median of each figure by itself; None if it was not measured."""
-        taken = self._taken.get((name, part))
-        if not taken:
-            return None
-        columns = {figure.name: [getattr(each, figure.name) for each in taken] for figure in fields(Taken)}
-        return Taken(**{figure: statistics.median(values) for figure, values in columns.items()})
+QUICK = Size(
+    document=10_000,
+    records=20_000,
+    tuned=5_000,
+    default=2_000,
+    slow_pages=40,
+    segment=50_000,
+    charts=10,
+    merged=(3, 30),
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=0, help="how often everything is measured (3)")
     parser.add_argument("--quick", action="store_true", help="small data, one round: does it run at all?")
-    parser.add_argument("--only", choices=PARTS, help="one part alone")
+    parser.add_argument("--only", choices=PARTS, nargs="+", help="these parts alone")
     given = parser.parse_args()
     size, rounds = (QUICK, given.rounds or 1) if given.quick else (FULL, given.rounds or 3)
-    parts = [given.only] if given.only else PARTS
+    parts = given.only or PARTS
     folder = Path(tempfile.mkdtemp(prefix="nightload-bench-"))
     results = Results()
     try:
+        changes = [Change(rows, night) for rows in size.tables for night in range(1, rounds + 2)]
         documents = {size.rows(way, "document") for way in WAYS}
-        render(folder, documents=documents, records=size.records, small_pages=size.slow_pages, segment=size.segment)
-        with _served(folder) as url:
+        render(
+            folder,
+            documents=documents,
+            records=size.records,
+            small_pages=size.slow_pages,
+            segment=size.segment,
+            changes=changes if "merge" in parts else (),
+        )
+        with ExitStack() as stack:
+            url = stack.enter_context(_served(folder))
+            postgres = stack.enter_context(databases.served()) if set(parts) & set(warehouses.PARTS) else None
             _warm_up(url, size, folder)
             for number in range(1, rounds + 1):
                 print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
                 for part in parts:
-                    _measure(part, url, size, folder / "home", results)
+                    if part in warehouses.PARTS and postgres is not None:
+                        _measure_warehouses(part, postgres, url, size, number, folder, results)
+                    else:
+                        _measure(part, url, size, folder / "home", results)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     _tell(results, size, rounds)
@@ -139,28 +153,45 @@ def main() -> None:
 def _measure(part: str, url: str, size: Size, home: Path, results: Results) -> None:
     """One round of one part."""
     if part == "start":
-        results.add("--help", part, _command([sys.executable, "-m", "pipelines.cli", "--help"], {}))
+        results.add("--help", part, command_line([sys.executable, "-m", "pipelines.cli", "--help"], {}))
         imports = {"RUNTIME__DLTHUB_TELEMETRY": "false"}
-        results.add("import dlt", part, _command([sys.executable, "-c", "import dlt"], imports))
+        results.add("import dlt", part, command_line([sys.executable, "-c", "import dlt"], imports))
     elif part == "charts":
-        with _empty(home):
+        with empty(home):
             base = f"{url}/charts/{size.charts}/{CHART_LATENCY}"
-            results.add("nightload", part, _child("nightload", part, base, size.charts * CHART_POINTS, home))
+            results.add("nightload", part, child("nightload", part, base, size.charts * CHART_POINTS, home))
     elif part == "paging":
         for way in ("nightload", "one_at_a_time"):
-            with _empty(home):
-                base, rows = f"{url}/small/{LATENCY}/v2", size.slow_pages * SMALL_PAGE
-                results.add(way, part, _child(way, "records", base, rows, home))
+            with empty(home):
+                base, rows = f"{url}/small/{LATENCY}/v2", size.few
+                results.add(way, part, child(way, "records", base, rows, home))
     else:
         for way in ("nightload", "floor") if part in ALONE else WAYS:
             rows = size.rows(way, part)
             base = {"document": f"{url}/r{rows}", "records": f"{url}/records/v2"}.get(part, f"{url}/{part}")
-            with _empty(home):
-                results.add(way, part, _child(way, part, base, rows, home))
+            with empty(home):
+                results.add(way, part, child(way, part, base, rows, home))
                 if way == "nightload" and part not in ALONE:
                     again = ["-m", "bench.child", "again", part, base, str(rows), str(home)]
-                    results.add("again", part, _command([sys.executable, *again], {}))
-                    results.add("status", part, _command([sys.executable, "-m", "pipelines.cli", "status"], _at(home)))
+                    results.add("again", part, command_line([sys.executable, *again], {}))
+                    results.add(
+                        "status", part, command_line([sys.executable, "-m", "pipelines.cli", "status"], home_at(home))
+                    )
+
+
+def _measure_warehouses(
+    part: str, postgres: databases.Server, url: str, size: Size, number: int, folder: Path, results: Results
+) -> None:
+    """One round of a part that needs a Postgres."""
+    if part == "postgres":
+        csv, rows = folder / "records.csv", size.copied
+        warehouses.measure_postgres(postgres, url, rows=rows, csv=csv, home=folder / "home", results=results)
+    elif part == "merge":
+        warehouses.measure_merge(
+            postgres, url, few=size.few, times=size.merged, night=number, folder=folder, results=results
+        )
+    else:
+        warehouses.measure_shell(postgres, url, few=size.few, night=number, folder=folder, results=results)
 
 
 def _warm_up(url: str, size: Size, folder: Path) -> None:
@@ -168,54 +199,11 @@ def _warm_up(url: str, size: Size, folder: Path) -> None:
     os.environ["PYTHONPYCACHEPREFIX"] = str(folder / "pyc")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for way in ("nightload", "rest_api_parquet"):
-        with _empty(folder / "home"):
+        with empty(folder / "home"):
             rows = size.default
-            _child(way, "document", f"{url}/r{rows}", rows, folder / "home")
-    with _empty(folder / "home"):
-        _command([sys.executable, "-m", "pipelines.cli", "status"], _at(folder / "home"))
-
-
-def _child(way: str, kind: str, url: str, rows: int, home: Path) -> Taken:
-    command = [sys.executable, "-m", "bench.child", way, kind, url, str(rows), str(home)]
-    done = subprocess.run(command, cwd=ROOT, env=_environment(), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{way}, {kind}:\n{done.stdout}{done.stderr}")
-    return Taken(**json.loads(done.stdout.splitlines()[-1]))
-
-
-def _command(command: list[str], extra: dict[str, str]) -> Taken:
-    """A whole process, imports and all."""
-    started = time.perf_counter()
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=_environment() | extra, stdout=output, stderr=subprocess.STDOUT
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        output.seek(0)
-        if process.returncode:
-            raise SystemExit(f"{' '.join(command)}:\n{output.read().decode()}")
-    wall = time.perf_counter() - started
-    return Taken(cpu=usage.ru_utime + usage.ru_stime, wall=wall, peak=usage.ru_maxrss / 1024)
-
-
-def _at(home: Path) -> dict[str, str]:
-    return {"NIGHTLOAD_HOME": str(home)}
-
-
-def _environment() -> dict[str, str]:
-    """Without what would configure dlt or nightload from outside."""
-    foreign = ("SOURCES__", "NIGHTLOAD_", "DESTINATION__", "LOAD__", "NORMALIZE__", "DATA_WRITER__", "DLT_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-
-
-@contextmanager
-def _empty(home: Path) -> Iterator[None]:
-    home.mkdir()
-    try:
-        yield
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+            child(way, "document", f"{url}/r{rows}", rows, folder / "home")
+    with empty(folder / "home"):
+        command_line([sys.executable, "-m", "pipelines.cli", "status"], home_at(folder / "home"))
 
 
 @contextmanager
@@ -258,8 +246,10 @@ def _tell(results: Results, size: Size, rounds: int) -> None:
             f"at {CHART_RATE}/s need {_bound(charts):.1f} s, asked in {charts.asked:.1f} s; the whole night, with a "
             f"wide table per chart, {charts.wall:.1f} s ({charts.cpu:.1f} cpu s, peak {charts.peak:.0f} MB)"
         )
+    warehouses.tell(results, rows=size.copied, sizes=size.tables)
     print(f"\n{'':<58}{'measured':>9}   goal")
-    for name, measured, goal, high in _goals(results, size):
+    judged = [*_goals(results, size), *warehouses.goals(results, rows=size.copied, sizes=size.tables)]
+    for name, measured, goal, high in judged:
         reached = measured >= goal if high else measured <= goal
         sign = "≥" if high else "≤"
         print(f"{name:<58}{measured:>9.2f}   {sign} {goal:<6g} {'reached' if reached else 'MISSED'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 from collections.abc import Iterable, Iterator
@@ -11,6 +12,8 @@ from typing import Any
 
 KEY = "bench-key-000000"
 PAGE, KEY_PAGE, SMALL_PAGE = 1000, 2000, 100
+UPDATED, ADDED = 9000, 1000
+"""Rows that a night of the merge finds changed, and new."""
 
 DOCUMENT = {
     # label: (Redash's type, DuckDB's type)
@@ -81,7 +84,31 @@ class Bodies:
         return cls(**read | {"documents": {int(rows): name for rows, name in read["documents"].items()}})
 
 
-def render(folder: Path, *, documents: Iterable[int], records: int, small_pages: int, segment: int) -> Bodies:
+@dataclass(frozen=True)
+class Change:
+    """What a vendor has to say in the given night of a table that began with so many rows."""
+
+    rows: int
+    night: int
+
+    @property
+    def name(self) -> str:
+        return f"changed-{self.rows}-{self.night}"
+
+    @property
+    def total(self) -> int:
+        return self.rows + self.night * ADDED
+
+
+def render(
+    folder: Path,
+    *,
+    documents: Iterable[int],
+    records: int,
+    small_pages: int,
+    segment: int,
+    changes: Iterable[Change] = (),
+) -> Bodies:
     """Write every body into `folder`; the same bytes for the same numbers."""
     for rows in documents:
         with (folder / f"document-{rows}.json").open("w", encoding="utf-8") as file:
@@ -92,12 +119,18 @@ def render(folder: Path, *, documents: Iterable[int], records: int, small_pages:
             file.writelines(f"{', ' if n else ''}{row}" for n, row in enumerate(_document_rows(rows)))
             file.write(']}, "data_source_id": 1, "runtime": 1.5, "retrieved_at": "2026-01-01T00:00:00.000Z"}}')
     rows_by_name = {
-        "records": (list(_record_rows(records)), PAGE),
+        "records": (list(_record_rows(range(1, records + 1))), PAGE),
         "keys": ([f'{{"id":{n}}}' for n in range(1, records + 1)], KEY_PAGE),
     }
     few = small_pages * SMALL_PAGE
-    rows_by_name["small"] = list(_record_rows(few)), SMALL_PAGE
+    rows_by_name["small"] = list(_record_rows(range(1, few + 1))), SMALL_PAGE
     rows_by_name["small_keys"] = [f'{{"id":{n}}}' for n in range(1, few + 1)], KEY_PAGE
+    totals = {"records": records, "small": few}
+    for change in changes:
+        changed = list(_changed_rows(change))
+        rows_by_name[change.name] = changed, PAGE
+        rows_by_name[f"{change.name}_keys"] = [f"{row[: row.index(',')]}}}" for row in changed], KEY_PAGE
+        totals |= {change.name: change.total, f"{change.name}_changed": len(changed)}
     pages = {}
     for name, (lines, size) in rows_by_name.items():
         with (folder / f"{name}.json").open("wb") as file:
@@ -107,6 +140,9 @@ def render(folder: Path, *, documents: Iterable[int], records: int, small_pages:
                 spots.append((file.tell(), file.write(enveloped(f"[{data}]"))))
         pages[name] = spots
     lines = rows_by_name["records"][0]
+    with (folder / "records.csv").open("w", encoding="utf-8", newline="") as text:
+        # a NULL is an empty field, and no text is empty
+        csv.writer(text).writerows(json.loads(line).values() for line in lines)
     with (folder / "sql.json").open("wb") as file:
         pages["sql"] = []
         for start in range(0, len(lines), SQL_PAGE):
@@ -120,7 +156,7 @@ def render(folder: Path, *, documents: Iterable[int], records: int, small_pages:
         text.writelines(_segment_lines(segment))
     bodies = Bodies(
         folder=str(folder),
-        totals={"records": records, "small": few},
+        totals=totals,
         documents={rows: f"document-{rows}.json" for rows in documents},
         pages=pages,
         segment=segment,
@@ -151,10 +187,17 @@ def chart(uid: str, start: int, end: int) -> dict[str, Any]:
     return told | {"interval": DAY_MS, "meta": meta, "data": data}
 
 
-def _record_rows(count: int) -> Iterator[str]:
-    dice = random.Random(1)
+def _changed_rows(change: Change) -> Iterator[str]:
+    """Scattered rows of the table as it began, and new ones, in the order of their keys."""
+    seed = change.rows + change.night
+    updated = random.Random(seed).sample(range(1, change.rows + 1), min(UPDATED, change.rows))
+    return _record_rows([*sorted(updated), *range(change.total - ADDED + 1, change.total + 1)], seed=seed)
+
+
+def _record_rows(numbers: Iterable[int], *, seed: int = 1) -> Iterator[str]:
+    dice = random.Random(seed)
     words = _sentences(dice)
-    for n in range(1, count + 1):
+    for n in numbers:
         pick = dice.getrandbits(30)
         note = "null" if pick % 3 == 0 else f'"{words[pick % 997]}"'
         yield (

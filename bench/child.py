@@ -1,8 +1,8 @@
 """One way to load, in a fresh process: `python -m bench.child WAY KIND URL ROWS FOLDER` prints what it took.
 
 The clock runs from after the imports to the end, since `import dlt` costs more than loading 200,000 rows and is a
-matter of its own (the bench tells it as well). CPU is that of this process and its children, memory the highest
-resident size of this process, imports included.
+matter of its own (the bench tells it as well). CPU is that of this process, its children and the Postgres that the
+environment names, memory the highest resident size of this process, imports included.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
+from bench import databases
 from bench.bodies import CHART_DAYS, CHART_RATE, DOCUMENT, KEY, PAGE, RECORDS, SEGMENT, SMALL_PAGE, SQL_PAGE
 
 Work = Callable[[], dict[str, float] | None]
@@ -67,7 +68,7 @@ def nightload(kind: str, url: str, rows: int, folder: Path, *, width: int = 8) -
     """A whole night: extract, prove, load, count, swap, ledger."""
     from pipelines import engine, place
 
-    where = place.find(str(folder))
+    where = place.find(str(folder), os.environ.get(databases.URL))
     engine.prepare(where)
     os.environ.update(settings(kind, url, width=width))
     # what dlt and httpx import only when they are first used
@@ -87,18 +88,59 @@ def nightload(kind: str, url: str, rows: int, folder: Path, *, width: int = 8) -
     for name in all_vendors:
         package(name)
 
+    steps = _clocked_steps()
+
     def work() -> dict[str, float]:
         only = frozenset({TABLES[kind]} if kind in ("segment", "sql") else ())
         report = run(Request(place=where, vendors=(vendor,), tables=only))
         if report.status != "ok":
             raise SystemExit(json.dumps(report.as_json(), indent=1))
         if kind != "charts":
-            return {}
+            return steps()
         with urlopen(f"{url}/span") as answer:
             span: dict[str, float] = json.load(answer)
         return {"asked": span["seconds"], "requests": span["requests"]}
 
     return work
+
+
+def _clocked_steps() -> Callable[[], dict[str, float]]:
+    """Read the clock around the steps of a night: CPU seconds of dlt's load; of all that follows the extraction but
+    dlt's normalize and the copy of a DuckDB file; of that copy; of the counts."""
+    import dlt
+
+    from pipelines import run
+    from pipelines.warehouse import duckdb_file, postgres
+
+    taken: dict[str, float] = {}
+
+    def clock(owner: Any, function: str, *names: str) -> None:
+        original = getattr(owner, function)
+
+        def clocked(*args: Any, **kwargs: Any) -> Any:
+            started = _cpu()
+            try:
+                return original(*args, **kwargs)
+            finally:
+                for name in names:
+                    taken[name] = taken.get(name, 0.0) + _cpu() - started
+
+        setattr(owner, function, clocked)
+
+    clock(dlt.Pipeline, "normalize", "normalize")
+    clock(dlt.Pipeline, "load", "load")
+    clock(run, "_load", "after")
+    clock(run, "_count", "after", "count")
+    clock(duckdb_file, "_copy", "copy")
+    for warehouse in (duckdb_file.DuckDbFile, postgres.Postgres):
+        clock(warehouse, "publish", "after")
+
+    def told() -> dict[str, float]:
+        return {name: taken.get(name, 0.0) for name in ("load", "count", "copy")} | {
+            "after": taken.get("after", 0.0) - taken.get("normalize", 0.0)
+        }
+
+    return told
 
 
 def again(kind: str, url: str, rows: int, folder: Path) -> Work:
@@ -144,7 +186,9 @@ def rest_api(kind: str, url: str, rows: int, folder: Path, *, tuned: bool = Fals
         source = rest_api_source(
             {"client": {"base_url": f"{url}/"}, "resources": [{"name": kind, "endpoint": endpoint}]}
         )
-        destination = dlt.destinations.duckdb(str(folder / "bench.duckdb"))
+        destination: Any = dlt.destinations.duckdb(str(folder / "bench.duckdb"))
+        if database := os.environ.get(databases.URL):
+            destination = dlt.destinations.postgres(database)
         pipeline = dlt.pipeline("rest", destination=destination, dataset_name="loaded", pipelines_dir=str(folder / "p"))
         if tuned:
             pipeline.run(source, loader_file_format="parquet")
@@ -299,9 +343,51 @@ def settings(kind: str, url: str, *, width: int = 8) -> dict[str, str]:
         "SOURCES__TUNE__BASE_URL": url,
         "SOURCES__TUNE__REQUESTS_PER_SECOND": "100000",
         "SOURCES__TUNE__CONCURRENCY": str(width),
-        "SOURCES__TUNE__PAGE_SIZE": str(PAGE if "/records/" in url else SMALL_PAGE),
+        "SOURCES__TUNE__PAGE_SIZE": str(SMALL_PAGE if "/small/" in url else PAGE),
         "SOURCES__TUNE__EXCLUDE": json.dumps(TUNE_OTHERS),
     }
+
+
+def copy(kind: str, url: str, rows: int, folder: Path) -> Work:
+    """The least that Postgres can do with rows that are on disk already: one COPY of their text; `url` is the file."""
+    import psycopg2
+
+    types = {"VARCHAR": "text", "DOUBLE": "double precision"}
+    spec = ", ".join(f"{name} {types.get(sql_type, sql_type)}" for name, (_, sql_type) in RECORDS.items())
+
+    def work() -> None:
+        connection = psycopg2.connect(os.environ[databases.URL])
+        with connection, connection.cursor() as cursor, open(url, "rb") as file:
+            cursor.execute(f"CREATE SCHEMA loaded; SET TimeZone = 'UTC'; CREATE TABLE loaded.{kind} ({spec})")
+            cursor.copy_expert(f"COPY loaded.{kind} FROM STDIN (FORMAT csv)", file, 2**20)
+        connection.close()
+
+    return work
+
+
+def multiply(kind: str, url: str, rows: int, folder: Path) -> Work:
+    """Not measured: the rows that a night has loaded, again and again under other keys, until there are so many."""
+    names = ", ".join(RECORDS)
+    made = ", ".join(
+        {"id": "id + k * n", "ref": "ref || k", "url": "url || '/' || k"}.get(name, name) for name in RECORDS
+    )
+    table = TABLES[kind]
+    statement = (
+        f"INSERT INTO {table} ({names}, _dlt_load_id) SELECT {made}, _dlt_load_id FROM {table}, "
+        f"(SELECT count(*) AS n FROM {table}) AS counted, generate_series(1, {url} - 1) AS series (k)"
+    )
+
+    def work() -> None:
+        if database := os.environ.get(databases.URL):
+            databases.execute(database, statement)
+            return
+        import duckdb
+
+        with duckdb.connect(str(folder / "data" / "warehouse.duckdb")) as connection:
+            connection.execute(statement)
+            connection.execute("CHECKPOINT")
+
+    return work
 
 
 WAYS: dict[str, Way] = {
@@ -311,10 +397,16 @@ WAYS: dict[str, Way] = {
     "rest_api": rest_api,
     "rest_api_parquet": rest_api_parquet,
     "floor": floor,
+    "copy": copy,
+    "multiply": multiply,
 }
 
 
 def _landed(folder: Path, kind: str) -> int:
+    if database := os.environ.get(databases.URL):
+        ((ours,),) = databases.execute(database, f"SELECT to_regclass('{TABLES[kind]}') IS NOT NULL")
+        ((landed,),) = databases.execute(database, f"SELECT count(*) FROM {TABLES[kind] if ours else f'loaded.{kind}'}")
+        return int(landed)
     import duckdb
 
     ours = folder / "data" / "warehouse.duckdb"
@@ -333,15 +425,21 @@ def _peak_mb() -> float:
 
 def _cpu() -> float:
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + children.ru_utime + children.ru_stime
+    return time.process_time() + children.ru_utime + children.ru_stime + databases.cpu()
 
 
 def main(way: str, kind: str, url: str, rows: int, folder: Path) -> None:
+    before = databases.cpu()
     work = WAYS[way](kind, url, rows, folder)
     imports = _cpu()
     started = time.perf_counter()
     told = work() or {}
-    taken = {"wall": time.perf_counter() - started, "cpu": _cpu() - imports, "imports": imports, "peak": _peak_mb()}
+    taken = {
+        "wall": time.perf_counter() - started,
+        "cpu": _cpu() - imports,
+        "imports": imports - before,
+        "peak": _peak_mb(),
+    }
     if (landed := _landed(folder, kind)) != rows:
         raise SystemExit(f"{way} landed {landed} rows of {rows}")
     print(json.dumps(told | taken))

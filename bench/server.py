@@ -3,6 +3,7 @@
 A process of its own, so that its CPU counts for nobody; bodies go from file to socket by sendfile. The base URL says
 what is served: `/r<rows>/` is a Redash whose one query has a result of so many rows, `/<set>/v2` a TUNE with one
 endpoint of the records or of the small pages, `/<set>/<ms>/v2` the same with so many milliseconds per page,
+`/changed-<rows>-<night>/v2` one whose table has so many rows, of which it sends what changed in that night,
 `/segment/` a GrowingIO with one segment, `/charts/<number>/<ms>/` one with a board of so many charts and so many
 milliseconds per series (its `span` tells when it was asked), and `/sql/` a ThinkingEngine whose every SQL gives the
 records.
@@ -130,17 +131,18 @@ class Handler(socketserver.StreamRequestHandler):
         if action == "define.json":
             self._send(enveloped(json.dumps(definition())))
         elif action == "count.json":
-            self._send(enveloped("0" if "filter" in params else str(bodies.totals[pages])))
+            counted = bodies.totals.get(f"{pages}_changed", 0) if "filter" in params else bodies.totals[pages]
+            self._send(enveloped(str(counted)))
         else:
             if rest[0].isdecimal():
                 time.sleep(int(rest[0]) / 1000)
             keys_only = params.get("fields") == "id"
-            name = {"records": "keys", "small": "small_keys"}[pages] if keys_only else pages
-            size = KEY_PAGE if keys_only else PAGE if pages == "records" else SMALL_PAGE
+            name = {"records": "keys"}.get(pages, f"{pages}_keys") if keys_only else pages
+            size = KEY_PAGE if keys_only else SMALL_PAGE if pages == "small" else PAGE
             if params.get("limit") != str(size):
                 raise ValueError(f"only pages of {size} are rendered, not of {params.get('limit')}")
             page, found = int(params["page"]), bodies.pages[name]
-            if "filter" in params or page > len(found):
+            if ("filter" in params) != (f"{pages}_changed" in bodies.totals) or page > len(found):
                 self._send(enveloped("[]"))
             else:
                 self._file(f"{name}.json", found[page - 1])

@@ -38,12 +38,12 @@ def count(session: Session, outcome: Outcome, *, exists: bool) -> TableReport:
         seconds=outcome.seconds,
         notes=outcome.notes,
     )
-    report.live = _rows(session, outcome, _live(outcome.mode)) if exists else 0
+    landed, report.live = _found(session, outcome) if exists else (0, 0)
     if outcome.error is not None:
         report.status, report.error = "mismatch" if outcome.count_differs else "failed", outcome.error
         report.recovery = outcome.recovery
         if outcome.missed is not None and outcome.loaded and exists:
-            report.landed = _rows(session, outcome, "_dlt_load_id = ?", [outcome.load_id])
+            report.landed = landed
             if report.landed != outcome.extracted:
                 report.status, report.landed_differs = "mismatch", True
         return report
@@ -54,8 +54,7 @@ def count(session: Session, outcome: Outcome, *, exists: bool) -> TableReport:
     elif outcome.mode == Mode.HISTORY:
         report.landed = report.live
     else:
-        found = ["_dlt_load_id = ?", [outcome.load_id]]
-        report.landed = _rows(session, outcome, *found) if exists else 0  # type: ignore[arg-type]
+        report.landed = landed
     _judge(report, outcome)
     if outcome.kept_out:  # told, and no reason for a warning
         report.notes = [*report.notes, f"{outcome.kept_out} rows of forgotten people were kept out"]
@@ -77,7 +76,8 @@ def _judge(report: TableReport, outcome: Outcome) -> None:
         report.status = "warning"
 
 
-def _live(mode: Mode) -> str:
+def live(mode: Mode) -> str:
+    """The condition that the rows meet which are the vendor's today."""
     match mode:
         case Mode.FULL | Mode.INCREMENTAL:
             return f"{DELETED_AT} IS NULL"
@@ -87,7 +87,9 @@ def _live(mode: Mode) -> str:
             return "true"
 
 
-def _rows(session: Session, outcome: Outcome, condition: str, parameters: list[str] | None = None) -> int:
-    table = quote(outcome.dataset, outcome.table)
-    ((rows,),) = session.query(f"SELECT count(*) FROM {table} WHERE {condition}", parameters or [])  # noqa: S608
-    return int(rows)
+def _found(session: Session, outcome: Outcome) -> tuple[int, int]:
+    """How many rows came with this load, and how many are live, in one look at the table; what came is live."""
+    table, condition = quote(outcome.dataset, outcome.table), live(outcome.mode)
+    counted = f"SELECT count(*) FILTER (WHERE _dlt_load_id = ?), count(*) FROM {table} WHERE {condition}"  # noqa: S608
+    ((landed, there),) = session.query(counted, [outcome.load_id])
+    return int(landed), int(there)

@@ -24,7 +24,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from pipelines import __version__, dbt
 from pipelines.comments import comment, of_vendor
-from pipelines.counts import count, mark_deleted
+from pipelines.counts import count, live, mark_deleted
 from pipelines.forgotten import read_forgotten
 from pipelines.ledger import Ledger
 from pipelines.report import RunReport, TableReport, VendorReport
@@ -382,6 +382,9 @@ def _load(
     merged = [outcome.table for outcome in outcomes if outcome.loaded and outcome.mode in MERGED]
     for table, key in keys_of(pipeline, merged).items():
         night.warehouse.index(pipeline.dataset_name, table, key)
+    for outcome in outcomes:
+        if outcome.loaded and outcome.table in there and outcome.mode in (Mode.INCREMENTAL, Mode.KEPT):
+            night.warehouse.index_live(pipeline.dataset_name, outcome.table, live(outcome.mode))
     return True
 
 

@@ -13,11 +13,13 @@ import psycopg2
 import pytest
 
 from conftest import Database, Night, settle
+from pipelines.counts import count
 from pipelines.warehouse import postgres as warehouse
 from pipelines.warehouse import postgres_connection
 from postgres_server import execute, fresh_database, with_database
 from reference import truth
 from sandbox_process import SandboxProcess
+from sources.extraction import Mode, Outcome
 from test_run import edit, few_tables
 
 ROLE, ROLE_PASSWORD = "night_loader", "CANARY-role-password"
@@ -389,3 +391,38 @@ def test_a_key_longer_than_an_index_holds_still_loads(url: str) -> None:
         with database.write() as session:
             ((definition,),) = session.query("SELECT indexdef FROM pg_indexes WHERE schemaname = 'long'")
     assert "USING hash (id)" in definition
+
+
+def test_the_live_rows_of_a_large_table_are_counted_without_reading_it(url: str) -> None:
+    """And what was changed behind our back shows all the same. A small table gets no index for it."""
+    live = "_deleted_at IS NULL"
+    execute(url, "CREATE SCHEMA many")
+    for table, rows in (("large", 200_000), ("small", 1000)):
+        execute(
+            url,
+            f"CREATE TABLE many.{table} AS SELECT n AS id, repeat('x', 400) AS text, '1.5'::varchar AS _dlt_load_id, "
+            f"NULL::timestamptz AS _deleted_at FROM generate_series(1, {rows}) AS n",
+            "CHECKPOINT",  # the server of the tests commits at leisure, and VACUUM waits for that
+            f"VACUUM (ANALYZE) many.{table}",
+        )
+    with closing(warehouse.Postgres(url, shown="")) as database:
+        database.begin()
+        for table in ("large", "small", "large"):
+            database.index_live("many", table, live)
+        with database.write() as session:
+            made = session.query("SELECT tablename, indexdef FROM pg_indexes WHERE schemaname = 'many'")
+            assert [(table, text.partition(" USING ")[2]) for table, text in made] == [
+                ("large", f"btree (_dlt_load_id) WHERE ({live})")
+            ]
+            session.change("DELETE FROM many.large WHERE id = 7")
+            session.change("UPDATE many.large SET _dlt_load_id = '1.6' WHERE id = 8")
+            session.change("UPDATE many.large SET _deleted_at = now() WHERE id = 9")
+            outcome = Outcome(dataset="many", table="large", label="", mode=Mode.INCREMENTAL, load_id="1.6")
+            outcome.extracted, outcome.loaded = 2, True
+            report = count(session, outcome, exists=True)
+            assert (report.landed, report.live, report.status) == (1, 199_998, "mismatch")
+            ((plan, *_), *_) = session.query(
+                f"EXPLAIN (FORMAT json) SELECT count(*) FILTER (WHERE _dlt_load_id = '1.6'), count(*) "
+                f"FROM many.large WHERE {live}"
+            )
+    assert "Index Only Scan" in str(plan)

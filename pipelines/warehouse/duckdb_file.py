@@ -138,6 +138,9 @@ class DuckDbFile:
     def index(self, dataset: str, table: str, columns: Sequence[str]) -> None:
         """None: DuckDB scans faster than its indexes are kept."""
 
+    def index_live(self, dataset: str, table: str, live: str) -> None:
+        """None: a count reads one column, not the rows."""
+
     def making_anew(self, tables: Sequence[tuple[str, str]]) -> AbstractContextManager[None]:
         """A view knows its table by name: nothing to do."""
         return nullcontext()

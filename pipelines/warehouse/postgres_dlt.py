@@ -32,7 +32,8 @@ from pgpq import schema as postgres_types
 from pipelines.warehouse.postgres_connection import Shared
 from pipelines.warehouse.session import quote
 
-ROWS_AT_ONCE = 30_720
+ROWS_AT_ONCE = 4096
+"""Seven times as many are no faster, and take 45 MB more."""
 CHUNK = 2**20
 
 
@@ -195,7 +196,7 @@ def binary_rows(file: pq.ParquetFile, *, json: Collection[str]) -> Iterator[byte
         },
     )
     yield encoder.write_header()
-    for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
+    for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, use_threads=False):
         for part in pa.Table.from_batches([batch]).cast(schema).to_batches():
             yield encoder.write_batch(part)
     yield encoder.finish()

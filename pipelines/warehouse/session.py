@@ -108,6 +108,11 @@ class Warehouse(Protocol):
         """Let the rows be found by these columns, where that pays."""
         ...
 
+    def index_live(self, dataset: str, table: str, live: str) -> None:
+        """Let the rows that meet the condition `live` be counted without reading them, where that pays: in a large
+        table of which a night changes little."""
+        ...
+
     def making_anew(self, tables: Sequence[tuple[str, str]]) -> AbstractContextManager[None]:
         """While these tables (dataset, name) are dropped and made again: what analysts built on them stays."""
         ...
