@@ -98,6 +98,7 @@ def forget(place: Place, value: str, columns: Sequence[str], *, agrees: Callable
                     # its news go into the warehouse with the publish; if that does not come, it is masked all the same
                     ledger.mask(found.wanted.sought.masked)
                     done = carry_out(session, found.traces)
+                    _mask_comments(session, found.wanted)
                     told = Found(
                         traces=found.traces,
                         links=found.links,
@@ -132,6 +133,15 @@ def _look(database: Reader | Session, value: str, columns: Sequence[str]) -> Fou
         why_odd=_why_odd(value, traces),
         columns=columns,
     )
+
+
+def _mask_comments(session: Session, wanted: Wanted) -> None:
+    """A table's comment holds the vendor's name of it, which may name a person."""
+    for dataset in _datasets():
+        there = session.comments(dataset)
+        masked = {place: wanted.sought.masked(text) for place, text in there.items() if text}
+        if changed := {place: text for place, text in masked.items() if text != there[place]}:
+            session.comment(dataset, changed)
 
 
 def _forms(values: Sequence[str]) -> list[str]:
