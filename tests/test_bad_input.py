@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from conftest import Night, settle
+from conftest import Night, one_database, settle
 from redash import LABELS
 from reference import truth
 from sandbox_process import SandboxProcess
@@ -288,6 +288,7 @@ def test_a_wrong_path_below_the_right_host_is_told(good: Night) -> None:
 # -- the vendor ---------------------------------------------------------------------------------
 
 
+@one_database
 def test_a_vendor_that_does_not_answer_is_given_up(
     night: Night, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,6 +303,7 @@ def test_a_vendor_that_does_not_answer_is_given_up(
     assert any("no answer came" in (table["error"] or "") for table in ran.tables.values())
 
 
+@one_database
 def test_a_slow_vendor_is_waited_for(night: Night, sandbox: SandboxProcess) -> None:
     night.set(exclude=[name for name in LABELS if name not in ("query_snippets", "query_results")] + ["results"])
     sandbox.control("tonalytica", "POST", "options", {"latency": 0.3})
