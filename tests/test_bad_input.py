@@ -446,6 +446,26 @@ def test_a_disk_that_is_full(kilobytes: int, good: Night) -> None:
     assert night.run("tonalytica").code == 0
 
 
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+@pytest.mark.parametrize("kilobytes", [0, 36])
+def test_a_disk_that_is_full_beside_a_database(kilobytes: int, night: Night) -> None:
+    """The rows stand elsewhere: a table whose rows find no room here keeps those that it has."""
+    night.set("tune", api_key=None)
+    night.set(exclude=[*(name for name in METADATA if name not in ("queries", "query_snippets")), "results"])
+    assert night.run("tonalytica").code == 0
+    before = night.contents()["tonalytica.queries"]
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024, kilobytes * 1024))
+
+    ran = night("run", "tonalytica", "--json", "--full", preexec_fn=limit)
+    assert ran.code in (1, 2), ran.err
+    assert "Traceback" not in ran.err + ran.out
+    assert night.contents()["tonalytica.queries"] == before
+    assert night.files() == set()
+    assert night.run("tonalytica").code == 0
+
+
 def test_a_warehouse_that_somebody_writes_to(good: Night) -> None:
     night = copy(good, "writer")
     before = night.warehouse.read_bytes()
