@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from conftest import Night, settle
+from conftest import Night, one_database, settle
 from redash import LABELS
 from reference import truth
 from sandbox_process import SandboxProcess
@@ -288,6 +288,7 @@ def test_a_wrong_path_below_the_right_host_is_told(good: Night) -> None:
 # -- the vendor ---------------------------------------------------------------------------------
 
 
+@one_database
 def test_a_vendor_that_does_not_answer_is_given_up(
     night: Night, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,6 +303,7 @@ def test_a_vendor_that_does_not_answer_is_given_up(
     assert any("no answer came" in (table["error"] or "") for table in ran.tables.values())
 
 
+@one_database
 def test_a_slow_vendor_is_waited_for(night: Night, sandbox: SandboxProcess) -> None:
     night.set(exclude=[name for name in LABELS if name not in ("query_snippets", "query_results")] + ["results"])
     sandbox.control("tonalytica", "POST", "options", {"latency": 0.3})
@@ -440,6 +442,26 @@ def test_a_disk_that_is_full(kilobytes: int, good: Night) -> None:
     assert ran.code in (1, 2), ran.err
     assert "Traceback" not in ran.err + ran.out
     assert night.warehouse.read_bytes() == before
+    assert night.files() == set()
+    assert night.run("tonalytica").code == 0
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+@pytest.mark.parametrize("kilobytes", [0, 36])
+def test_a_disk_that_is_full_beside_a_database(kilobytes: int, night: Night) -> None:
+    """The rows stand elsewhere: a table whose rows find no room here keeps those that it has."""
+    night.set("tune", api_key=None)
+    night.set(exclude=[*(name for name in METADATA if name not in ("queries", "query_snippets")), "results"])
+    assert night.run("tonalytica").code == 0
+    before = night.contents()["tonalytica.queries"]
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024, kilobytes * 1024))
+
+    ran = night("run", "tonalytica", "--json", "--full", preexec_fn=limit)
+    assert ran.code in (1, 2), ran.err
+    assert "Traceback" not in ran.err + ran.out
+    assert night.contents()["tonalytica.queries"] == before
     assert night.files() == set()
     assert night.run("tonalytica").code == 0
 

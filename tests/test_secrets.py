@@ -12,7 +12,7 @@ from urllib.parse import quote
 import duckdb
 import pytest
 
-from conftest import Night, Ran
+from conftest import Night, Ran, one_database
 from redash import LABELS
 from sandbox_process import SandboxProcess
 
@@ -99,6 +99,7 @@ def test_a_good_night_tells_no_key(arguments: tuple[str, ...], night: Night, san
     assert_nothing_told(night, ran)
 
 
+@one_database
 def test_checking_the_keys_tells_none(night: Night, sandbox: SandboxProcess) -> None:
     keep(night, tonalytica=sandbox.tonalytica["api_key"], tune=sandbox.tune["api_key"])
     ran = night("check", "-v")
@@ -131,6 +132,7 @@ def test_a_night_that_fails_tells_no_key(
     assert_nothing_told(night, ran)
 
 
+@one_database
 @pytest.mark.parametrize("manner", ["refuse", "fail", "html", "text", "login"])
 def test_a_vendor_that_repeats_the_key_is_not_repeated(
     manner: str, night: Night, echo: str, monkeypatch: pytest.MonkeyPatch
@@ -145,6 +147,7 @@ def test_a_vendor_that_repeats_the_key_is_not_repeated(
     assert_nothing_told(night, ran, ODD)
 
 
+@one_database
 def test_a_key_written_into_the_wrong_setting_is_not_told(night: Night, sandbox: SandboxProcess) -> None:
     night.set("tune", api_key=None)
     for setting, value in {

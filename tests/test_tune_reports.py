@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import sources.tune as package
-from conftest import Database, Night, Ran
+from conftest import Database, Night, Ran, one_database
 from sandbox_process import SandboxProcess, start_sandbox
 from sources.errors import BrokenAnswer, ConfigurationError
 from sources.tune.delimited import to_array
@@ -174,6 +174,7 @@ def test_pages_that_disagree_with_the_count_are_not_loaded(night: Night, go: Go,
     assert found_actuals(night) == before
 
 
+@one_database
 @pytest.mark.parametrize("settings", [{}, {"count": False}, {"key": []}])
 def test_a_row_gone_and_a_row_come_between_two_pages_are_seen(
     night: Night, go: Go, vendor: Vendor, settings: dict[str, Any]
@@ -212,6 +213,7 @@ def test_a_row_gone_and_a_row_come_between_two_pages_are_seen(
     assert quiet < vendor.asked("stats/find") - before, "the day that moved was walked twice"
 
 
+@one_database
 def test_pages_without_a_count_are_read_until_one_is_empty(night: Night, go: Go, vendor: Vendor) -> None:
     """How many rows a page may have at most is not known: a short page need not be the last one."""
     vendor.exports(largest_page=4)
@@ -225,6 +227,7 @@ def test_pages_without_a_count_are_read_until_one_is_empty(night: Night, go: Go,
     assert found_actuals(night) == expected_actuals(vendor)
 
 
+@one_database
 def test_a_start_that_is_still_to_come_is_told(night: Night, go: Go) -> None:
     ran = go({**DAILY, "start": (TODAY + timedelta(days=2)).isoformat()})
     assert ran.code == 1 and "which is still to come" in table_of(ran)["error"]
@@ -276,6 +279,7 @@ def test_windows_hold_whole_periods_and_add_up(night: Night, go: Go, vendor: Ven
         assert rows == keys
 
 
+@one_database
 @pytest.mark.parametrize("via", ["find", "export"])
 def test_a_vendor_that_tells_no_fields_is_asked_all_the_same(night: Night, go: Go, vendor: Vendor, via: str) -> None:
     for path in ("stats/define", "get_controllers"):
@@ -411,6 +415,7 @@ def test_a_cohort_export_whose_intervals_are_numbered_is_the_same_as_pages(
 ONE = {**DAILY, "via": "export", "start": TODAY.isoformat()}
 
 
+@one_database
 def test_a_link_that_ended_is_asked_for_anew(night: Night, go: Go, vendor: Vendor) -> None:
     vendor.fault("/downloads/", {"status": 403, "body": "<Error>expired</Error>"}, times=2)
     assert go(ONE).code == 0
@@ -423,6 +428,7 @@ def test_a_link_that_ended_is_asked_for_anew(night: Night, go: Go, vendor: Vendo
     assert "stopped" not in ran.out and "does not accept the key" not in ran.out
 
 
+@one_database
 def test_a_job_that_fails_or_never_ends_is_told(night: Night, go: Go, vendor: Vendor) -> None:
     night.set("tune", poll_tries=5)
     vendor.exports(never=True)
@@ -475,6 +481,7 @@ def test_a_link_keeps_its_signature_to_the_letter(slash: str) -> None:
         Downloads(settings)._checked("http://127.0.0.1:2/b.csv", where="another port of this machine")
 
 
+@one_database
 def test_a_download_is_bounded(night: Night, go: Go, vendor: Vendor) -> None:
     night.set("tune", download_megabytes=1)
     vendor.fault("/downloads/", {"status": 200, "body": "x" * (2**20 + 1)}, times=-1)
@@ -526,6 +533,7 @@ def test_a_cell_of_a_megabyte_is_read(tmp_path: Path, labels: str) -> None:
     assert first[labels[3:]] == cell.replace('""', '"') and second == {"id": "2", labels[3:]: None}
 
 
+@one_database
 def test_neither_key_nor_link_is_told_anywhere(
     night: Night, go: Go, vendor: Vendor, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -565,6 +573,7 @@ def test_logs_are_split_where_an_answer_is_full(night: Night, go: Go, vendor: Ve
     assert vendor.out_of_place() == []
 
 
+@one_database
 def test_a_session_that_ends_among_the_logs_is_renewed(night: Night, go: Go, vendor: Vendor) -> None:
     night.set("tune", session=True)
     vendor.fault("/v3/logs/", {"expire_token": True}, skip=3)
@@ -573,11 +582,13 @@ def test_a_session_that_ends_among_the_logs_is_renewed(night: Night, go: Go, ven
     assert vendor.asked("session/authenticate") == 2 and vendor.out_of_place() == []
 
 
+@one_database
 def test_more_in_a_second_than_an_answer_holds_fails(night: Night, go: Go, vendor: Vendor) -> None:
     ran = go(clicks(vendor, row_limit=1))
     assert ran.code == 1 and "one second has 1 rows" in table_of(ran)["error"], ran.out
 
 
+@one_database
 def test_the_lines_of_an_export_are_counted(night: Night, go: Go, vendor: Vendor) -> None:
     vendor.exports(lines_include_header=True, gzip=True, bom=True, crlf=True)
     ran = go(clicks(vendor, via="export"))
@@ -597,6 +608,7 @@ def test_an_empty_log_without_a_count_empties_nothing(night: Night, go: Go, vend
     same_log(night, vendor, export=False)
 
 
+@one_database
 def test_the_only_advertiser_is_found_and_of_several_one_is_to_be_named(night: Night, go: Go, vendor: Vendor) -> None:
     report = {name: value for name, value in clicks(vendor).items() if name != "advertiser_id"}
     ran = go(report)
@@ -610,6 +622,7 @@ def test_the_only_advertiser_is_found_and_of_several_one_is_to_be_named(night: N
 # -- what cannot work is told ---------------------------------------------------------------------
 
 
+@one_database
 @pytest.mark.parametrize(
     ("report", "told"),
     [
@@ -644,6 +657,7 @@ def test_a_mistake_in_a_report_is_told_at_once(
         package.connect()
 
 
+@one_database
 @pytest.mark.parametrize(
     ("report", "told"),
     [
