@@ -12,18 +12,18 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pipelines.schedules import Schedule
 
 log = logging.getLogger(__name__)
 
 MISSED_KEPT = 1000
-"""So many missed fires are told one by one; after a year off, an hourly schedule has more."""
+"""So many missed nights are told one by one, the newest."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,6 @@ class Due:
 
     schedule: Schedule
     at: datetime
-    missed: tuple[datetime, ...] = ()
-    """Instants before it that had no run of their own."""
     left: int | None = None
     """The process that a former scheduler had started for it and did not see the end of."""
 
@@ -53,53 +51,72 @@ class _Mark:
     at: datetime
     done: bool = True
     pid: int | None = None
+    """The process that was begun for it."""
     since: float | None = None
     """When it fell due, on the clock that only goes on; None: before this process."""
 
 
-class Rota:
-    """All schedules of one scheduler."""
+class Book(Protocol):
+    """The ledger, as the rota needs it (`pipelines.nights`)."""
 
-    def __init__(self, schedules: Iterable[Schedule], file: Path, clock: Clock) -> None:
+    def missed(self, schedule: Schedule, instants: Sequence[datetime], why: str) -> None: ...
+
+    def began(self, pid: int, since: datetime) -> bool: ...
+
+    def last_run(self, schedule: Schedule) -> datetime | None: ...
+
+
+class Rota:
+    """All schedules of one scheduler.
+
+    What is missed is told to the book before it is marked as dealt with: killed in between, it is told again.
+    """
+
+    def __init__(self, schedules: Iterable[Schedule], file: Path, clock: Clock, book: Book) -> None:
         self._schedules = {schedule.name: schedule for schedule in schedules}
         self._file = file
         self._clock = clock
+        self._book = book
         self._marks: dict[str, _Mark] = {}
 
-    def start(self, last_run: Callable[[Schedule], datetime | None]) -> list[Due]:
+    def start(self) -> list[Due]:
         """What was not done while no scheduler ran: of each schedule the newest, the others missed.
 
-        `last_run` says when the vendors of a schedule were run last, for a schedule that is not remembered. One
-        whose vendors were never run owes nothing yet.
+        A schedule that is not remembered is taken up where its vendors were run last; if they never were, it owes
+        nothing yet.
         """
         remembered, now = self._read(), self._clock.now()
         found = []
         for name, schedule in self._schedules.items():
-            mark = remembered.get(name)
-            if mark is None:
-                mark = _Mark(at=last_run(schedule) or now)
+            mark = remembered.get(name) or _Mark(at=self._book.last_run(schedule) or now)
             if mark.at > now and not self._the_same_night(schedule, mark, now):
                 mark = _Mark(at=now)
             self._marks[name] = mark
-            slots = self._slots(schedule, mark.at, now)
-            if not mark.done and not slots:
+            if due := self._next(schedule, mark, "no scheduler was there"):
+                found.append(due)
+            elif not mark.done:
                 found.append(Due(schedule=schedule, at=mark.at, left=mark.pid))
-            elif slots:
-                owed = () if mark.done else (mark.at,)
-                found.append(Due(schedule=schedule, at=slots[-1], missed=(*owed, *slots[:-1]), left=mark.pid))
-                self._marks[name] = _Mark(at=slots[-1], done=False, pid=mark.pid)
         self._write()
         return found
 
     def take(self, name: str) -> Due | None:
-        """What is due of one schedule, if anything is; it counts as begun."""
-        schedule, mark = self._schedules[name], self._marks[name]
-        slots = self._slots(schedule, mark.at, self._clock.now())
+        """What is due of one schedule, if anything is; a night that waits already and has not begun goes into it."""
+        due = self._next(self._schedules[name], self._marks[name], "the clock had gone on, or the machine had slept")
+        if due is not None:
+            self._write()
+        return due
+
+    def _next(self, schedule: Schedule, mark: _Mark, why: str) -> Due | None:
+        slots = list(deque(schedule.fires(mark.at, self._clock.now()), maxlen=MISSED_KEPT))
         if not slots:
             return None
-        self._marks[name] = _Mark(at=slots[-1], done=False, since=self._clock.monotonic())
-        self._write()
-        return Due(schedule=schedule, at=slots[-1], missed=tuple(slots[:-1]))
+        if not mark.done and (mark.pid is None or (mark.since is None and not self._book.began(mark.pid, mark.at))):
+            self._book.missed(schedule, [mark.at], "it had not begun when the next one was due")
+        if slots[:-1]:
+            self._book.missed(schedule, slots[:-1], why)
+        left = mark.pid if mark.since is None and not mark.done else None
+        self._marks[schedule.name] = _Mark(at=slots[-1], done=False, since=self._clock.monotonic())
+        return Due(schedule=schedule, at=slots[-1], left=left)
 
     def note(self, due: Due, *, done: bool, pid: int | None = None) -> None:
         """Remember how far a run has come, unless the next one is already due."""
@@ -125,10 +142,6 @@ class Rota:
         period = (schedule.next_fire(mark.at) - mark.at).total_seconds()
         ago = 0.0 if mark.since is None else self._clock.monotonic() - mark.since
         return (mark.at - now).total_seconds() < period and ago < period / 2
-
-    def _slots(self, schedule: Schedule, after: datetime, now: datetime) -> list[datetime]:
-        """The instants later than `after` up to now; the newest `MISSED_KEPT` of them."""
-        return list(deque(schedule.fires(after, now), maxlen=MISSED_KEPT))
 
     def _read(self) -> dict[str, _Mark]:
         try:

@@ -7,17 +7,15 @@ A child does not die with its scheduler: the next scheduler finds the warehouse 
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -27,18 +25,16 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 from filelock import FileLock, Timeout
 
-from pipelines import __version__
-from pipelines.ledger import MISSED, Ledger
+from pipelines.nights import COMMAND, Nights, told
 from pipelines.place import Place
 from pipelines.rota import Clock, Due, Rota
 from pipelines.schedules import Schedule
 from pipelines.warehouse.session import Locked
-from sources.errors import ConfigurationError, NightloadError, summarize
+from sources.errors import ConfigurationError
 from sources.redaction import install
 
 log = logging.getLogger(__name__)
 
-COMMAND = (sys.executable, "-P", "-m", "pipelines.cli")
 LOOK = 5.0
 """Seconds between two looks at the clock: it may have been set, or the machine may have slept."""
 JUMP = 60.0
@@ -47,6 +43,7 @@ KILL_AFTER = 120.0
 """Seconds between SIGTERM and SIGKILL."""
 CRASHES = 2
 """So many times one night is begun, if its run crashes."""
+LOCKED = 3
 MEANING = ("all green", "something failed", "its configuration is wrong", "", "counts did not agree")
 
 
@@ -135,12 +132,12 @@ class _Scheduler:
         self._environment = environment
         self._command = command
         self._clock = clock
-        self._rota = Rota(schedules, place.state / "schedule.json", clock)
+        self._nights = Nights(place, environment)
+        self._rota = Rota(schedules, place.state / "schedule.json", clock, self._nights)
         # a signal handler may put into it while this thread takes from it, which no other queue allows
         self._events: SimpleQueue[str] = SimpleQueue()
         self._waiting: dict[str, _Try] = {}
         self._running: tuple[_Try, subprocess.Popen[bytes], float] | None = None
-        self._untold: list[tuple[Schedule, datetime, str]] = []
         self._signals = 0
         self._ahead = self._difference()
 
@@ -154,9 +151,9 @@ class _Scheduler:
             )
         }
         try:
-            for due in self._rota.start(self._last_run()):
-                log.info("schedule %s: catching up what was due %s", due.schedule.name, _told(due.at, due.schedule))
-                self._wait_for(due, "no scheduler was there")
+            for due in self._rota.start():
+                log.info("schedule %s: catching up what was due %s", due.schedule.name, told(due.at, due.schedule))
+                self._wait_for(due)
             timer = self._timer()
             try:
                 self._loop(timer)
@@ -180,7 +177,7 @@ class _Scheduler:
                 misfire_grace_time=None,
             )
             following = schedule.next_fire(self._clock.now())
-            log.info("schedule %s: next %s", name, _told(following, schedule))
+            log.info("schedule %s: next %s", name, told(following, schedule))
         timer.start()
         return timer
 
@@ -200,11 +197,10 @@ class _Scheduler:
             self._look_at_the_clock(timer)
             timer.wakeup()  # it sleeps on a clock that neither a jump nor a sleeping machine moves
             if name and (due := self._rota.take(name)):
-                self._wait_for(due, "the clock had gone on, or the machine slept")
+                self._wait_for(due)
             self._mind_child()
             if self._running is None and not self._signals:
                 self._begin_next()
-        self._tell_missed()
         for waiting in self._waiting.values():
             log.info("schedule %s: left for the next start", waiting.due.schedule.name)
         log.info("ended")
@@ -232,28 +228,19 @@ class _Scheduler:
 
     # -- runs ------------------------------------------------------------------------------------------
 
-    def _wait_for(self, due: Due, why: str) -> None:
-        """Queue a night; one that waits already and has not begun goes into it."""
-        name = due.schedule.name
-        self._untold += [(due.schedule, each, why) for each in due.missed]
-        waiting = self._waiting.get(name)
-        if waiting is None:
-            self._waiting[name] = _Try(due=due)
-            return
-        why = f"it waited until the next one was due, {_told(due.at, due.schedule)}"
-        self._untold.append((due.schedule, waiting.due.at, why))
-        waiting.due, waiting.ends = replace(due, left=waiting.due.left), None
+    def _wait_for(self, due: Due) -> None:
+        """Queue a night, in the place of one that waits already."""
+        self._waiting[due.schedule.name] = _Try(due=due)
 
     def _begin_next(self) -> None:
         now = self._clock.monotonic()
         ready = [each for each in self._waiting.values() if each.not_before <= now]
-        self._tell_missed()
         if not ready:
             return
         attempt = ready[0]
         due, name = attempt.due, attempt.due.schedule.name
         del self._waiting[name]
-        if due.left is not None and self._came_to_its_end(due):
+        if due.left is not None and self._nights.ended(due.left, due.at):
             log.info("schedule %s: the run that the last scheduler left has come to its end", name)
             self._rota.note(due, done=True)
             return
@@ -271,9 +258,9 @@ class _Scheduler:
             )
         except OSError as error:
             log.error("schedule %s: its run cannot be started: %s", name, error)
-            self._again(attempt)
+            self._again(attempt, None, "its run could not be started")
             return
-        log.info("schedule %s: begun (process %s), due %s", name, child.pid, _told(due.at, due.schedule))
+        log.info("schedule %s: begun (process %s), due %s", name, child.pid, told(due.at, due.schedule))
         self._running = attempt, child, now
         self._rota.note(due, done=False, pid=due.left or child.pid)
 
@@ -283,8 +270,7 @@ class _Scheduler:
         attempt, child, began = self._running
         if (code := child.poll()) is not None:
             self._running = None
-            self._ended(attempt, code, seconds=self._clock.monotonic() - began)
-            self._tell_missed()
+            self._ended(attempt, code, pid=child.pid, seconds=self._clock.monotonic() - began)
             return
         now, schedule = self._clock.monotonic(), attempt.due.schedule
         if attempt.stopped is None:
@@ -306,122 +292,50 @@ class _Scheduler:
         attempt.stopped, attempt.ends, attempt.kill_at = why, None, self._clock.monotonic() + KILL_AFTER
         child.terminate()
 
-    def _ended(self, attempt: _Try, code: int, *, seconds: float) -> None:
-        due, name, took = attempt.due, attempt.due.schedule.name, f"after {seconds:.0f} s"
-        if code == 3:
+    def _ended(self, attempt: _Try, code: int, *, pid: int, seconds: float) -> None:
+        name, took = attempt.due.schedule.name, f"after {seconds:.0f} s"
+        if code == LOCKED:
             log.warning("schedule %s: another run has the warehouse", name)
-            self._again(attempt)
+            self._again(attempt, pid, "another run had the warehouse")
         elif 0 <= code < len(MEANING):
             log.log(logging.INFO if code == 0 else logging.ERROR, "schedule %s: %s, %s", name, MEANING[code], took)
-            self._rota.note(due, done=True)
-        elif attempt.stopped and not self._signals:
-            log.error("schedule %s: ended %s, %s", name, took, attempt.stopped)
-            self._rota.note(due, done=True)
+            self._over(attempt.due, pid, MEANING[code])
         elif self._signals:
             log.info("schedule %s: interrupted %s; the next start catches up", name, took)
+        elif attempt.stopped:
+            log.error("schedule %s: ended %s, %s", name, took, attempt.stopped)
+            self._over(attempt.due, pid, attempt.stopped)
         else:
             attempt.crashes += 1
             how = f"signal {-code}" if code < 0 else f"exit {code}"
             log.error("schedule %s: its run crashed %s (%s)", name, took, how)
             if attempt.crashes < CRASHES:
-                self._again(attempt)
+                self._again(attempt, pid, "its run crashed")
             else:
-                self._rota.note(due, done=True)
+                self._over(attempt.due, pid, "its run crashed")
 
-    def _again(self, attempt: _Try) -> None:
-        """Try it again in a while, if its deadline allows."""
-        schedule, name = attempt.due.schedule, attempt.due.schedule.name
+    def _over(self, due: Due, pid: int | None, why: str) -> None:
+        """A night is over. One whose run did not come so far as the ledger is missed."""
+        if pid is None or not self._nights.began(pid, due.at):
+            self._nights.missed(due.schedule, [due.at], f"{why} before it had begun" if pid else why)
+        self._rota.note(due, done=True)
+
+    def _again(self, attempt: _Try, pid: int | None, why: str) -> None:
+        """Try it again in a while, if its deadline allows and the next one is not due yet."""
+        due, schedule = attempt.due, attempt.due.schedule
         attempt.not_before = self._clock.monotonic() + schedule.retry_after.total_seconds()
         if self._signals:
             return
-        if name in self._waiting:  # the next one is due already
-            if not attempt.crashes:  # a run that crashed is in the ledger itself
-                why = "another run had the warehouse until the next one was due"
-                self._untold.append((schedule, attempt.due.at, why))
+        if schedule.name in self._waiting:
+            self._over(due, pid, f"{why} until the next one was due,")
         elif attempt.ends is not None and attempt.not_before < attempt.ends:
-            log.info("schedule %s: tried again in %s", name, schedule.retry_after)
+            log.info("schedule %s: tried again in %s", schedule.name, schedule.retry_after)
             attempt.stopped = attempt.kill_at = None
-            self._waiting[name] = attempt
+            self._waiting[schedule.name] = attempt
+            self._rota.note(due, done=False, pid=due.left or (pid if attempt.crashes else None))
         else:
-            log.error("schedule %s: given up, its deadline of %s is over", name, schedule.deadline)
-            if not attempt.crashes:
-                why = f"another run had the warehouse until the deadline of {schedule.deadline} was over"
-                self._untold.append((schedule, attempt.due.at, why))
-            self._rota.note(attempt.due, done=True)
-
-    # -- the ledger ------------------------------------------------------------------------------------
-
-    def _tell_missed(self) -> None:
-        if not self._untold:
-            return
-        untold, self._untold = self._untold, []
-        for schedule, due, why in untold:
-            log.error("schedule %s: missed %s: %s", schedule.name, _told(due, schedule), why)
-        try:
-            ledger = Ledger(self._place.ledger)
-        except NightloadError as error:
-            log.error("what was missed cannot be recorded: %s", summarize(error))
-            return
-        with ledger.at_once():
-            for schedule, due, why in untold:
-                ledger.missed(
-                    due, schedule=schedule.name, vendors=schedule.vendors, version=__version__, why=f"missed: {why}"
-                )
-        ledger.close()
-
-    def _came_to_its_end(self, due: Due) -> bool:
-        """Did the process that a former scheduler left end by itself?"""
-        if not self._place.ledger.exists():
-            return False
-        ledger = Ledger(self._place.ledger)
-        try:
-            return bool(
-                ledger.query(
-                    "SELECT 1 FROM runs WHERE pid = ? AND host = ? AND started_at >= ? "
-                    "AND finished_at IS NOT NULL AND status <> 'crashed' AND coalesce(error, '') <> 'interrupted'",
-                    (due.left, socket.gethostname(), due.at.isoformat(timespec="milliseconds")),
-                )
-            )
-        finally:
-            ledger.close()
-
-    def _last_run(self) -> Callable[[Schedule], datetime | None]:
-        told: dict[str, datetime] | None = None
-
-        def last(schedule: Schedule) -> datetime | None:
-            nonlocal told
-            if told is None:
-                told = self._last_runs()
-            if not schedule.vendors:
-                return max(told.values(), default=None)
-            times = [told.get(vendor) for vendor in schedule.vendors]
-            return min((each for each in times if each), default=None)
-
-        return last
-
-    def _last_runs(self) -> dict[str, datetime]:
-        """Vendor → when its last run began, from the ledger here or, where there is none, the one in the database."""
-        if self._place.ledger.exists():
-            ledger = Ledger(self._place.ledger)
-            rows = ledger.query(
-                "SELECT v.vendor, max(r.started_at) AS started_at FROM run_vendors v JOIN runs r USING (run_id) "
-                "WHERE r.status <> ? GROUP BY v.vendor",
-                (MISSED,),
-            )
-            ledger.close()
-        elif self._place.postgres is not None:
-            # asked by a process of its own: a database's client is more than a scheduler wants to carry
-            asked = subprocess.run(  # noqa: S603
-                [*COMMAND, "status", "--json", "--home", str(self._place.home)],
-                env=dict(self._environment),
-                stdout=subprocess.PIPE,
-                check=False,
-                timeout=300,
-            )
-            rows = json.loads(asked.stdout)["vendors"] if asked.returncode == 0 else []
-        else:
-            return {}
-        return {row["vendor"]: datetime.fromisoformat(row["started_at"]) for row in rows}
+            log.error("schedule %s: given up, its deadline of %s is over", schedule.name, schedule.deadline)
+            self._over(due, pid, f"{why} until its deadline of {schedule.deadline} was over,")
 
 
 def refuse_unknown_tables(schedules: Sequence[Schedule], environment: Mapping[str, str] | None = None) -> None:
@@ -456,10 +370,6 @@ def _kill_all_of(child: subprocess.Popen[bytes]) -> None:
         os.killpg(child.pid, signal.SIGKILL)
     except ProcessLookupError:
         child.kill()
-
-
-def _told(at: datetime, schedule: Schedule) -> str:
-    return f"{at.astimezone(schedule.zone):%a %Y-%m-%d %H:%M %Z} ({at:%H:%MZ})"
 
 
 def set_up_logging(*, verbose: bool) -> None:
