@@ -154,7 +154,8 @@ def test_all_wrong_settings_are_named_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "cron", ["", "* * * *", "0 0 * * * *", "60 * * * *", "* 24 * * *", "0 0 0 * *", "0 0 * 13 *", "0 0 * * 8",
-             "5-1 * * * *", "*/0 * * * *", "a * * * *", "0 0 * * funday", "@reboot", "1,, * * * *", "-1 * * * *", "٣ * * * *"]
+             "5-1 * * * *", "*/0 * * * *", "a * * * *", "0 0 * * funday", "@reboot", "1,, * * * *", "-1 * * * *",
+             "٣ * * * *"]
 )  # fmt: skip
 def test_a_cron_expression_that_means_nothing_is_refused(cron: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
@@ -327,6 +328,7 @@ def test_every_instant_is_run_or_missed_exactly_once_whatever_is_killed(
     """A scheduler, killed at random moments, also between what it tells and what it remembers."""
     chance, clocks, told = random.Random(seed), Clocks("2026-11-01T00:10Z"), Told()
     began, run, write = clocks.wall, list[datetime](), Rota._write
+    rota(clocks, tmp_path, HOURLY)  # from here on it is remembered
 
     def remember(self: Rota) -> None:
         if chance.random() < 0.1:
@@ -345,6 +347,8 @@ def test_every_instant_is_run_or_missed_exactly_once_whatever_is_killed(
             else:
                 due = watch.take("hourly")
             if due is not None and chance.random() < 0.8:  # else it waits until the next one
+                watch.note(due, done=False, pid=len(run))
+                told.pids.add(len(run))
                 run.append(due.at)
                 watch.note(due, done=True)
         except Killed:
@@ -577,7 +581,7 @@ def test_a_run_that_crashes_is_begun_once_more_and_the_scheduler_goes_on(stage: 
     stage.mode("crash")
     serving = stage.serve({"name": "often", "period": 3, "retry_after": 0.2})
     stage.until(lambda: len(stage.said("begin")) == 2)
-    assert "its run crashed after 0 s (signal 9)" in stage.log
+    assert re.search(r"its run crashed after \d s \(signal 9\)", stage.log)
     stage.mode("ok")
     stage.until(lambda: stage.said("end"))
     assert serving.poll() is None
