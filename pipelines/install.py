@@ -166,7 +166,7 @@ def _service(installer: Installer, schedule: Schedule, *, user: bool) -> str:
         f"ExecStart={command}",
         "# tell a monitor that a night was green; it must notice when this stays out:",
         "#ExecStartPost=curl -fsS -m 10 --retry 3 -o /dev/null https://your-monitor.example/nightload",
-        "# 3 (another run has the warehouse) and a crash are tried again, answers and an end that was asked for are not:",
+        "# 3 (another run has the warehouse) and a crash are tried again; an answer, or an end asked for, is not:",
         "Restart=on-failure",
         "RestartPreventExitStatus=1 2 4 130",
         f"RestartSec={again}",

@@ -2,7 +2,8 @@
 
 APScheduler wakes this process; what is due it asks the rota, so that no jump of the clock loses or doubles a night.
 One child at a time: they share the warehouse's lock, and a run that waits takes in the ones that fall due meanwhile.
-A child does not die with its scheduler: the next scheduler finds the warehouse locked, and tries again later.
+A child does not die with its scheduler: the next scheduler waits for it, and anybody's run on another machine or by
+hand is known by the warehouse's lock and tried again after.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -239,6 +241,11 @@ class _Scheduler:
             return
         attempt = ready[0]
         due, name = attempt.due, attempt.due.schedule.name
+        if due.left is not None and _is_run_of(due.left, self._place.home):
+            if not attempt.not_before:
+                log.info("schedule %s: the run that the last scheduler left goes on (process %s)", name, due.left)
+            attempt.not_before = now + LOOK
+            return
         del self._waiting[name]
         if due.left is not None and self._nights.ended(due.left, due.at):
             log.info("schedule %s: the run that the last scheduler left has come to its end", name)
@@ -362,6 +369,15 @@ def refuse_unknown_tables(schedules: Sequence[Schedule], environment: Mapping[st
         raise ConfigurationError(
             what="the schedules cannot be used", why="; ".join(asked.stdout.strip().splitlines()), todo="Mend tables"
         )
+
+
+def _is_run_of(pid: int, home: Path) -> bool:
+    """Is that process a run of this home? Where the system does not tell, the warehouse's lock will."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return b"run" in words and os.fsencode(home) in words
 
 
 def _kill_all_of(child: subprocess.Popen[bytes]) -> None:
