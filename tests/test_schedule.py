@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -586,11 +587,14 @@ def test_a_warehouse_that_is_freed_in_time_is_loaded(stage: Stage) -> None:
 
 def test_a_run_that_crashes_is_begun_once_more_and_the_scheduler_goes_on(stage: Stage) -> None:
     stage.mode("crash")
-    serving = stage.serve({"name": "often", "period": 3, "retry_after": 0.2})
-    stage.until(lambda: len(stage.said("begin")) == 2)
+    serving = stage.serve({"name": "often", "period": 3600 * 24 * 365, "retry_after": 0.2})
+    caught_up(stage)
+    stage.until(lambda: stage.log.count("its run crashed") == 2)
     assert re.search(r"its run crashed after \d s \(signal 9\)", stage.log)
     stage.mode("ok")
+    (stage.home / "shift").write_text(str(2 * 366 * 86400))
     stage.until(lambda: stage.said("end"))
+    assert stage.said() == ["begin", "begin", "begin", "end"]
     assert serving.poll() is None
 
 
@@ -727,6 +731,24 @@ def test_a_lost_disk_takes_over_the_ledger_though_nights_were_missed_first(night
         assert night.main("status", "--json").json["vendors"][0]["status"] == "ok"
     assert night.run("tune").code == 0
     assert sorted(night.rows("SELECT status FROM nightload.runs")) == [("missed",), ("ok",), ("ok",)]
+
+
+def test_a_fresh_disk_owes_what_the_ledger_in_the_database_says(night: Night) -> None:
+    if night.database.url is None:
+        pytest.skip("its ledger is on the disk")
+    assert night.run("tune").code == 0
+    shutil.rmtree(night.state)
+    stage = Stage(night.home)
+    (night.home / "shift").write_text(str(3 * 86400))
+    serving = stage.serve({"name": "daily", "period": 86400, "vendors": ["tune"]}, env=night.environment())
+    try:
+        stage.until(lambda: "daily: next" in stage.log, 60)
+        assert "catching up" in stage.log
+        assert len(re.findall("daily: missed", stage.log)) == 2
+        assert ended(serving) == 0
+    finally:
+        if serving.poll() is None:
+            serving.kill()
 
 
 def test_an_idle_scheduler_is_small(stage: Stage) -> None:
