@@ -565,10 +565,11 @@ def test_a_run_that_heeds_no_sigterm_is_killed_with_all_it_started(stage: Stage)
 
 def test_a_locked_warehouse_is_tried_again_and_given_up_at_the_deadline(stage: Stage) -> None:
     stage.mode("locked")
-    stage.serve({"name": "often", "period": 3600 * 24 * 365, "deadline": 2, "retry_after": 0.4, "vendors": ["tune"]})
+    stage.serve({"name": "often", "period": 3600 * 24 * 365, "deadline": 6, "retry_after": 0.4, "vendors": ["tune"]})
     caught_up(stage)
     stage.until(lambda: "given up" in stage.log)
     assert len(stage.said("begin")) >= 2
+    stage.until(lambda: stage.ledger("SELECT 1 FROM runs"))
     ((status, vendors, error, same),) = stage.ledger(
         "SELECT status, vendors, error, started_at = finished_at FROM runs"
     )
