@@ -380,6 +380,19 @@ def forget(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Even if it hardly looks like one person.")] = False,
+
+
+# -- nights without anyone watching ------------------------------------------------------------------
+
+
+@app.command()
+def schedule(
+    listing: Annotated[bool, typer.Option("--list", help="Show the next fires, local and UTC; start nothing.")] = False,
+    install_as: Annotated[
+        str | None, typer.Option("--install", metavar="KIND", help="Write for systemd or cron; print for kubernetes.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --install: show it, and write nothing.")] = False,
+    user: Annotated[bool, typer.Option("--user", help="With --install systemd: units of this user.")] = False,
     warehouse: WarehouseUrl = None,
     home: Home = None,
     as_json: AsJson = False,
@@ -406,6 +419,35 @@ def forget(
         if done is None:
             raise typer.Exit(FAILED)
         _print_json(done.as_json()) if as_json else show_done(done, place)
+
+
+    """Run the schedules of .dlt/config.toml, each in its zone, until SIGTERM; or hand them to systemd or cron."""
+    # nothing here loads dlt: this process waits all day, and is small
+    from pipelines import schedules
+
+    place = places.find(home, warehouse)
+    found = schedules.read(place.home)
+    if listing:
+        from datetime import UTC, datetime
+
+        rows = schedules.listed(found, now=datetime.now(UTC))
+        _print_json({"schedules": rows}) if as_json else sys.stdout.writelines(
+            f"{row['schedule']:<20} {each['local']} {row['zone']:<20} {each['utc']}\n"
+            for row in rows
+            for each in row["next"]
+        )
+    elif install_as is not None:
+        from pipelines.install import install_schedules
+
+        told = install_schedules(install_as, place, found, warehouse=warehouse, dry_run=dry_run, user=user)
+        sys.stdout.writelines(f"{line}\n" for line in told)
+    else:
+        from pipelines.schedule import refuse_unknown_tables, serve, set_up_logging
+
+        set_up_logging(verbose=verbose)
+        environment = {"NIGHTLOAD_WAREHOUSE": warehouse} if warehouse else {}
+        refuse_unknown_tables(found, environment)
+        serve(place, found, environment=environment)
 
 
 @contextmanager

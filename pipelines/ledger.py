@@ -9,6 +9,7 @@ Recording never fails a run: what cannot be written is logged, and the run goes 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from pipelines.warehouse.reader import Reader
 
 log = logging.getLogger(__name__)
+
+MISSED = "missed"
+"""The status of a run that was due and never began."""
 
 TABLES: dict[str, dict[str, str]] = {
     "runs": {
@@ -122,7 +126,7 @@ class Ledger:
 
     def open_run(self, vendors: Sequence[str], *, version: str) -> str:
         """Record that a run begins; its id sorts by time."""
-        run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"[:18] + f"-{secrets.token_hex(3)}"
+        run_id = run_id_of(datetime.now(UTC), secrets.token_hex(3))
         row = {
             "run_id": run_id,
             "started_at": _now(),
@@ -144,9 +148,29 @@ class Ledger:
             )
             self._touch(run_id)
 
+    def missed(self, due: datetime, *, schedule: str, vendors: Sequence[str], version: str, why: str) -> None:
+        """Record a run that was due and never began: its `started_at` and `finished_at` are when it was due.
+
+        Said again, it is the same row.
+        """
+        run_id = run_id_of(due, hashlib.sha256(schedule.encode()).hexdigest()[:6])
+        row = {
+            "run_id": run_id,
+            "started_at": _iso(due),
+            "finished_at": _iso(due),
+            "status": MISSED,
+            "vendors": json.dumps(vendors),
+            "error": f"schedule {schedule}: {why}",
+            "version": version,
+            "host": socket.gethostname(),
+        }
+        with self._recording():
+            if not self._db.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone():
+                self._insert("runs", row)
+
     def is_new(self) -> bool:
-        """Is no run recorded here at all?"""
-        return not self.query("SELECT 1 FROM runs LIMIT 1")
+        """Has no run been recorded here at all, but for what a scheduler missed?"""
+        return not self.query("SELECT 1 FROM runs WHERE status <> ? LIMIT 1", (MISSED,))
 
     def is_closed(self, run_id: str) -> bool:
         return bool(self.query("SELECT 1 FROM runs WHERE run_id = ? AND finished_at IS NOT NULL", (run_id,)))
@@ -191,13 +215,15 @@ class Ledger:
     def adopt(self, reader: Reader) -> None:
         """Take over what a warehouse tells of its runs, where this file knows of none."""
         there = reader.tables(OWN_DATASET)
+        own = set(self.unpublished())
         with self.at_once():
             for table, columns in TABLES.items():
                 if table not in there:
                     continue
                 told = reader.query(f"SELECT {', '.join(columns)} FROM {OWN_DATASET}.{table}")  # noqa: S608
-                self.record(table, (dict(zip(columns, map(_plain, row), strict=True)) for row in told))
-            self.published(self.unpublished())
+                rows = (dict(zip(columns, map(_plain, row), strict=True)) for row in told)
+                self.record(table, (row for row in rows if row["run_id"] not in own))
+            self.published(set(self.unpublished()) - own)
 
     def unpublished(self) -> list[str]:
         """The runs that the warehouse does not show, or not as they ended."""
@@ -271,9 +297,18 @@ class Ledger:
             log.error("the ledger could not be written: %s", error)
 
 
+def run_id_of(at: datetime, tag: str) -> str:
+    """The id of a run: it sorts by time, and `tag` tells apart what began in the same millisecond."""
+    return f"{at.astimezone(UTC):%Y%m%dT%H%M%S%f}"[:18] + f"-{tag}"
+
+
 def _plain(value: Any) -> Any:
-    return value.astimezone(UTC).isoformat(timespec="milliseconds") if isinstance(value, datetime) else value
+    return _iso(value) if isinstance(value, datetime) else value
+
+
+def _iso(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    return _iso(datetime.now(UTC))

@@ -41,7 +41,10 @@ def last_runs(place: Place) -> dict[str, Any]:
 def _ledger(place: Place) -> Ledger | None:
     """The ledger on this disk; where there is none, as on another machine, what the database tells."""
     if place.ledger.exists():
-        return Ledger(place.ledger)
+        here = Ledger(place.ledger)
+        if place.postgres is None or not here.is_new():
+            return here
+        here.close()
     if place.postgres is None:
         return None
     from pipelines.warehouse.reader import open_reader

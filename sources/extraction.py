@@ -308,8 +308,9 @@ class Extraction:
                 todo=f"Set SCHEMA__NAMING={naming.__name__} in the environment, or schema.naming in .dlt/config.toml",
             )
         name = schema.naming.normalize_table_identifier(table.name)
-        label = self.forgotten.sought(f"{dataset}.{name}", "", "").masked(table.label or table.name)
-        outcome = Outcome(dataset=dataset, table=name, label=label, mode=table.mode, about=table.about)
+        sought = self.forgotten.sought(f"{dataset}.{name}", "", "")
+        label, about = sought.masked(table.label or table.name), sought.masked(table.about)
+        outcome = Outcome(dataset=dataset, table=name, label=label, mode=table.mode, about=about)
         self.outcomes[f"{dataset}.{name}"] = outcome
         started = time.monotonic()
         try:
