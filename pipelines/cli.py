@@ -380,19 +380,6 @@ def forget(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Even if it hardly looks like one person.")] = False,
-
-
-# -- nights without anyone watching ------------------------------------------------------------------
-
-
-@app.command()
-def schedule(
-    listing: Annotated[bool, typer.Option("--list", help="Show the next fires, local and UTC; start nothing.")] = False,
-    install_as: Annotated[
-        str | None, typer.Option("--install", metavar="KIND", help="Write for systemd or cron; print for kubernetes.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --install: show it, and write nothing.")] = False,
-    user: Annotated[bool, typer.Option("--user", help="With --install systemd: units of this user.")] = False,
     warehouse: WarehouseUrl = None,
     home: Home = None,
     as_json: AsJson = False,
@@ -421,6 +408,22 @@ def schedule(
         _print_json(done.as_json()) if as_json else show_done(done, place)
 
 
+# -- nights without anyone watching ------------------------------------------------------------------
+
+
+@app.command()
+def schedule(
+    listing: Annotated[bool, typer.Option("--list", help="Show the next fires, local and UTC; start nothing.")] = False,
+    install_as: Annotated[
+        str | None, typer.Option("--install", metavar="KIND", help="Write for systemd or cron; print for kubernetes.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --install: show it, and write nothing.")] = False,
+    user: Annotated[bool, typer.Option("--user", help="With --install systemd: units of this user.")] = False,
+    warehouse: WarehouseUrl = None,
+    home: Home = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
     """Run the schedules of .dlt/config.toml, each in its zone, until SIGTERM; or hand them to systemd or cron."""
     # nothing here loads dlt: this process waits all day, and is small
     from pipelines import schedules
