@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pipelines.ledger import TABLES, Ledger
+from pipelines.ledger import INCIDENTS, TABLES, Ledger
 from pipelines.place import OWN_DATASET
 from pipelines.warehouse.types import ColumnType
 from sources.errors import ConfigurationError, NightloadError, Unavailable
@@ -130,3 +130,10 @@ def write_ledger(session: Session, ledger: Ledger, runs: Sequence[str]) -> None:
     ids = ", ".join(f"'{run_id}'" for run_id in runs)
     for table, columns in TABLES.items():
         replace_rows(session, table, columns, ledger.rows(table, runs), where=f"run_id IN ({ids})" if ids else "false")
+    write_incidents(session, ledger)
+
+
+def write_incidents(session: Session, ledger: Ledger) -> None:
+    """Show every incident there was; where there never was one, no table."""
+    if incidents := ledger.incidents():
+        replace_rows(session, "incidents", INCIDENTS, incidents, where="true")
