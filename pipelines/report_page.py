@@ -23,8 +23,8 @@ from pipelines.status import opened, stale, standing
 from sources.errors import ConfigurationError
 from sources.redaction import redact
 
-WEEKS, BARS, RUNS, CHANGES, ERRORS, TABLES, INCIDENTS = 53, 45, 14, 60, 40, 250, 30
-CELL, STEP = 10, 12
+WEEKS, BARS, RUNS, CHANGES, ERRORS, TABLES, INCIDENTS = 54, 45, 14, 60, 40, 250, 30
+STEP = 12
 WORST = ("ok", "mismatch", "crashed", "failed")
 WORDS = {
     "ok": ("ok", "✓", "ok"),
@@ -265,12 +265,12 @@ def _counts(vendors: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"<details{' open' if wrong else ''}><summary><b>{_e(vendor['vendor'])}</b> {told}</summary>"
         yield from _grid(
             f"counts of {vendor['vendor']}",
-            ("table", "vendor", "extracted", "landed", "live", "status", "last good"),
+            ("table", "status", "vendor", "extracted", "landed", "live", "last good"),
             (
                 [
                     f"{_e(table['table'])}" + (f'<p class="why">{_e(table["error"])}</p>' if table["error"] else ""),
-                    *(_count(table[name]) for name in ("vendor_count", "extracted", "landed", "live")),
                     _badge(table["status"]) + (" " + _badge("failed", "stale") if table["fresh"] is False else ""),
+                    *(_count(table[name]) for name in ("vendor_count", "extracted", "landed", "live")),
                     _time(table["last_good"]),
                 ]
                 for table in tables[:TABLES]
@@ -292,7 +292,8 @@ def _nights(ledger: Ledger, runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         )
         took = _between(run["started_at"], run["finished_at"])
         why = f'<p class="why">{_e(run["error"])}</p>' if run["error"] else ""
-        states = " ".join(_badge(vendor["status"], vendor["vendor"]) for vendor in vendors)
+        green = sum(vendor["status"] == "ok" for vendor in vendors)
+        states = " ".join(_badge(each["status"], each["vendor"]) for each in vendors if each["status"] != "ok")
         rows.append(
             [
                 f'{_time(run["started_at"])}<p class="id">{_e(run["run_id"])}</p>',
@@ -300,7 +301,7 @@ def _nights(ledger: Ledger, runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                 _duration(took),
                 f"{counted['tables']:,}",
                 _count(counted["landed"]),
-                states,
+                (_badge("ok", f"{green} green") + " " if green else "") + states,
             ]
         )
     yield from _grid("the last runs", ("began", "status", "took", "tables", "rows landed", "vendors"), rows)

@@ -46,7 +46,8 @@ th,td{text-align:left;padding:5px 10px;border-bottom:1px solid var(--line);verti
 th{color:var(--muted);font-weight:600;white-space:nowrap}
 tbody tr:last-child td{border-bottom:0}
 .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-time{white-space:nowrap}
+time,td:has(.badge){white-space:nowrap}
+.why{white-space:normal}
 td p{margin:2px 0 0}
 .why{color:var(--bad);min-width:220px;max-width:56ch}
 .id{font-family:ui-monospace,monospace;font-size:11px;color:var(--muted);white-space:nowrap}
