@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -277,14 +278,15 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         own = row["subject"] or row["topic"]
-        said = "" if row["kind"] in ("stale", "counts") else _without_figures(row["why"], own)
+        said = "" if row["kind"] in ("stale", "counts") else _without_place(row["why"], own)
         groups.setdefault((row["kind"], row["vendor"], row["what"], said, is_event(row)), []).append(row)
     return list(groups.values())
 
 
-def _without_figures(text: str, own: str) -> str:
-    text = text.replace(own, "").replace(own.partition(".")[2] or own, "")
-    return "".join("#" if char.isdigit() else char for char in text)
+def _without_place(text: str, own: str) -> str:
+    """What was said without where: errors name their place in brackets."""
+    text = re.sub(r"\([^()]*\)", "", text.replace(own, "").replace(own.partition(".")[2] or own, ""))
+    return re.sub(r"\d+", "#", text)
 
 
 def told_on(row: dict[str, Any], column: str) -> dict[str, str | None]:

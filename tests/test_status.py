@@ -92,7 +92,13 @@ def test_the_exit_code_is_for_monitors(tmp_path: Path) -> None:
 
 def test_status_tells_what_is_pending_and_what_changed(told: Story) -> None:
     told.night(1, {"tune": GOOD})
-    change = {"vendor": "tune", "dataset": "tune", "table_name": "clicks", "column_name": "渠道", "change": "new column"}
+    change = {
+        "vendor": "tune",
+        "dataset": "tune",
+        "table_name": "clicks",
+        "column_name": "渠道",
+        "change": "new column",
+    }
     failed = {"tune.clicks": {"status": "failed", "error": "no"}, "tune.campaigns": {}}
     told.night(0, {"tune": failed}, changes=[{**change, "new_type": "text"}])
     told.ledger.open_run(["tune"], version="0")
