@@ -11,6 +11,7 @@ import logging
 import shlex
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,11 +19,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pipelines.channels import mail, ping, post, run_command
-from pipelines.incidents import RECENT, is_event, observe, summary, told_on
+from pipelines.incidents import is_event, observe, summary, told_on
 from pipelines.ledger import Ledger
 from pipelines.place import Place
 from pipelines.settings import Section, duration, section, text
-from pipelines.status import opened, stale, standing
+from pipelines.status import NEWS, opened, stale, standing
 from sources.errors import ConfigurationError, one_line, summarize
 from sources.redaction import register_secret
 
@@ -76,21 +77,19 @@ def sweep(place: Place, *, now: datetime | None = None, dry_run: bool = False) -
     settings = section(place.home, "alerts", known=SETTINGS)
     sends = channels(settings)
     remind = duration(settings.get("remind_after", "never"), setting="alerts.remind_after")
-    if dry_run:
-        with opened(place) as ledger:
-            rows = observe(ledger, place, now=now) if ledger else []
-        return [
-            (channel, message)
-            for channel in sends or ["nobody"]
-            for message, _, _ in _untold(rows, channel, place, now=now, remind=remind)
-        ]
-    if not place.ledger.exists():
-        return []
     told: list[tuple[str, Message]] = []
-    try:
-        with FileLock(place.state / "alerts.lock", timeout=0):
-            ledger = Ledger(place.ledger)
-            try:
+    with opened(place) as ledger:
+        if ledger is None:
+            return []
+        if dry_run:
+            rows = observe(ledger, place, now=now)
+            return [
+                (channel, message)
+                for channel in sends or ["nobody"]
+                for message, _, _ in _untold(rows, channel, place, now=now, remind=remind)
+            ]
+        try:
+            with FileLock(place.state / "alerts.lock", timeout=0) if place.state.exists() else nullcontext():
                 before = ledger.incidents()
                 rows = observe(ledger, place, now=now)
                 ledger.keep_incidents(row for row in rows if row not in before)
@@ -99,10 +98,8 @@ def sweep(place: Place, *, now: datetime | None = None, dry_run: bool = False) -
                 _heartbeat(ledger, place, text(settings, "heartbeat", where="alerts"), now=now)
                 if place.postgres is not None and rows != before:
                     _show(place.postgres, ledger)
-            finally:
-                ledger.close()
-    except Timeout:
-        log.info("another sweep is under way")
+        except Timeout:
+            log.info("another sweep is under way")
     return told
 
 
@@ -175,7 +172,7 @@ def _untold(
     for row in rows:
         told, recovery = told_on(row, "told"), told_on(row, "recovery_told")
         last = told.get(channel)
-        is_news = row["closed_at"] is None or datetime.fromisoformat(row["closed_at"]) >= now - RECENT
+        is_news = row["closed_at"] is None or datetime.fromisoformat(row["closed_at"]) >= now - NEWS
         if is_event(row):
             if last is None and is_news:
                 chosen["noticed"].append(row)

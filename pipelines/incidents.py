@@ -11,17 +11,15 @@ import re
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from pipelines.ledger import Ledger
 from pipelines.place import Place
 from pipelines.settings import per_table, section, share
-from pipelines.status import GOOD, standing
+from pipelines.status import GOOD, NEWS, standing
 
 FEWER_THAN, MIN_ROWS = 0.5, 100
-RECENT = timedelta(days=7)
-"""An event older than that is no news."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +184,7 @@ def _stale(vendor: dict[str, Any]) -> Iterator[Found]:
 
 def _first_run_to_look_at(ledger: Ledger, *, now: datetime, first: bool) -> str:
     """Events of runs from here on; where nothing was ever found, what came before the last run is no news."""
-    recent = (now - RECENT).isoformat(timespec="milliseconds")
+    recent = (now - NEWS).isoformat(timespec="milliseconds")
     rows = ledger.query("SELECT min(run_id) AS since, max(run_id) AS last FROM runs WHERE started_at >= ?", (recent,))
     return str(rows[0]["last" if first else "since"] or "~")
 

@@ -19,7 +19,7 @@ from pipelines.incidents import change_in_words
 from pipelines.ledger import Ledger
 from pipelines.place import Place
 from pipelines.report_style import STYLE
-from pipelines.status import opened, stale, standing
+from pipelines.status import noticed, opened, stale, standing
 from sources.errors import ConfigurationError
 from sources.redaction import redact
 
@@ -71,6 +71,7 @@ def render(ledger: Ledger, place: Place, *, now: datetime) -> Iterator[str]:
     yield from _head(place, vendors, incidents, runs, now)
     yield "<main>\n"
     yield from _incidents(incidents)
+    yield from _noticed(noticed(ledger, since=now - timedelta(days=31)))
     yield from _vendors(ledger, vendors, now)
     yield from _counts(vendors)
     yield from _nights(ledger, runs)
@@ -119,6 +120,18 @@ def _incidents(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         )
     yield _more(len(rows), INCIDENTS)
     yield "</section>\n"
+
+
+def _noticed(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if not rows:
+        return
+    yield '<section aria-labelledby="noticed"><h2 id="noticed">Noticed in the last month</h2>\n'
+    told = [
+        [_time(row["opened_at"]), _e(row["what"]), f"{_e(row['subject'])}: " * bool(row["subject"]) + _e(row["why"])]
+        for row in rows[:INCIDENTS]
+    ]
+    yield from _grid("noticed", ("when", "what", "more"), told)
+    yield _more(len(rows), INCIDENTS) + "</section>\n"
 
 
 def _vendors(ledger: Ledger, vendors: Sequence[Mapping[str, Any]], now: datetime) -> Iterator[str]:

@@ -140,6 +140,9 @@ def show_status(found: Mapping[str, Any]) -> None:
         about = f"{incident['subject']}: " if incident["subject"] else ""
         say("[red]✗[/] ", f"{about}{incident['what']}, since {incident['opened_at']}: {incident['why']}")
         say("    ", incident["todo"])
+    for event in found["noticed"]:
+        about = f"{event['subject']}: " if event["subject"] else ""
+        say("[yellow]![/] ", f"{about}{event['what']}, seen {event['opened_at']}: {event['why']}")
     for channel in found["alerts"]:
         if channel["error"]:
             failing = f"alerts by {channel['channel']} fail since {channel['failing_since']}: {channel['error']}"

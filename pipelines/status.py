@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from sources.errors import ConfigurationError
 
 GOOD = "('ok', 'unchanged', 'warning')"
 STALE_AFTER = "26h"
+NEWS = timedelta(days=7)
+"""What happened earlier is no news."""
+
 LEFT_OUT = 3
 """After so many good runs without a table, its vendor no longer shows it or the settings leave it out."""
 
@@ -26,7 +29,7 @@ def last_runs(place: Place, *, now: datetime | None = None) -> dict[str, Any]:
     nothing: dict[str, Any] = {"warehouse": place.shown, "last_run": None, "vendors": []}
     with opened(place) as ledger:
         if ledger is None:
-            return {**nothing, "stale": [], "pending": [], "incidents": [], "alerts": []}
+            return {**nothing, "stale": [], "pending": [], "incidents": [], "noticed": [], "alerts": []}
         last = ledger.query("SELECT run_id, started_at, finished_at, status FROM runs ORDER BY run_id DESC LIMIT 1")
         vendors = standing(ledger, place, now=now)
         return {
@@ -35,6 +38,7 @@ def last_runs(place: Place, *, now: datetime | None = None) -> dict[str, Any]:
             "vendors": vendors,
             "stale": stale(vendors),
             "pending": _pending(ledger, vendors),
+            "noticed": noticed(ledger, since=now - NEWS),
             "incidents": [
                 {
                     name: row[name]
@@ -45,6 +49,15 @@ def last_runs(place: Place, *, now: datetime | None = None) -> dict[str, Any]:
             ],
             "alerts": [{"channel": name.partition(":")[2], **told} for name, told in ledger.marks("channel:").items()],
         }
+
+
+def noticed(ledger: Ledger, *, since: datetime) -> list[dict[str, Any]]:
+    """What happened and is over, such as drift; the newest first."""
+    return ledger.query(
+        "SELECT kind, subject, what, why, todo, run_id, opened_at FROM incidents WHERE closed_at = opened_at "
+        "AND opened_at >= ? ORDER BY opened_at DESC, incident_id",
+        (since.isoformat(timespec="milliseconds"),),
+    )
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from conftest import Night, empty, settle
 from ledger_story import NOON, Story, command, story
 from pipelines.alerts import sweep
 from pipelines.ledger import Ledger
+from pipelines.status import last_runs
 from receivers import Receiver, http_receiver, mail_receiver
 from sandbox_process import SandboxProcess
 from test_ledger import few_tables
@@ -174,6 +175,8 @@ def test_drift_is_told_once(told: Story, hook: Receiver) -> None:
     (fewer,) = [text for text in drift if "lost many of their rows" in text]
     assert "where: tune.clicks;" in fewer and "9,000 rows" in fewer and "4,499 are now" in fewer
     assert len(drift) == 2
+    noticed = last_runs(told.place, now=NOON - timedelta(days=1))["noticed"]
+    assert {each["kind"] for each in noticed} == {"drift"} and len(noticed) == 2
 
 
 @pytest.mark.parametrize(("least", "told_of"), [("0.4", 0), ('{default = 0.1, "tune.clicks" = 0.9}', 1)])
@@ -354,6 +357,11 @@ def _tell_once_with_no_disk(small: Night, hook: Receiver) -> None:
     assert small.main("status", "--json").json["incidents"][0]["kind"] in ("vendor", "table")
     assert small("run").code == 1
     assert texts(hook) == []
+    (small.state / "ledger.sqlite").unlink()
+    assert small.main("alert", "--json").json["told"] == []
+    small.settings["ALERTS__REMIND_AFTER"] = "0m"
+    assert [each["event"] for each in small.main("alert", "--json").json["told"]] == ["reminder"]
+    assert not (small.state / "ledger.sqlite").exists()
     assert small.rows("SELECT count(*) FROM nightload.incidents WHERE closed_at IS NULL") != [(0,)]
 
 

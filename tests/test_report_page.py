@@ -88,6 +88,7 @@ def test_the_page_needs_nothing_but_itself(told: Story) -> None:
 
 def test_the_page_tells_the_night(told: Story) -> None:
     told.night(2, {"tune": GOOD, "dataworks": {"dataworks.files": {"rows": 4321}}})
+    sweep(told.place, now=NOON - timedelta(days=2))
     change = {
         "vendor": "tune",
         "dataset": "tune",
@@ -109,6 +110,7 @@ def test_the_page_tells_the_night(told: Story) -> None:
     assert "duration, the last 2 nights: last 61 s, most 61 s" in found.sections["vendors"]
     assert "dataworks 0 of 1 tables proven, 1 stale" in found.sections["counts"]
     assert "9 extracted, 8 are in the warehouse" in found.sections["counts"]
+    assert "tune changed its tables" in found.sections["noticed"]
     assert run_id in found.sections["runs"]
     assert "tune.clicks: new column 渠道" in found.sections["changes"]
     assert "the key is not accepted. Write a new one1 time" in found.sections["errors"]
