@@ -6,8 +6,9 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from pipelines.ledger import Ledger
 from pipelines.place import Place
-from sources.errors import NightloadError, summarize
+from sources.errors import ConfigurationError, NightloadError, summarize
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,10 @@ def after_run(place: Place) -> None:
     """Tell of the last run. Each part is on its own: what fails is logged, and the others go on."""
     if not place.ledger.exists():
         return
+    try:
+        Ledger(place.ledger).close()
+    except ConfigurationError:
+        return  # the run has said so itself
     steps: dict[str, Callable[[Place], None]] = {
         "the alerts": _alerts,
         "the metrics": _metrics,
