@@ -20,7 +20,7 @@ export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint type bench lock clean FORCE
+.PHONY: help setup demo test lint type bench look lock clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,9 @@ type: $(READY) ## mypy
 
 bench: $(READY) ## measure the ways to load, side by side
 	@$(BIN)/python -m bench $(ARGS)
+
+look: $(READY) ## photograph the report of a year (needs chromium, or CHROMIUM=/path)
+	@$(BIN)/python -m bench.look $(ARGS)
 
 lock: ## write uv.lock and requirements.lock anew (needs uv; ARGS=--upgrade takes newer versions)
 	@command -v '$(UV)' >/dev/null || { echo "make lock needs uv on the PATH, or UV=/path/to/uv" >&2; exit 1; }

@@ -15,6 +15,7 @@ import typer
 
 from pipelines import __version__
 from pipelines import place as places
+from pipelines.after_run import telling
 from sources import VENDORS
 from sources.errors import ConfigurationError, NightloadError, Recovery, summarize
 from sources.redaction import install
@@ -91,7 +92,7 @@ def run(
     """Load the vendors, count, and publish the warehouse."""
     try:
         place = places.find(home, warehouse)
-        with _engine(place, verbose=verbose, quiet=as_json):
+        with _engine(place, verbose=verbose, quiet=as_json), telling(place):
             from pipelines.request import Request
             from pipelines.run import exit_code
             from pipelines.run import run as run_night
@@ -181,7 +182,7 @@ def preview(
 
 @app.command()
 def status(home: Home = None, warehouse: WarehouseUrl = None, as_json: AsJson = False) -> None:
-    """Last run per vendor, freshness, counts."""
+    """Last run per vendor, freshness, counts, what is open; exits with 1 when something is stale."""
     from pipelines.status import last_runs
 
     found = last_runs(places.find(home, warehouse))
@@ -191,6 +192,7 @@ def status(home: Home = None, warehouse: WarehouseUrl = None, as_json: AsJson = 
         from pipelines.show import show_status
 
         show_status(found)
+    raise typer.Exit(FAILED if found["stale"] or not found["vendors"] else OK)
 
 
 @app.command()
@@ -311,6 +313,82 @@ def clone_dashboard(
             sys.stderr.writelines(f"{line}\n" for line in error.lines())
             raise
         sys.stdout.write(f"the copy is whole: {made.url}\n")
+
+
+# -- what is told of the nights ----------------------------------------------------------------------
+
+
+@app.command(name="runs")
+def list_runs(
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many.")] = 20,
+    home: Home = None,
+    warehouse: WarehouseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """The last runs, the newest first."""
+    from pipelines.status import runs
+
+    rows = runs(places.find(home, warehouse), limit=limit)
+    if as_json:
+        _print_json({"runs": rows})
+    else:
+        from pipelines.show import show_runs
+
+        show_runs(rows)
+
+
+@app.command(name="run-info")
+def run_info(
+    run_id: Annotated[str, typer.Argument(metavar="ID", help="A run's id, or enough of its beginning.")],
+    home: Home = None,
+    warehouse: WarehouseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """All of one run: vendors, tables, counts, schema changes, errors and what to do about them."""
+    from pipelines.status import run_info as all_of
+
+    found = all_of(places.find(home, warehouse), run_id)
+    if as_json:
+        _print_json(found)
+    else:
+        from pipelines.show import show_run_info
+
+        show_run_info(found)
+
+
+@app.command()
+def report(
+    out: Annotated[str | None, typer.Option("--out", help="The file (default: beside the warehouse).")] = None,
+    home: Home = None,
+    warehouse: WarehouseUrl = None,
+) -> None:
+    """Write the page that shows a year of nights; each run writes it, too."""
+    from pathlib import Path
+
+    from pipelines.report_page import write
+
+    place = places.find(home, warehouse)
+    sys.stdout.write(f"{write(place, Path(out).expanduser() if out else place.report)}\n")
+
+
+@app.command()
+def alert(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be told, and tell nobody.")] = False,
+    home: Home = None,
+    warehouse: WarehouseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what was not told yet, as each run does at its end; for a timer that watches the nights."""
+    from pipelines.alerts import sweep
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    install()
+    told = sweep(places.find(home, warehouse), dry_run=dry_run)
+    if as_json:
+        _print_json({"told": [{"channel": channel, **message.as_json()} for channel, message in told]})
+    else:
+        sys.stdout.writelines(f"[{channel}] {message.text}\n\n" for channel, message in told)
+        sys.stdout.write(f"{len(told)} {'would be' if dry_run else 'were'} told\n")
 
 
 def _say_made(made: Any) -> None:

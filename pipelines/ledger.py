@@ -95,6 +95,34 @@ TABLES: dict[str, dict[str, str]] = {
 }
 """Table → column → type; the same in SQLite and in the warehouse. Times are UTC."""
 
+INCIDENTS = {
+    "incident_id": "TEXT",
+    "topic": "TEXT",
+    "kind": "TEXT",
+    "vendor": "TEXT",
+    "subject": "TEXT",
+    "what": "TEXT",
+    "why": "TEXT",
+    "todo": "TEXT",
+    "run_id": "TEXT",
+    "opened_at": "TIMESTAMP",
+    "seen_at": "TIMESTAMP",
+    "closed_at": "TIMESTAMP",
+    "told": "TEXT",
+    "recovery_told": "TEXT",
+}
+"""What went wrong, until it is well again. A warehouse file shows it as of its last publish, a Postgres as it is."""
+
+_INDEXES = (
+    "CREATE UNIQUE INDEX IF NOT EXISTS one_run ON runs (run_id)",
+    "CREATE INDEX IF NOT EXISTS vendors_of_run ON run_vendors (run_id)",
+    "CREATE INDEX IF NOT EXISTS runs_of_vendor ON run_vendors (vendor, run_id)",
+    "CREATE INDEX IF NOT EXISTS tables_of_run ON run_tables (run_id)",
+    "CREATE INDEX IF NOT EXISTS runs_of_table ON run_tables (vendor, dataset, table_name, run_id)",
+    "CREATE INDEX IF NOT EXISTS changes_of_run ON schema_changes (run_id)",
+    "CREATE UNIQUE INDEX IF NOT EXISTS one_incident ON incidents (incident_id)",
+)
+
 
 CRASHED = "it ended without a word (killed, or power lost)"
 
@@ -108,11 +136,13 @@ class Ledger:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=10)
             self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA journal_mode = WAL")
-            for table, columns in TABLES.items():
+            for table, columns in {**TABLES, "incidents": INCIDENTS}.items():
                 spec = ", ".join(f"{name} {kind}" for name, kind in columns.items())
                 self._db.execute(f"CREATE TABLE IF NOT EXISTS {table} ({spec})")
-            self._db.execute("CREATE UNIQUE INDEX IF NOT EXISTS one_run ON runs (run_id)")
             self._db.execute("CREATE TABLE IF NOT EXISTS unpublished (run_id TEXT PRIMARY KEY)")
+            self._db.execute("CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY, value TEXT)")
+            for index in _INDEXES:
+                self._db.execute(index)
         except (OSError, sqlite3.Error) as error:
             raise ConfigurationError(
                 what="the ledger cannot be written",
@@ -223,7 +253,31 @@ class Ledger:
                 told = reader.query(f"SELECT {', '.join(columns)} FROM {OWN_DATASET}.{table}")  # noqa: S608
                 rows = (dict(zip(columns, map(_plain, row), strict=True)) for row in told)
                 self.record(table, (row for row in rows if row["run_id"] not in own))
+            if "incidents" in there:
+                told = reader.query(f"SELECT {', '.join(INCIDENTS)} FROM {OWN_DATASET}.incidents")  # noqa: S608
+                self.keep_incidents(dict(zip(INCIDENTS, map(_plain, row), strict=True)) for row in told)
             self.published(set(self.unpublished()) - own)
+
+    def incidents(self) -> list[dict[str, Any]]:
+        """All of them, the oldest first."""
+        return self.query(f"SELECT {', '.join(INCIDENTS)} FROM incidents ORDER BY opened_at, incident_id")  # noqa: S608
+
+    def keep_incidents(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Put these in place of what was said under the same id."""
+        marks = ", ".join("?" for _ in INCIDENTS)
+        with self._recording():
+            for row in rows:
+                values = [row.get(name) for name in INCIDENTS]
+                self._db.execute(f"INSERT OR REPLACE INTO incidents VALUES ({marks})", values)  # noqa: S608
+
+    def marks(self, prefix: str = "") -> dict[str, dict[str, Any]]:
+        """What those who tell of the runs remember of themselves: name → what."""
+        rows = self.query("SELECT name, value FROM marks ORDER BY name")
+        return {row["name"]: json.loads(row["value"]) for row in rows if row["name"].startswith(prefix)}
+
+    def mark(self, name: str, value: Mapping[str, Any]) -> None:
+        with self._recording():
+            self._db.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (name, json.dumps(value)))
 
     def unpublished(self) -> list[str]:
         """The runs that the warehouse does not show, or not as they ended."""

@@ -46,6 +46,11 @@ class Place:
         return self.state / "lock"
 
     @property
+    def report(self) -> Path:
+        """The page that is written after each run."""
+        return self.state / "report.html"
+
+    @property
     def build(self) -> Path:
         # the same file name: DuckDB names the catalog after it, and views hold that name
         return self.state / "build" / self.warehouse.name

@@ -105,6 +105,10 @@ class Schedule:
                 return due
             start, span = end, span * 2
 
+    def loads(self, vendor: str, table: str) -> bool:
+        """Is this table (or the vendor, named in place of it) among what it loads?"""
+        return (not self.vendors or vendor in self.vendors) and (not self.tables or table in (*self.tables, vendor))
+
     def arguments(self) -> list[str]:
         """What follows `nightload` on the command line of its run."""
         tables = [each for table in self.tables for each in ("--table", table)]

@@ -128,17 +128,26 @@ def show_status(found: Mapping[str, Any]) -> None:
         console.print(
             f"[bold]{vendor['vendor']}[/]  last run {vendor['finished_at'] or vendor['started_at']}  ",
             _state(vendor["status"]),
-            f"  last good {vendor['last_good'] or 'never'}",
+            f"  last good {vendor['last_good'] or 'never'}  ",
+            _freshness(vendor["fresh"]),
             highlight=False,
         )
         if vendor["error"]:
             say("  [red]✗[/] ", vendor["error"])
-        grid = _grid("table", "vendor", "extracted", "landed", "live", "last good", "status")
-        for table in vendor["tables"]:
+        for change in vendor["drift"]:
+            say("  [yellow]![/] ", _change(change))
+        grid = _grid("table", "vendor", "extracted", "landed", "live", "last good", "", "status")
+        well = [table for table in vendor["tables"] if table["status"] in ("ok", "unchanged") and table["fresh"]]
+        many = len(vendor["tables"]) > MANY
+        for table in (table for table in vendor["tables"] if not (many and table in well)):
             counts = (table["vendor_count"], table["extracted"], table["landed"], table["live"])
-            grid.add_row(
-                Text(table["table"]), *map(_number, counts), table["last_good"] or "never", _state(table["status"])
-            )
+            state = Text("left out", style="dim") if table["left_out"] else _freshness(table["fresh"])
+            good = table["last_good"] or "never"
+            grid.add_row(Text(table["table"]), *map(_number, counts), good, state, _state(table["status"]))
+        if many and well:
+            least = min(table["last_good"] for table in well)
+            live = _number(sum(table["live"] or 0 for table in well))
+            grid.add_row(f"{len(well)} tables", "", "", "", live, least, _freshness(True), _state("ok"))
         console.print(grid)
     if dbt := found["dbt"]:
         console.print(
@@ -146,9 +155,82 @@ def show_status(found: Mapping[str, Any]) -> None:
         )
         if dbt["error"]:
             say("  [red]✗[/] ", dbt["error"])
+    for incident in found["incidents"]:
+        about = f"{incident['subject']}: " if incident["subject"] else ""
+        say("[red]✗[/] ", f"{about}{incident['what']}, since {incident['opened_at']}: {incident['why']}")
+        say("    ", incident["todo"])
+    for event in found["noticed"]:
+        about = f"{event['subject']}: " if event["subject"] else ""
+        say("[yellow]![/] ", f"{about}{event['what']}, seen {event['opened_at']}: {event['why']}")
+    for channel in found["alerts"]:
+        if channel["error"]:
+            failing = f"alerts by {channel['channel']} fail since {channel['failing_since']}: {channel['error']}"
+            say("[red]✗[/] ", failing)
+    for line in found["pending"]:
+        say("[yellow]…[/] ", line)
+    if found["stale"]:
+        say("[red]stale:[/] ", ", ".join(found["stale"]))
     if (last := found["last_run"]) and last["status"] in ("running", "crashed"):
         started = f"  started {last['started_at']}"
         console.print(f"run {last['run_id']} ", _state(last["status"]), started, highlight=False)
+
+
+def _freshness(fresh: bool | None) -> Text:
+    return {True: Text("fresh", style="green"), False: Text("stale", style="red"), None: Text("")}[fresh]
+
+
+def _change(change: Mapping[str, Any]) -> str:
+    column = f" {change['column_name']}" if change["column_name"] else ""
+    types = f" {change['old_type'] or ''} → {change['new_type']}" if change["new_type"] else ""
+    return f"{change['table']}{column}: {change['change']}{types}"
+
+
+def show_runs(rows: Sequence[Mapping[str, Any]]) -> None:
+    if not rows:
+        console.print("no run yet; start one with: nightload run")
+        return
+    grid = _grid("run", "began", "ended", "vendors", "tables", "landed", "not good", "status")
+    for row in rows:
+        grid.add_row(
+            row["run_id"],
+            row["started_at"][:16],
+            (row["finished_at"] or "")[:16],
+            ", ".join(row["vendors"]),
+            _number(row["tables"]),
+            _number(row["landed"]),
+            _number(row["not_good"] or None),
+            _state(row["status"]),
+        )
+    console.print(grid)
+
+
+def show_run_info(found: Mapping[str, Any]) -> None:
+    run = found["run"]
+    when = f"  {run['started_at']} to {run['finished_at'] or 'now'}  nightload {run['version']} on {run['host']}"
+    console.print(f"[bold]run {run['run_id']}[/] ", _state(run["status"]), Text(when), highlight=False)
+    if run["error"]:
+        say("  [red]✗[/] ", run["error"])
+    for vendor in found["vendors"]:
+        console.print(
+            f"[bold]{vendor['vendor']}[/]  {vendor['requests'] or 0} requests, {vendor['seconds'] or 0:.1f} s  ",
+            _state(vendor["status"]),
+        )
+        if vendor["error"]:
+            say("  [red]✗[/] ", vendor["error"])
+        grid = _grid("table", "vendor", "extracted", "landed", "live", "gone", "seconds", "status")
+        for table in vendor["tables"]:
+            names = ("vendor_count", "extracted", "landed", "live")
+            counts = [_number(table[name]) for name in names] + [_number(table["deleted"] or None)]
+            grid.add_row(Text(table["table"]), *counts, f"{table['seconds'] or 0:.1f}", _state(table["status"]))
+        if vendor["tables"]:
+            console.print(grid)
+        for change in vendor["schema_changes"]:
+            say("  [yellow]![/] ", _change({"table": f"{change['dataset']}.{change['table_name']}", **change}))
+        for table in vendor["tables"]:
+            if table["error"]:
+                say(f"  [red]✗[/] {escape(table['table'])}: ", table["error"])
+            for note in table["notes"]:
+                say(f"  [yellow]![/] {escape(table['table'])}: ", note)
 
 
 def show_tables(rows: Sequence[Mapping[str, Any]]) -> None:

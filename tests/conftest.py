@@ -250,8 +250,10 @@ class Night:
             return connection.execute(sql, list(parameters)).fetchall()
 
     def files(self) -> set[str]:
-        """Everything below the home but warehouses, ledgers and locks."""
-        usual = re.compile(r"data/[\w.]+(\.duckdb|\.nightload/(lock|ledger\.sqlite(-wal|-shm)?))")
+        """Everything below the home but warehouses, ledgers, locks and reports."""
+        usual = re.compile(
+            r"data/[\w.]+(\.duckdb|\.nightload/((alerts\.)?lock|report\.html|ledger\.sqlite(-wal|-shm)?))"
+        )
         found = {str(path.relative_to(self.home)) for path in self.home.rglob("*") if path.is_file()}
         return {name for name in found if not usual.fullmatch(name)}
 

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pipelines.ledger import TABLES, Ledger
+from pipelines.ledger import INCIDENTS, TABLES, Ledger
 from pipelines.place import OWN_DATASET
 from pipelines.warehouse.types import ColumnType
 from sources.errors import ConfigurationError, NightloadError, Unavailable
@@ -147,6 +147,7 @@ def write_ledger(session: Session, ledger: Ledger, runs: Sequence[str]) -> None:
     ids = ", ".join(f"'{run_id}'" for run_id in runs)
     for table, columns in TABLES.items():
         replace_rows(session, table, columns, ledger.rows(table, runs), where=f"run_id IN ({ids})" if ids else "false")
+    write_incidents(session, ledger)
     if runs and ledger.is_closed(runs[-1]):  # once a night
         from pipelines.comments import comment_ours  # dlt comes with it, and readers are quick without
 
@@ -160,3 +161,9 @@ def comment_statements(dataset: str, comments: Mapping[tuple[str, str], str]) ->
         f"IS '{text.replace(chr(0), '').replace(chr(39), chr(39) * 2)}'"
         for (table, column), text in comments.items()
     )
+
+
+def write_incidents(session: Session, ledger: Ledger) -> None:
+    """Show every incident there was; where there never was one, no table."""
+    if incidents := ledger.incidents():
+        replace_rows(session, "incidents", INCIDENTS, incidents, where="true")

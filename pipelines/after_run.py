@@ -1,0 +1,80 @@
+"""What follows each run, however it ended: alerts, metrics, lineage, the page. None of it fails the run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from pipelines.ledger import Ledger
+from pipelines.place import Place
+from sources.errors import ConfigurationError, NightloadError, summarize
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def telling(place: Place) -> Iterator[None]:
+    """Run the block, then tell of it. A run that was not to begin, since another is under way, is not told of."""
+    try:
+        yield
+    except NightloadError as error:
+        if type(error).__name__ != "Locked":
+            after_run(place)
+        raise
+    except Exception:
+        after_run(place)
+        raise
+    after_run(place)
+
+
+def after_run(place: Place) -> None:
+    """Tell of the last run. Each part is on its own: what fails is logged, and the others go on."""
+    if not place.ledger.exists():
+        return
+    try:
+        Ledger(place.ledger).close()
+    except ConfigurationError:
+        return  # the run has said so itself
+    steps: dict[str, Callable[[Place], None]] = {
+        "the alerts": _alerts,
+        "the metrics": _metrics,
+        "the lineage": _lineage,
+        "the report": _report,
+    }
+    for name, step in steps.items():
+        try:
+            step(place)
+        except Exception as error:
+            log.debug("%s", name, exc_info=True)
+            log.error("%s could not be told: %s", name, summarize(error))
+
+
+def _alerts(place: Place) -> None:
+    from pipelines.alerts import sweep
+
+    sweep(place)
+
+
+def _metrics(place: Place) -> None:
+    from pipelines.metrics import write
+    from pipelines.status import opened
+
+    with opened(place) as ledger:
+        if ledger is not None:
+            write(place, ledger)
+
+
+def _lineage(place: Place) -> None:
+    from pipelines.lineage import emit
+    from pipelines.status import opened
+
+    with opened(place) as ledger:
+        if ledger is not None:
+            emit(place, ledger)
+
+
+def _report(place: Place) -> None:
+    from pipelines.report_page import write
+
+    write(place, place.report)

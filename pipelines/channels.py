@@ -1,0 +1,92 @@
+"""The ways out: an HTTP address, a mail server, a command. Each raises what went wrong, and never shows an address."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import smtplib
+import ssl
+import subprocess
+from collections.abc import Mapping, Sequence
+from email.message import EmailMessage
+from email.utils import formatdate, make_msgid
+from typing import Any
+
+from sources.errors import ConfigurationError, NightloadError, one_line
+
+SECONDS = 10
+COMMAND_SECONDS = 60
+
+
+def post(url: str, document: Mapping[str, Any], *, headers: Mapping[str, str] | None = None) -> None:
+    """Send a JSON document. Raises `NightloadError` unless the answer is a 2xx."""
+    _ask("POST", url, json.dumps(document, ensure_ascii=False).encode("utf-8", "replace"), headers)
+
+
+def ping(url: str) -> None:
+    _ask("GET", url, None, None)
+
+
+def _ask(method: str, url: str, body: bytes | None, headers: Mapping[str, str] | None) -> None:
+    import httpx
+
+    kind = {"Content-Type": "application/json; charset=utf-8"} if body else {}
+    try:
+        with httpx.Client(timeout=SECONDS, follow_redirects=False) as client:
+            status = client.request(method, url, content=body, headers={**kind, **(headers or {})}).status_code
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        # the type alone: an error's text may hold the address, which is a secret
+        raise NightloadError(what="no answer", why=f"{type(error).__name__} within {SECONDS} s") from None
+    if not 200 <= status < 300:
+        raise NightloadError(what=f"HTTP {status}", todo="See that the address is the one you were given")
+
+
+def mail(settings: Mapping[str, Any], *, subject: str, body: str) -> None:
+    """Send a plain mail. Raises `ConfigurationError`, OSError, SMTPException."""
+    host, port = str(settings["host"]), int(settings.get("port") or 587)
+    security = settings.get("security") or ("tls" if port == 465 else "starttls")
+    if security not in ("tls", "starttls", "none"):
+        raise ConfigurationError(what="alerts.email.security is unknown", todo="Write starttls, tls or none")
+    to = settings["to"]
+    message = EmailMessage()
+    message["Subject"] = one_line(subject)[:200]
+    message["From"] = str(settings.get("from") or f"nightload@{host}")
+    message["To"] = to if isinstance(to, str) else ", ".join(map(str, to))
+    message["Date"], message["Message-ID"] = formatdate(), make_msgid(domain="nightload.invalid")
+    message.set_content(body)
+    user, password = settings.get("user"), settings.get("password")
+    if security == "none" and password:
+        raise ConfigurationError(
+            what="alerts.email has a password and security none", todo="Let it be starttls or tls: it would be readable"
+        )
+    context = ssl.create_default_context()
+    if security == "tls":
+        server: smtplib.SMTP = smtplib.SMTP_SSL(host, port, timeout=SECONDS, context=context)
+    else:
+        server = smtplib.SMTP(host, port, timeout=SECONDS)
+    with server:
+        if security == "starttls":
+            server.starttls(context=context)
+        if user and password:
+            server.login(str(user), str(password))
+        server.send_message(message)
+
+
+def run_command(words: Sequence[str], document: Mapping[str, Any]) -> None:
+    """Run a command with the document as JSON on its stdin. Raises `NightloadError` if it fails or takes too long."""
+    with subprocess.Popen(  # noqa: S603 - the user's own command, without a shell
+        [str(word) for word in words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        try:
+            _, told = process.communicate(json.dumps(document, ensure_ascii=False).encode("utf-8"), COMMAND_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise NightloadError(what=f"the command took more than {COMMAND_SECONDS} s") from None
+    if process.returncode:
+        why = one_line(told.decode("utf-8", "replace"))[:200]
+        raise NightloadError(what=f"the command ended with {process.returncode}", why=why)
