@@ -51,6 +51,21 @@ def test_every_setting_shown_is_one_that_the_vendor_has(readme: Path, tmp_path: 
     assert ran.returncode == 0, ran.stderr
 
 
+def test_what_the_readme_sets_for_the_nights_is_taken(tmp_path: Path) -> None:
+    (tmp_path / ".dlt").mkdir()
+    text = "\n".join(block for block in blocks(ROOT / "README.md", "toml") if ".dlt/config.toml" in block)
+    (tmp_path / ".dlt" / "config.toml").write_text(text, encoding="utf-8")
+    assert {"schedules", "status", "alerts", "drift", "metrics", "lineage"} <= set(tomllib.loads(text))
+    for command in (["schedule", "--list"], ["alert", "--dry-run"], ["runs"]):
+        ran = subprocess.run(
+            [sys.executable, "-m", "pipelines.cli", *command, "--home", str(tmp_path)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (ran.returncode, ran.stderr) == (0, ""), command
+
+
 def test_a_setting_that_nobody_has_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".dlt").mkdir()
     (tmp_path / ".dlt" / "config.toml").write_text('[sources.tune]\nzoen = "UTC"\n', encoding="utf-8")
