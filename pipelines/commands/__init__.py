@@ -1,0 +1,72 @@
+"""What the commands share: their options, exit codes, and how they tell. Each module beside this one is a chapter."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from pipelines import place as places
+from sources import VENDORS
+from sources.errors import NightloadError, Recovery, summarize
+from sources.redaction import install
+
+OK, FAILED, USAGE, LOCKED, MISMATCH = range(5)
+
+
+app = typer.Typer(
+    name="nightload",
+    help="Loads analytics vendors into your warehouse, and proves it.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Home = Annotated[str | None, typer.Option("--home", help="Folder with .dlt (NIGHTLOAD_HOME; default: here).")]
+WarehouseUrl = Annotated[
+    str | None,
+    typer.Option("--warehouse", help="duckdb:///PATH or postgresql://… (NIGHTLOAD_WAREHOUSE)."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else.")]
+Vendors = Annotated[list[str] | None, typer.Argument(help=f"Some of: {', '.join(VENDORS)}. Default: all with a key.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Tell what is done on stderr.")]
+
+
+@contextmanager
+def engine(place: places.Place, *, verbose: bool = False, quiet: bool = False) -> Iterator[None]:
+    """Set up logging and dlt; let SIGTERM end a run as Ctrl-C does: nothing half done is published."""
+    from pipelines.engine import prepare
+
+    level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    install()
+    signal.signal(signal.SIGTERM, _interrupted)
+    prepare(place)
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; nothing half done was published\n")
+        raise typer.Exit(130) from None
+
+
+def _interrupted(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def say_error(error: NightloadError) -> None:
+    sys.stderr.write(f"nightload: {summarize(error)}\n")
+
+
+def code_of(error: NightloadError) -> int:
+    if type(error).__name__ == "Locked":
+        return LOCKED
+    return USAGE if error.recovery == Recovery.CONFIGURE else FAILED
+
+
+def print_json(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")

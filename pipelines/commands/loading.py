@@ -1,0 +1,172 @@
+"""Loading the vendors: the night, a look at what it would do, a warehouse that moves."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from pipelines import place as places
+from pipelines.after_run import telling
+from pipelines.commands import (
+    FAILED,
+    LOCKED,
+    USAGE,
+    AsJson,
+    Home,
+    Vendors,
+    Verbose,
+    WarehouseUrl,
+    app,
+    code_of,
+    engine,
+    print_json,
+)
+from sources import VENDORS
+from sources.errors import NightloadError, Recovery, summarize
+
+
+class Then(StrEnum):
+    """What may follow a load."""
+
+    DBT = "dbt"
+
+
+@app.command()
+def run(
+    vendors: Vendors = None,
+    table: Annotated[list[str] | None, typer.Option("--table", help="Only DATASET.TABLE; may be repeated.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Fetch everything anew, whatever was loaded before.")] = False,
+    allow_empty: Annotated[
+        list[str] | None, typer.Option("--allow-empty", help="DATASET.TABLE that may really have become empty.")
+    ] = None,
+    then: Annotated[Then | None, typer.Option("--then", help="dbt: build the dbt project after a green load.")] = None,
+    warehouse: WarehouseUrl = None,
+    home: Home = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Load the vendors, count, and publish the warehouse."""
+    try:
+        place = places.find(home, warehouse)
+        with engine(place, verbose=verbose, quiet=as_json), telling(place):
+            from pipelines.request import Request
+            from pipelines.run import exit_code
+            from pipelines.run import run as run_night
+            from pipelines.show import Progress, show_run
+
+            with Progress(enabled=not as_json) as progress:
+                report = run_night(
+                    Request(
+                        place=place,
+                        vendors=vendors or (),
+                        tables=frozenset(table or ()),
+                        full=full,
+                        allow_empty=frozenset(allow_empty or ()),
+                        then_dbt=then == Then.DBT,
+                        on_progress=progress.table,
+                    )
+                )
+    except NightloadError as error:
+        if as_json:
+            status = "locked" if code_of(error) == LOCKED else "failed"
+            print_json({"run_id": None, "status": status, "vendors": [], "error": summarize(error)})
+        raise
+    print_json(report.as_json()) if as_json else show_run(report, place)
+    raise typer.Exit(exit_code(report))
+
+
+@app.command()
+def check(vendors: Vendors = None, home: Home = None, verbose: Verbose = False) -> None:
+    """Try the keys: credentials, clock, one page. Says what to fix."""
+    place = places.find(home)
+    with engine(place, verbose=verbose):
+        from pipelines.request import no_key
+        from pipelines.show import say
+        from sources.vendor import package
+
+        chosen = vendors or [vendor for vendor in VENDORS if package(vendor).configured()]
+        if not chosen:
+            raise no_key()
+        failed: list[Exception] = []
+        for name in chosen:
+            try:
+                vendor = package(name).connect()
+                for line in vendor.check():
+                    say(f"[green]✓[/] {name}: ", line)
+                vendor.http.close()
+            except Exception as error:  # noqa: BLE001 - the other vendors are checked all the same
+                failed.append(error)
+                say(f"[red]✗[/] {name}: ", summarize(error))
+        if failed:
+            raise typer.Exit(
+                USAGE if all(getattr(error, "recovery", None) == Recovery.CONFIGURE for error in failed) else FAILED
+            )
+
+
+@app.command()
+def tables(home: Home = None, warehouse: WarehouseUrl = None, as_json: AsJson = False) -> None:
+    """Every table: key, cursor, mode, last load, live rows."""
+    place = places.find(home, warehouse)
+    with engine(place):
+        from pipelines.show import show_tables
+        from pipelines.status import all_tables
+
+        rows = all_tables(place)
+        print_json({"tables": rows}) if as_json else show_tables(rows)
+
+
+@app.command()
+def preview(
+    table: Annotated[str, typer.Argument(help="DATASET.TABLE")],
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many rows.")] = 20,
+    home: Home = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Read a page of one table from the vendor; touches no state and no warehouse."""
+    place = places.find(home)
+    with engine(place, verbose=verbose):
+        from pipelines.preview import read
+        from pipelines.show import show_rows
+
+        columns, rows = read(table, limit=limit)
+        if as_json:
+            print_json({"table": table, "columns": columns, "rows": rows})
+        else:
+            show_rows(table, columns, rows)
+
+
+@app.command()
+def copy(
+    source: Annotated[str, typer.Option("--from", help="The warehouse that is: duckdb:///PATH or postgresql://…")],
+    target: Annotated[str, typer.Option("--to", help="The warehouse that shall be; it must be empty.")],
+    home: Home = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Take a whole warehouse to another database: rows, history, cursors, ledger; counts proven."""
+    here = places.find(home, source).home
+    come_from, go_to = places.at(source, here), places.at(target, here)
+    with engine(go_to, verbose=verbose, quiet=as_json):
+        from pipelines.copying import copy as copy_warehouse
+        from pipelines.show import Progress, show_copied
+
+        with Progress(enabled=not as_json) as progress:
+            copied = copy_warehouse(come_from, go_to, on_table=lambda table: progress.table("copy", table))
+        if as_json:
+            print_json({"to": go_to.shown, "tables": [{"table": each.table, "rows": each.rows} for each in copied]})
+        else:
+            show_copied(copied, go_to)
+
+
+@app.command()
+def demo(
+    scale: Annotated[float, typer.Option("--scale", min=0.01, help="Size of the sandbox vendors' data.")] = 0.2,
+    keep: Annotated[str | None, typer.Option("--keep", help="Folder for the warehouse (default: demo).")] = None,
+) -> None:
+    """A night against sandbox vendors on this machine; nothing to configure."""
+    from pipelines.demo import play
+
+    raise typer.Exit(play(scale=scale, folder=keep))
