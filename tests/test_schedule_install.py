@@ -106,8 +106,7 @@ def test_what_is_due_in_a_skipped_hour_is_written_by_date() -> None:
     assert len(on_calendar(schedule(), now=NOW)) == 1
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")
-def test_units_of_a_home_with_any_name_are_accepted_by_systemd(tmp_path: Path) -> None:
+def test_units_of_a_home_with_any_name(tmp_path: Path) -> None:
     home = tmp_path / 'a "home" 100% $HOME'
     home.mkdir()
     told = installer(home, schedule(vendors=("tune",), then="dbt", zone=BERLIN), schedule(name="b"))
@@ -115,14 +114,6 @@ def test_units_of_a_home_with_any_name_are_accepted_by_systemd(tmp_path: Path) -
     write_units(told, units, dry_run=False, user=False)
     names = sorted(path.name for path in units.iterdir())
     assert names == ["nightload-b.service", "nightload-b.timer", "nightload-nightly.service", "nightload-nightly.timer"]
-    checked = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", *map(str, units.iterdir())],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    ours = [line for line in (checked.stdout + checked.stderr).splitlines() if "nightload" in line]
-    assert (checked.returncode, ours) == (0, [])
     service = (units / "nightload-nightly.service").read_text()
     assert '100%% $$HOME"' in service
     for line in (
@@ -133,6 +124,15 @@ def test_units_of_a_home_with_any_name_are_accepted_by_systemd(tmp_path: Path) -
     ):
         assert line in service.splitlines()
     assert "Persistent=true" in (units / "nightload-nightly.timer").read_text()
+    if shutil.which("systemd-analyze"):
+        checked = subprocess.run(
+            ["systemd-analyze", "verify", "--man=no", *map(str, units.iterdir())],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        ours = [line for line in (checked.stdout + checked.stderr).splitlines() if "nightload" in line]
+        assert (checked.returncode, ours) == (0, [])
 
 
 def test_a_unit_of_somebody_else_is_not_touched_and_ours_is_written_again(tmp_path: Path) -> None:
