@@ -24,7 +24,7 @@ from pipelines.ledger import Ledger
 from pipelines.place import Place
 from pipelines.settings import Section, duration, section, text
 from pipelines.status import NEWS, opened, stale, standing
-from sources.errors import ConfigurationError, one_line, summarize
+from sources.errors import ConfigurationError, NightloadError, one_line, summarize
 from sources.redaction import register_secret
 
 log = logging.getLogger(__name__)
@@ -241,5 +241,7 @@ def _show(url: str, ledger: Ledger) -> None:
             database.end(commit=True)
         finally:
             database.connection.close()
+    except NightloadError as error:  # the run has said that the database is out of reach
+        log.info("the incidents are not shown in the warehouse: %s", error)
     except Exception as error:  # noqa: BLE001 - the file has it all; libpq's errors are of many kinds
         log.error("the incidents could not be shown in the warehouse: %s", summarize(error))

@@ -55,7 +55,8 @@ class Night:
     run_id: str
     until: pendulum.DateTime
     policy: Policy
-    forgotten: Forgotten
+    forgotten: Forgotten | None = None
+    """Who is kept out; read when the first vendor begins."""
     reports: list[VendorReport] = field(default_factory=list)
     unpublished: VendorReport | None = None
     """The vendor whose proven rows stand in the build; published before the next one begins, or at the end."""
@@ -91,7 +92,6 @@ def run(request: Request) -> RunReport:
                     run_id=run_id,
                     until=until,
                     policy=policy,
-                    forgotten=read_forgotten(request.place),
                 )
                 report = _night(night, chosen, skipped)
                 if project:
@@ -226,7 +226,7 @@ def _load_vendor(night: Night, vendor: Vendor, report: VendorReport) -> None:
         tables=request.tables or None,
         on_progress=partial(request.on_progress, report.vendor) if request.on_progress else None,
         policy=night.policy,
-        forgotten=night.forgotten,
+        forgotten=_forgotten(night),
         rebuilds=True,
     )
     changed = _pass(night, vendor, first, report)
@@ -245,6 +245,12 @@ def _load_vendor(night: Night, vendor: Vendor, report: VendorReport) -> None:
         return
     if changed:
         night.unpublished = report
+
+
+def _forgotten(night: Night) -> Forgotten:
+    if night.forgotten is None:
+        night.forgotten = read_forgotten(night.request.place)
+    return night.forgotten
 
 
 def _second(first: Extraction, tables: frozenset[str]) -> Extraction:

@@ -61,6 +61,10 @@ def changes_between(before: Snapshot, after: Snapshot) -> list[dict[str, Any]]:
 
 def columns_of(pipeline: dlt.Pipeline) -> list[dict[str, Any]]:
     """The rows of `nightload.columns` for one dataset."""
+    keys = {
+        table: [hints for hints in columns.values() if hints.get("primary_key")]
+        for table, columns in snapshot(pipeline).items()
+    }
     labels = {table["name"]: table.get("x-label") for table in pipeline.default_schema.data_tables()}
     return [
         {
@@ -70,7 +74,8 @@ def columns_of(pipeline: dlt.Pipeline) -> list[dict[str, Any]]:
             "column_name": column,
             "label": hints["x-label"],
             "data_type": hints["data_type"],
-            "is_key": bool(hints.get("primary_key")),
+            # a column of ours may belong to the key: then the vendor's alone are none
+            "is_key": bool(hints.get("primary_key")) and all("x-label" in each for each in keys[table]),
         }
         for table, columns in snapshot(pipeline).items()
         for column, hints in columns.items()

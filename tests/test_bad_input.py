@@ -169,7 +169,7 @@ CONFIGURATION = {
     ),
     "a home that is not there": Case(2, ("is not a folder",), env={"NIGHTLOAD_HOME": "/nowhere/at/all"}),
     "another kind of database": Case(
-        2, ("the warehouse URL cannot be used", "duckdb:///"), env={"NIGHTLOAD_WAREHOUSE": "postgres://u:CANARYpw@h/db"}
+        2, ("the warehouse URL cannot be used", "duckdb:///"), env={"NIGHTLOAD_WAREHOUSE": "mysql://u:CANARYpw@h/db"}
     ),
     "a warehouse without an ending": Case(
         2, ("warehouse.duckdb",), env={"NIGHTLOAD_WAREHOUSE": "duckdb:///data/warehouse"}
