@@ -735,9 +735,8 @@ def test_a_lost_disk_takes_over_the_ledger_though_nights_were_missed_first(night
     assert sorted(night.rows("SELECT status FROM nightload.runs")) == [("missed",), ("ok",), ("ok",)]
 
 
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
 def test_a_fresh_disk_owes_what_the_ledger_in_the_database_says(night: Night) -> None:
-    if night.database.url is None:
-        pytest.skip("its ledger is on the disk")
     assert night.run("tune").code == 0
     shutil.rmtree(night.state)
     stage = Stage(night.home)
