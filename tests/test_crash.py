@@ -91,7 +91,7 @@ OF_ONE = {
     },
 }
 """Points that only one of the databases has."""
-RANDOM_KILLS = 3
+RANDOM_KILLS = 6
 TABLES = ("queries", "query_versions", "query_snippets", "query_results")
 
 

@@ -80,7 +80,7 @@ def kill(night: Night, vendor: str, point: Point, *, tables: Sequence[str] = ())
     return Ran(-9, out, err)
 
 
-@pytest.mark.parametrize("vendor", ["growingio"])
+@pytest.mark.parametrize("vendor", ["thinkingengine", "tune", "dataworks", "growingio"])
 def test_a_vendor_killed_in_its_first_night_is_whole_after_the_next(
     vendor: str, five: SandboxProcess, tmp_path: Path, database: Database
 ) -> None:

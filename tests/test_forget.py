@@ -77,10 +77,11 @@ def test_a_person_is_out_of_every_table_and_kept_out_of_every_later_night(home: 
     assert whom
     assert {each["table"] for each in json.loads(told)} >= REMOVED
 
-    night = home.run()
-    assert night.code == 0, night.out
-    assert home.traces() == []
-    _only_the_person_is_gone(before, home.everything())
+    for _ in range(2):
+        night = home.run()
+        assert night.code == 0, night.out
+        assert home.traces() == []
+        _only_the_person_is_gone(before, home.everything())
     for name, table in home.run(full=True).tables.items():
         assert table["status"] in ("ok", "unchanged", "warning"), (name, table)
         if name in REMOVED and table["vendor_count"] is not None:

@@ -158,6 +158,35 @@ def test_a_connection_lost_in_mid_load_changes_nothing_and_the_other_vendors_go_
     assert (1, "changed") in snippets(sql)
 
 
+def test_a_server_that_starts_anew_costs_one_vendor_and_not_the_lock(
+    night: Night, sandbox: SandboxProcess, url: str, sql: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every connection of the run is cut; the vendor after goes on, and the run has its lock again."""
+    from pipelines import run
+
+    assert night.run().code == 0
+    edit(sandbox, "query_snippets", 1, snippet="changed")
+    edit(sandbox, "advertiser", truth(sandbox, "advertiser", "tune")[0]["id"], vendor="tune", name="renamed")
+    cut: list[int] = []
+    locks: list[int] = []
+    count = run._count
+
+    def cutting(*told: Any) -> None:
+        if not cut:
+            cut.append(1)
+            sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'nightload'")
+        else:
+            low = warehouse.RUN_LOCK & 0xFFFFFFFF
+            locks.append(sql(f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = {low}")[0][0])
+        count(*told)
+
+    monkeypatch.setattr(run, "_count", cutting)
+    first, second = night.run().json["vendors"]
+    assert (first["status"], second["status"]) == ("failed", "ok")
+    assert locks == [1]
+    assert sql("SELECT count(*) FROM tune.advertiser WHERE name = 'renamed'") == [(1,)]
+
+
 def test_a_commit_whose_answer_is_lost_is_looked_up(
     night: Night, sandbox: SandboxProcess, sql: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,10 +97,7 @@ class Postgres:
         self._shared: Shared | None = None
         try:
             self._refuse_unfit()
-            if not one(self._lock, "SELECT pg_try_advisory_lock(%s)", RUN_LOCK):
-                raise Locked(
-                    what="another run has this warehouse", where=shown, todo="Wait for it to end, then run again"
-                )
+            self._take()
         except BaseException:
             self._lock.close()
             raise
@@ -118,7 +115,12 @@ class Postgres:
                 self._shared = Shared(self._url)
                 with self._shared.step() as cursor:
                     cursor.execute("SELECT pg_advisory_lock(%s)", (LOAD_LOCK,))
-            one(self._lock, "SELECT 1")
+            try:
+                one(self._lock, "SELECT 1")
+            except psycopg2.Error:  # the server was started anew, say: the vendors that are left go on
+                self._lock.close()
+                self._lock = connect(self._url)
+                self._take()
         except psycopg2.Error as error:
             self._hang_up()
             raise self.explain(error) from None
@@ -212,6 +214,12 @@ class Postgres:
         if self._shared is None:
             raise Unavailable(what="the connection to the database was lost", where=self._shown, todo="Run again")
         return self._shared
+
+    def _take(self) -> None:
+        """Have the run's lock, or raise `Locked`."""
+        if not one(self._lock, "SELECT pg_try_advisory_lock(%s)", RUN_LOCK):
+            todo = "Wait for it to end, then run again"
+            raise Locked(what="another run has this warehouse", where=self._shown, todo=todo)
 
     def _hang_up(self) -> None:
         """The load's connection is of no use any more; the next `begin` makes another."""
