@@ -673,6 +673,7 @@ def test_no_data_is_an_answer_and_an_unknown_code_is_told(client: Client, vendor
         (-1, "The task is running", StillRunning),
         (-1, "task ab12 not found or expired", LostTask),
         (-1, "任务 ab12 不存在", LostTask),
+        (-1, "task ab12 不存在", LostTask),
         (-1, "任务已过期", LostTask),
         (-1008, "the page data does not exist", NoSuchPage),
         (-1, "task ab12: the page data does not exist", NoSuchPage),

@@ -24,7 +24,7 @@ _RUNNING = re.compile(r"task is (still )?running|任务.{0,6}(运行|执行)中"
 # the task itself and not what it asks for: “task failed: Table … does not exist” is no lost task
 _LOST = re.compile(
     r"\btask(\s*id)?[\s:=]*[\w-]{0,64}\s*((is|was|has|does|do|been)\s+)*(not found|not exist|expired)"
-    r"|任务\s*[\w-]{0,64}?\s*(不存在|已过期)",
+    r"|(\btask|任务)[\s:=]*[\w-]{0,64}?\s*(不存在|已过期)",
     re.IGNORECASE | re.ASCII,
 )
 _NO_PAGE = re.compile(r"page data (does not|doesn't|is not|do not) exist", re.IGNORECASE)
