@@ -36,6 +36,12 @@ OWN_TABLES: dict[str, dict[str, str]] = {
         "": "what each run came to, per vendor",
         "requests": "how often the vendor was asked",
     },
+    "run_tries": {
+        "": "each try of a vendor within a run: what may pass by itself is tried again",
+        "attempt": "from 1",
+        "tables": "those that were tried again, as a JSON list; NULL: all that the run was asked for",
+        "error": "why it was not green",
+    },
     "run_tables": {
         "": "the proof, per run and table: what the vendor counts, what came, what landed",
         "mode": "full, incremental, latest, history or kept",

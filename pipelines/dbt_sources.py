@@ -27,6 +27,7 @@ from sources.vendor import package
 OWN_TABLES = {
     "runs": "one row per run",
     "run_vendors": "what each run came to, vendor by vendor",
+    "run_tries": "each try of a vendor within a run",
     "run_tables": "the counts of each run and table: vendor, extracted, landed, live",
     "schema_changes": "every change of a table's columns",
     "dbt_runs": "what came of dbt after a run",

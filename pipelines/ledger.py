@@ -53,6 +53,18 @@ TABLES: dict[str, dict[str, str]] = {
         "requests": "BIGINT",
         "seconds": "DOUBLE",
     },
+    "run_tries": {
+        "run_id": "TEXT",
+        "vendor": "TEXT",
+        "attempt": "BIGINT",
+        "started_at": "TIMESTAMP",
+        "finished_at": "TIMESTAMP",
+        "tables": "TEXT",
+        "status": "TEXT",
+        "error": "TEXT",
+        "requests": "BIGINT",
+        "seconds": "DOUBLE",
+    },
     "run_tables": {
         "run_id": "TEXT",
         "vendor": "TEXT",
@@ -117,6 +129,7 @@ _INDEXES = (
     "CREATE UNIQUE INDEX IF NOT EXISTS one_run ON runs (run_id)",
     "CREATE INDEX IF NOT EXISTS vendors_of_run ON run_vendors (run_id)",
     "CREATE INDEX IF NOT EXISTS runs_of_vendor ON run_vendors (vendor, run_id)",
+    "CREATE INDEX IF NOT EXISTS tries_of_run ON run_tries (run_id)",
     "CREATE INDEX IF NOT EXISTS tables_of_run ON run_tables (run_id)",
     "CREATE INDEX IF NOT EXISTS runs_of_table ON run_tables (vendor, dataset, table_name, run_id)",
     "CREATE INDEX IF NOT EXISTS changes_of_run ON schema_changes (run_id)",
@@ -239,7 +252,7 @@ class Ledger:
     def forget_vendor(self, run_id: str, vendor: str) -> None:
         """Drop what one run said of one vendor, before it says it anew."""
         with self._recording():
-            for table in ("run_vendors", "run_tables", "schema_changes"):
+            for table in ("run_vendors", "run_tries", "run_tables", "schema_changes"):
                 self._db.execute(f"DELETE FROM {table} WHERE run_id = ? AND vendor = ?", (run_id, vendor))  # noqa: S608
 
     def adopt(self, reader: Reader) -> None:

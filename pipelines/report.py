@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from pipelines.dbt import DbtReport
@@ -47,6 +48,12 @@ class VendorReport:
     recovery: Recovery | None = None
     requests: int = 0
     seconds: float = 0.0
+    """Its own: extracting and loading, without the wait for other vendors or for another try."""
+    tries: int = 1
+    asked: frozenset[str] = frozenset()
+    """The tables that were tried again; empty: all that the run was asked for."""
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    finished_at: datetime | None = None
     tables: list[TableReport] = field(default_factory=list)
     schema_changes: list[dict[str, Any]] = field(default_factory=list)
 
@@ -73,6 +80,7 @@ class VendorReport:
             "status": self.status,
             "error": self.error,
             "requests": self.requests,
+            "tries": self.tries,
             "tables": [table.as_json() for table in self.tables],
         }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from pipelines.place import Place
 from sources import VENDORS
@@ -22,6 +23,8 @@ class Request:
     full: bool = False
     allow_empty: frozenset[str] = frozenset()
     then_dbt: bool = False
+    until: datetime | None = None
+    """So long, what failed in a way that passes by itself is tried again; None: as `[nightload] until` says."""
     on_progress: Callable[[str, str], None] | None = None
 
 

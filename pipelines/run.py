@@ -1,8 +1,10 @@
 """One night: for each vendor extract, load, count, publish; and a row in the ledger for all of it.
 
-Vendors fail alone: one that is broken neither stops the others nor lets the run look green. A
-table that fails to extract yields nothing and keeps yesterday's rows; a vendor whose load or
-counts go wrong is not published at all.
+Vendors are extracted side by side and loaded one at a time, in the order in which they come to
+their end: the main thread alone speaks with the warehouse and the ledger. They fail alone: one that
+is broken neither stops the others nor lets the run look green. A table that fails to extract yields
+nothing and keeps yesterday's rows; a vendor whose load or counts go wrong is not published at all.
+What may pass by itself is tried again within the night, if the night has an end (`pace`).
 """
 
 from __future__ import annotations
@@ -19,7 +21,6 @@ from typing import Any
 
 import dlt
 import pendulum
-from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from pipelines import __version__, dbt
@@ -27,9 +28,12 @@ from pipelines.comments import comment, of_vendor
 from pipelines.counts import count, live, mark_deleted
 from pipelines.forgotten import read_forgotten
 from pipelines.ledger import Ledger
+from pipelines.pace import Pace, Publish, read_pace
 from pipelines.report import RunReport, TableReport, VendorReport
 from pipelines.request import Request, choose, refuse_unknown_table, vendor_of
 from pipelines.schema import changes_between, columns_of, keys_of, record_columns, snapshot
+from pipelines.side_by_side import SideBySide
+from pipelines.tries import Prepared, Try, again, as_rows, whole
 from pipelines.warehouse import Warehouse, lock, open_warehouse, quote
 from pipelines.warehouse.reader import open_reader
 from sources import VENDORS
@@ -38,7 +42,7 @@ from sources.extraction import MERGED, Extraction, Mode, Outcome
 from sources.naming import MAX_BYTES, shorten, tag_for
 from sources.policy import Policy, read_policy
 from sources.terms import Forgotten
-from sources.vendor import Part, Vendor, package
+from sources.vendor import Vendor, package
 
 log = logging.getLogger(__name__)
 
@@ -55,11 +59,16 @@ class Night:
     run_id: str
     until: pendulum.DateTime
     policy: Policy
+    pace: Pace
     forgotten: Forgotten | None = None
     """Who is kept out; read when the first vendor begins."""
-    reports: list[VendorReport] = field(default_factory=list)
-    unpublished: VendorReport | None = None
-    """The vendor whose proven rows stand in the build; published before the next one begins, or at the end."""
+    tries: dict[str, list[Try]] = field(default_factory=dict)
+    """Vendor → what was tried of it, in the order in which they are told of."""
+    unpublished: list[Try] = field(default_factory=list)
+    """Whose proven rows wait for `publish`: one vendor's, or all vendors' for the end of the night."""
+
+    def told(self) -> list[VendorReport]:
+        return [whole([each.report for each in tries]) for tries in self.tries.values()]
 
 
 def run(request: Request) -> RunReport:
@@ -70,7 +79,7 @@ def run(request: Request) -> RunReport:
     """
     chosen, skipped = choose(request)
     project = dbt.find_project(request.place) if request.then_dbt else None
-    policy = read_policy()
+    policy, pace = read_policy(), read_pace(request.place.home, until=request.until)
     for dataset, table, _ in policy.columns:
         refuse_unknown_table(f"{dataset}.{table}")
     with lock(request.place):
@@ -92,6 +101,7 @@ def run(request: Request) -> RunReport:
                     run_id=run_id,
                     until=until,
                     policy=policy,
+                    pace=pace,
                 )
                 report = _night(night, chosen, skipped)
                 if project:
@@ -114,21 +124,45 @@ def _recorded(ledger: Ledger, run_id: str) -> Iterator[None]:
 
 
 def _night(night: Night, chosen: Sequence[str], skipped: Sequence[str]) -> RunReport:
-    report = RunReport(run_id=night.run_id, vendors=night.reports, skipped=list(skipped))
+    night.tries = {vendor: [] for vendor in chosen}
+    report = RunReport(run_id=night.run_id, vendors=[], skipped=list(skipped))
     try:
-        for vendor in chosen:
-            _publish(night)
-            night.reports.append(_vendor(night, vendor))
+        _all_vendors(night, [Try(vendor=vendor) for vendor in chosen])
+        report.vendors = night.told()
         if night.request.tables:
             _refuse_unmet(night, report)
         # The last swap shows how the run ended, and only the swap ends it: killed before that, it has crashed.
         with night.ledger.at_once():
             night.ledger.close_run(night.run_id, status=report.status)
             _publish(night)
+        report.vendors = night.told()
         _show_ledger(night)
     finally:
         shutil.rmtree(night.request.place.work, ignore_errors=True)
     return report
+
+
+def _all_vendors(night: Night, waiting: list[Try]) -> None:
+    """Extract side by side, load in the order in which they come to their end, try again what may pass."""
+    with SideBySide[Try](night.pace.side_by_side) as side:
+        while waiting or side.under_way:
+            while side.has_room and waiting and waiting[0].wait <= 0:
+                _begin(night, side, waiting.pop(0))
+            if waiting and not side.under_way and not night.unpublished:
+                night.warehouse.discard()  # nobody is kept from anything while we wait
+            pause = waiting[0].wait if waiting and side.has_room else None
+            if (done := side.next(pause)) is None:
+                continue
+            attempt, error = done
+            at_stake = _finish(night, attempt, error)
+            side.over()
+            if waiting or side.under_way or any(again(each, night.pace) for each in at_stake):
+                at_stake += _publish(night) if night.pace.publish == Publish.VENDOR else []
+            for each in dict.fromkeys(at_stake):
+                if (next_try := again(each, night.pace)) is not None:
+                    waiting.append(next_try)
+                    _tell(night, each.vendor, f"waits until {next_try.at}")
+            waiting.sort(key=lambda each: each.not_before)
 
 
 def _dbt(night: Night, project: dbt.Project, *, green: bool) -> dbt.DbtReport:
@@ -142,20 +176,25 @@ def _dbt(night: Night, project: dbt.Project, *, green: bool) -> dbt.DbtReport:
     return report
 
 
-def _publish(night: Night) -> None:
-    """Swap in what the last vendor brought; if that fails, it is that vendor's failure."""
-    vendor, night.unpublished = night.unpublished, None
-    if vendor is None:
-        return
+def _publish(night: Night) -> list[Try]:
+    """Show what was loaded; if that fails, it is a failure of the vendors that brought it, which are returned."""
+    brought, night.unpublished = night.unpublished, []
+    if not brought:
+        return []
     try:
         night.warehouse.publish(night.ledger)
     except (NightloadError, OSError) as error:
-        vendor.failed(f"the warehouse could not be published: {summarize(error)}", None)
-        _record(night, vendor)
-        night.warehouse.discard()
-        log.error("%s: %s", vendor.vendor, vendor.error)
+        for each in brought:
+            each.report.failed(
+                f"the warehouse could not be published: {summarize(error)}", getattr(error, "recovery", None)
+            )
+            _record(night, each.vendor)
+            log.error("%s: %s", each.vendor, each.report.error)
+        night.warehouse.discard(kept=True)
         if night.ledger.is_closed(night.run_id):
             night.ledger.close_run(night.run_id, status="failed")
+        return brought
+    return []
 
 
 def _show_ledger(night: Night) -> None:
@@ -166,7 +205,7 @@ def _show_ledger(night: Night) -> None:
             night.warehouse.publish(night.ledger)
     except (NightloadError, OSError) as error:
         why = summarize(error)
-        if why not in {vendor.error for vendor in night.reports}:  # then it has been said
+        if why not in {vendor.error for vendor in night.told()}:  # then it has been said
             log.error("the ledger could not be shown in the warehouse: %s", why)
 
 
@@ -177,59 +216,113 @@ def _refuse_unmet(night: Night, report: RunReport) -> None:
         vendor = next((v for v in report.vendors if v.vendor == vendor_of(name.split(".")[0])), None)
         if vendor is not None and vendor.error is None:
             error = f"the vendor shows nothing for {name}: {UNMET}"
-            vendor.tables.append(TableReport(table=name, status="failed", error=error))
+            last = night.tries[vendor.vendor][-1].report
+            last.tables.append(TableReport(table=name, status="failed", error=error))
             log.info("%s: %s", vendor.vendor, error)
-            vendor.settle()
-            _record(night, vendor)
+            last.settle()
+            _record(night, vendor.vendor)
+    report.vendors = night.told()
 
 
-def _vendor(night: Night, name: str) -> VendorReport:
-    started = time.monotonic()
-    report = VendorReport(vendor=name)
-    vendor: Vendor | None = None
+def _begin(night: Night, side: SideBySide[Try], attempt: Try) -> None:
+    """Connect, read from the warehouse what the extraction goes on from, and let it extract in a thread of its own."""
+    night.tries[attempt.vendor].append(attempt)
     try:
-        vendor = package(name).connect()
-        _load_vendor(night, vendor, report)
+        attempt.connected = package(attempt.vendor).connect()
+        night.warehouse.begin()
+        attempt.extraction = _extraction(night, attempt)
+        attempt.prepared = _prepare(night, attempt.connected, attempt.extraction)
+    except Exception as error:  # noqa: BLE001 - `_finish` judges it
+        side.ended(attempt, error)
+    else:
+        side.start(attempt, partial(_extract_first, night), name=attempt.vendor)
+
+
+def _finish(night: Night, attempt: Try, failed: BaseException | None) -> list[Try]:
+    """Load what was extracted, count, walk again in full what asks for it. Returns the tries that this decides."""
+    started, report, at_stake = time.monotonic(), attempt.report, [attempt]
+    try:
+        if failed is not None:
+            raise failed
+        _tell(night, attempt.vendor, "is loaded")
+        _load_vendor(night, attempt)
     except NightloadError as error:
         report.failed(summarize(error), error.recovery)
     except PipelineStepFailed as error:
         if isinstance(error.exception, KeyboardInterrupt):  # Ctrl-C or SIGTERM, which dlt wraps
             raise error.exception from None
-        log.debug("%s failed", name, exc_info=True)
+        log.debug("%s failed", attempt.vendor, exc_info=True)
         why = night.warehouse.explain(error.exception)
         report.failed(f"{error.step} failed: {summarize(why)}", getattr(why, "recovery", None))
     except Exception as error:
-        log.debug("%s failed", name, exc_info=True)
-        report.failed(summarize(night.warehouse.explain(error)), None)
+        log.debug("%s failed", attempt.vendor, exc_info=True)
+        why = night.warehouse.explain(error)
+        report.failed(summarize(why), getattr(why, "recovery", None))
     finally:
-        if vendor is not None:
-            report.requests = vendor.http.requests
-            vendor.http.close()
-        report.seconds = time.monotonic() - started
+        if attempt.connected is not None:
+            report.requests = attempt.connected.http.requests
+            attempt.connected.http.close()
+        report.seconds += time.monotonic() - started
+        report.finished_at = pendulum.now("UTC")
+    attempt.let_go()
+    _tell(night, attempt.vendor, "")
     if report.error is not None:
-        night.warehouse.discard()
-        log.error("%s: %s", name, report.error)
-    _record(night, report)
-    return report
+        if failed is None:
+            night.warehouse.discard()
+        log.error("%s: %s", attempt.vendor, report.error)
+        if night.unpublished and not night.warehouse.kept:
+            at_stake += _lost(night)
+    _record(night, attempt.vendor)
+    return at_stake
 
 
-def _load_vendor(night: Night, vendor: Vendor, report: VendorReport) -> None:
-    """Extract, load, count; walk again in full what asks for it."""
-    night.warehouse.begin()
-    request = night.request
-    first = Extraction(
-        vendor=report.vendor,
-        spool_dir=_folder(night, report.vendor, "spool"),
+def _lost(night: Night) -> list[Try]:
+    """What was kept for the end of the night went down with the connection."""
+    lost, night.unpublished = night.unpublished, []
+    for each in lost:
+        each.report.failed("what was loaded was lost with the connection to the warehouse", Recovery.RETRY)
+        log.error("%s: %s", each.vendor, each.report.error)
+        _record(night, each.vendor)
+    return lost
+
+
+def _tell(night: Night, vendor: str, what: str) -> None:
+    if night.request.on_progress:
+        night.request.on_progress(vendor, what)
+
+
+def _extraction(night: Night, attempt: Try) -> Extraction:
+    request, tables = night.request, attempt.tables or night.request.tables
+    return Extraction(
+        vendor=attempt.vendor,
+        spool_dir=_folder(night, attempt.vendor, f"spool-{attempt.number}"),
         until=night.until,
-        full=(request.tables or frozenset({"*"})) if request.full else frozenset(),
+        full=(tables or frozenset({"*"})) if request.full else frozenset(),
         allow_empty=request.allow_empty,
-        tables=request.tables or None,
-        on_progress=partial(request.on_progress, report.vendor) if request.on_progress else None,
+        tables=tables or None,
+        on_progress=partial(request.on_progress, attempt.vendor) if request.on_progress else None,
         policy=night.policy,
         forgotten=_forgotten(night),
         rebuilds=True,
     )
-    changed = _pass(night, vendor, first, report)
+
+
+def _extract_first(night: Night, attempt: Try) -> None:
+    """What is done in a thread of its own: nothing here asks the warehouse or the ledger."""
+    started = time.monotonic()
+    assert attempt.extraction is not None  # noqa: S101 - `_begin` made it
+    try:
+        attempt.extracted = _extract(attempt.prepared, attempt.extraction, attempt.report)
+    finally:
+        attempt.report.seconds += time.monotonic() - started
+
+
+def _load_vendor(night: Night, attempt: Try) -> None:
+    """Load, count; walk again in full what asks for it."""
+    vendor, first, report = attempt.connected, attempt.extraction, attempt.report
+    assert vendor is not None and first is not None  # noqa: S101 - `_begin` made them
+    night.warehouse.begin()
+    changed = _load_parts(night, first, attempt.extracted, report)
     rebuild = frozenset(name for name, outcome in first.outcomes.items() if outcome.rebuild)
     if rebuild:
         exposed = frozenset(name for name, outcome in first.outcomes.items() if outcome.exposed)
@@ -244,7 +337,9 @@ def _load_vendor(night: Night, vendor: Vendor, report: VendorReport) -> None:
         report.failed("what landed is not what was extracted; nothing of this vendor was published", None, "mismatch")
         return
     if changed:
-        night.unpublished = report
+        night.unpublished.append(attempt)
+        if night.pace.publish == Publish.NIGHT:
+            night.warehouse.keep()
 
 
 def _forgotten(night: Night) -> Forgotten:
@@ -277,22 +372,74 @@ def _pass(
     rebuild: frozenset[str] = frozenset(),
     exposed: frozenset[str] = frozenset(),
 ) -> bool:
-    """Extract all parts, then load them in the opposite order; True if the build changed.
+    """Extract all parts once more, then load them; True if the build changed.
 
     `rebuild` names tables that are dropped and made from nothing, `exposed` those of which nothing may be put aside.
     """
-    extracted = []
+    extracted = _extract(_prepare(night, vendor, extraction), extraction, report, rebuild=rebuild)
+    return _load_parts(night, extraction, extracted, report, rebuild=rebuild, exposed=exposed)
+
+
+def _prepare(night: Night, vendor: Vendor, extraction: Extraction) -> list[Prepared]:
+    """A pipeline for each part, with the state and the schema that the warehouse holds."""
+    prepared = []
     for part in vendor.parts(extraction):
+        if not extraction.wants_any_of(part.dataset):
+            continue
+        pipeline = dlt.pipeline(
+            part.dataset,
+            pipelines_dir=str(_folder(night, part.dataset, f"pipelines-{time.monotonic_ns()}")),
+            destination=night.warehouse.destination(),
+            dataset_name=part.dataset,
+        )
+        pipeline.sync_destination()
+        prepared.append(Prepared(part, pipeline, snapshot(pipeline)))
+    return prepared
+
+
+def _extract(
+    prepared: Sequence[Prepared],
+    extraction: Extraction,
+    report: VendorReport,
+    *,
+    rebuild: frozenset[str] = frozenset(),
+) -> list[Prepared]:
+    """Extract all parts; those that had something to extract."""
+    extracted = []
+    for part, pipeline, before in prepared:
         try:
             source = part.source()
         except NightloadError as error:
             if isinstance(error, AccessDenied | Unreachable | ConfigurationError):
                 raise  # the other parts fare no better
-            report.put(TableReport(table=f"{part.dataset}.*", status="failed", error=summarize(error)))
+            failed = TableReport(
+                table=f"{part.dataset}.*", status="failed", error=summarize(error), recovery=error.recovery
+            )
+            report.put(failed)
             log.info("%s.*: %s", part.dataset, summarize(error))
             continue
-        if source.resources:
-            extracted.append((part, *_extract(night, part, source, rebuild=rebuild)))
+        if not source.resources:
+            continue
+        anew = [name for name in source.resources if f"{part.dataset}.{name}" in rebuild]
+        others = [name for name in source.resources if name not in anew]
+        if anew:
+            pipeline.extract(source.with_resources(*anew), refresh="drop_resources")
+        if others:
+            pipeline.extract(source.with_resources(*others))
+        extracted.append(Prepared(part, pipeline, before))
+    return extracted
+
+
+def _load_parts(
+    night: Night,
+    extraction: Extraction,
+    extracted: Sequence[Prepared],
+    report: VendorReport,
+    *,
+    rebuild: frozenset[str] = frozenset(),
+    exposed: frozenset[str] = frozenset(),
+) -> bool:
+    """Load the parts in the opposite order and count; True if the build changed."""
     changed = False
     for part, pipeline, before in reversed(extracted):
         outcomes = [outcome for outcome in extraction.outcomes.values() if outcome.dataset == part.dataset]
@@ -314,26 +461,6 @@ def _pass(
                 changed |= _load(night, pipeline, outcomes, before, report)
         _count(night, pipeline, outcomes, report)
     return changed
-
-
-def _extract(
-    night: Night, part: Part, source: DltSource, *, rebuild: frozenset[str]
-) -> tuple[dlt.Pipeline, Mapping[str, Any]]:
-    pipeline = dlt.pipeline(
-        part.dataset,
-        pipelines_dir=str(_folder(night, part.dataset, f"pipelines-{time.monotonic_ns()}")),
-        destination=night.warehouse.destination(),
-        dataset_name=part.dataset,
-    )
-    pipeline.sync_destination()
-    before = snapshot(pipeline)
-    anew = [name for name in source.resources if f"{part.dataset}.{name}" in rebuild]
-    others = [name for name in source.resources if name not in anew]
-    if anew:
-        pipeline.extract(source.with_resources(*anew), refresh="drop_resources")
-    if others:
-        pipeline.extract(source.with_resources(*others))
-    return pipeline, before
 
 
 def _put_aside(night: Night, anew: Sequence[Outcome]) -> None:
@@ -401,9 +528,11 @@ def _count(night: Night, pipeline: dlt.Pipeline, outcomes: Sequence[Outcome], re
             report.put(count(session, outcome, exists=outcome.table in there))
 
 
-def _record(night: Night, report: VendorReport) -> None:
-    """What came of a vendor, in place of what was said of it before."""
-    night.ledger.forget_vendor(night.run_id, report.vendor)
+def _record(night: Night, name: str) -> None:
+    """What came of a vendor so far, in place of what was said of it before."""
+    tries = [each.report for each in night.tries[name]]
+    report = whole(tries)
+    night.ledger.forget_vendor(night.run_id, name)
     _record_changes(night, report)
     night.ledger.record(
         "run_vendors",
@@ -418,6 +547,7 @@ def _record(night: Night, report: VendorReport) -> None:
             }
         ],
     )
+    night.ledger.record("run_tries", [{"run_id": night.run_id, **row} for row in as_rows(tries)])
     night.ledger.record(
         "run_tables",
         [

@@ -253,7 +253,7 @@ class _Scheduler:
             return
         if attempt.ends is None:
             attempt.ends = now + due.schedule.deadline.total_seconds()
-        arguments = [*due.schedule.arguments(), "--home", str(self._place.home)]
+        arguments = [*due.schedule.arguments(), *self._until(attempt.ends - now), "--home", str(self._place.home)]
         try:
             # a session of its own: Ctrl-C in a terminal must not reach it before we say so
             child = subprocess.Popen(  # noqa: S603
@@ -270,6 +270,13 @@ class _Scheduler:
         log.info("schedule %s: begun (process %s), due %s", name, child.pid, told(due.at, due.schedule))
         self._running = attempt, child, now
         self._rota.note(due, done=False, pid=due.left or child.pid)
+
+    def _until(self, left: float) -> list[str]:
+        """So long the run may try again what passes by itself: it has the warehouse, which the next one will want."""
+        now = self._clock.now()
+        following = min(schedule.next_fire(now) for schedule in self._schedules.values())
+        seconds = int(min(left, (following - now).total_seconds()))
+        return ["--until", f"{seconds}s"] if seconds > 0 else []
 
     def _mind_child(self) -> None:
         if self._running is None:

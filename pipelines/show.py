@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -44,9 +45,13 @@ def say(markup: str, text: str) -> None:
 
 
 class Progress:
-    """Which table is being walked: a moving line on a terminal, nothing elsewhere."""
+    """Which table of each vendor is being walked: a moving line on a terminal, nothing elsewhere.
+
+    Told from several threads at once.
+    """
 
     def __init__(self, *, enabled: bool) -> None:
+        self._lock, self._at = threading.Lock(), dict[str, str]()
         self._status: Status | None = None
         if enabled and progress_console.is_terminal:
             self._status = progress_console.status("starting")
@@ -61,8 +66,15 @@ class Progress:
             self._status.stop()
 
     def table(self, vendor: str, table: str) -> None:
-        if self._status:
-            self._status.update(f"{vendor}: {escape(table)}")
+        """`table`, or another word of what the vendor is at; an empty one: it is done."""
+        if not self._status:
+            return
+        with self._lock:
+            if table:
+                self._at[vendor] = table.removeprefix(f"{vendor}.")
+            else:
+                self._at.pop(vendor, None)
+            self._status.update(" · ".join(f"{name}: {escape(what)}" for name, what in self._at.items()) or "counting")
 
 
 def show_run(report: RunReport, place: Place) -> None:
@@ -73,7 +85,8 @@ def show_run(report: RunReport, place: Place) -> None:
             counts = (table.vendor_count, table.extracted, table.landed, table.live, table.deleted or None)
             grid.add_row(Text(table.table), *map(_number, counts), _state(table.status))
         console.print(
-            f"[bold]{vendor.vendor}[/]  {vendor.requests} requests, {vendor.seconds:.1f} s  ", _state(vendor.status)
+            f"[bold]{vendor.vendor}[/]  {vendor.requests} requests, {vendor.seconds:.1f} s{_tries(vendor.tries)}  ",
+            _state(vendor.status),
         )
         if vendor.tables:
             console.print(grid)
@@ -212,11 +225,15 @@ def show_run_info(found: Mapping[str, Any]) -> None:
         say("  [red]✗[/] ", run["error"])
     for vendor in found["vendors"]:
         console.print(
-            f"[bold]{vendor['vendor']}[/]  {vendor['requests'] or 0} requests, {vendor['seconds'] or 0:.1f} s  ",
+            f"[bold]{vendor['vendor']}[/]  {vendor['requests'] or 0} requests, {vendor['seconds'] or 0:.1f} s"
+            f"{_tries(len(vendor['tries']))}  ",
             _state(vendor["status"]),
         )
         if vendor["error"]:
             say("  [red]✗[/] ", vendor["error"])
+        for each in vendor["tries"] if len(vendor["tries"]) > 1 else ():
+            tables = f" ({', '.join(each['tables'])})" if each["tables"] else ""
+            say(f"  [dim]try {each['attempt']}[/] ", f"{each['started_at']}{tables}: {each['error'] or each['status']}")
         grid = _grid("table", "vendor", "extracted", "landed", "live", "gone", "seconds", "status")
         for table in vendor["tables"]:
             names = ("vendor_count", "extracted", "landed", "live")
@@ -272,6 +289,10 @@ def _grid(*names: str) -> Table:
         counts = name in ("vendor", "extracted", "landed", "live", "gone")
         grid.add_column(name, justify="right" if counts else "left", overflow="fold", style=None, header_style="dim")
     return grid
+
+
+def _tries(count: int) -> str:
+    return f", tried {count} times" if count > 1 else ""
 
 
 def _number(count: int | None) -> str:

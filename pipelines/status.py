@@ -237,15 +237,19 @@ def run_info(place: Place, prefix: str) -> dict[str, Any]:
         ids = [run["run_id"]]
         vendors = ledger.rows("run_vendors", ids)
         tables, changes = ledger.rows("run_tables", ids), ledger.rows("schema_changes", ids)
+        tries = ledger.rows("run_tries", ids)
     run["vendors"] = json.loads(run["vendors"] or "[]")
-    for row in (*vendors, *tables, *changes):
+    for row in (*vendors, *tables, *changes, *tries):
         del row["run_id"]
+    for each in tries:
+        each["tables"] = json.loads(each["tables"] or "[]")
     for table in tables:
         table["table"] = f"{table.pop('dataset')}.{table.pop('table_name')}"
         table["notes"] = json.loads(table["notes"] or "[]")
     tables.sort(key=lambda table: str(table["table"]))
     for vendor in vendors:
         vendor["tables"] = [table for table in tables if table["vendor"] == vendor["vendor"]]
+        vendor["tries"] = [each for each in tries if each["vendor"] == vendor["vendor"]]
         vendor["schema_changes"] = [change for change in changes if change["vendor"] == vendor["vendor"]]
     return {"run": run, "vendors": vendors}
 

@@ -34,6 +34,7 @@ from urllib.parse import urlsplit
 import httpx
 import orjson
 
+from sources import interruption
 from sources.errors import (
     AccessDenied,
     BrokenAnswer,
@@ -132,7 +133,7 @@ class Limiter:
         rate: Rate | None,
         *,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = interruption.sleep,
     ) -> None:
         self._interval = 1 / rate.per_second if rate else 0.0
         self._tolerance = self._interval * (rate.burst - 1) if rate else 0.0
@@ -223,7 +224,7 @@ class Http:
         sign: Callable[[httpx.Request], None] | None = None,
         pause_asked: Callable[[Mapping[str, str]], float | None] | None = None,
         sends: Iterable[str] | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = interruption.sleep,
     ) -> None:
         # Here, not only in the command line: the dlt sources are also used without it, and httpx logs URLs.
         install()
@@ -371,6 +372,8 @@ class Http:
         repeated = False
         for tries in itertools.count(1):
             outcome = self._attempt(call, receive)
+            if isinstance(outcome, _Failure):
+                interruption.check()  # then it is no failure of the vendor
             # Errors are raised out here, not where they are met: they must not carry httpx's as their context.
             if not isinstance(outcome, _Failure):
                 return outcome
@@ -394,6 +397,7 @@ class Http:
         raise AssertionError("unreachable")
 
     def _attempt(self, call: _Call, receive: _Receive[Result]) -> Result | _Failure:
+        interruption.check()
         self._limiters[call.group].take()
         answered = False
         with self._slots:
@@ -412,7 +416,12 @@ class Http:
 
     def _send(self, call: _Call) -> httpx.Response:
         request = self._client.build_request(
-            call.method, call.url, content=call.content, data=call.form, headers=call.headers
+            call.method,
+            call.url,
+            content=call.content,
+            data=call.form,
+            headers=call.headers,
+            extensions={"trace": interruption.watch},
         )
         for hop in itertools.count():
             if self._sign:
@@ -604,7 +613,7 @@ def in_order(fetch: Callable[[Item], Result], items: Iterable[Item], *, width: i
     not begun; closing the generator does the same. Both return when the running ones have ended.
     """
     source = iter(items)
-    pool = ThreadPoolExecutor(max_workers=width, thread_name_prefix="fetch")
+    pool = ThreadPoolExecutor(max_workers=width, thread_name_prefix=f"{threading.current_thread().name}-fetch")
     window: deque[Future[Result]] = deque()
     try:
         window.extend(pool.submit(fetch, item) for item in itertools.islice(source, width))

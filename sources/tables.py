@@ -23,6 +23,7 @@ import mmap
 import os
 import re
 import tempfile
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -53,6 +54,7 @@ _ZEROS = ", ".join(f"'{text}'" for text in ZERO_DATES)
 NO_NUMBER = r"(^|[:\[,])\s*[-+]?((?i:nan|inf(inity)?)|[0-9.]+[eE][+]?[0-9]{4,})\s*($|[\],}])"
 """Where a number is due in JSON: a value that DuckDB reads and that is not one."""
 _SURROGATE = re.compile("[\ud800-\udfff\x00]")
+_TURN = threading.RLock()
 
 
 class Kind(StrEnum):
@@ -422,11 +424,15 @@ def _database() -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def connect() -> duckdb.DuckDBPyConnection:
-    """A connection to the one database of this process that converts: little memory, no file of its own."""
-    connection = _database().cursor()
-    connection.execute("SET TimeZone = 'UTC'")
-    return connection
+@contextmanager
+def connect() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection to the one database of this process that converts: little memory, no file of its own.
+
+    Vendors that are read side by side take turns at it: each has the memory to itself, and all together no more.
+    """
+    with _TURN, _database().cursor() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        yield connection
 
 
 @contextmanager

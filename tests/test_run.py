@@ -51,7 +51,7 @@ def test_both_vendors_by_the_command_line_and_the_document_it_prints(small: Nigh
     assert not {"tonalytica", "tune"} & set(document["skipped"])
     assert [vendor["vendor"] for vendor in document["vendors"]] == ["tonalytica", "tune"]
     for vendor in document["vendors"]:
-        assert set(vendor) == {"vendor", "status", "error", "requests", "tables"}
+        assert set(vendor) == {"vendor", "status", "error", "requests", "tries", "tables"}
         assert (vendor["status"], vendor["error"]) == ("ok", None)
         assert vendor["requests"] == sandbox.control(vendor["vendor"], "GET", "stats")["requests"]
         assert sandbox.control(vendor["vendor"], "GET", "stats")["unexpected"] == []

@@ -43,7 +43,9 @@ def engine(place: places.Place, *, verbose: bool = False, quiet: bool = False) -
     from pipelines.engine import prepare
 
     level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    # several vendors speak at once, and their threads have their names
+    form = f"%(asctime)s %(levelname)s{' %(threadName)s' if verbose else ''} %(message)s"
+    logging.basicConfig(level=level, format=form, stream=sys.stderr)
     install()
     signal.signal(signal.SIGTERM, _interrupted)
     prepare(place)

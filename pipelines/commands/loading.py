@@ -41,6 +41,9 @@ def run(
     allow_empty: Annotated[
         list[str] | None, typer.Option("--allow-empty", help="DATASET.TABLE that may really have become empty.")
     ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", help="Try again what may pass by itself, until HH:MM or for so long (2h).")
+    ] = None,
     then: Annotated[Then | None, typer.Option("--then", help="dbt: build the dbt project after a green load.")] = None,
     warehouse: WarehouseUrl = None,
     home: Home = None,
@@ -51,6 +54,7 @@ def run(
     try:
         place = places.find(home, warehouse)
         with engine(place, verbose=verbose, quiet=as_json), telling(place):
+            from pipelines.pace import parse_until
             from pipelines.request import Request
             from pipelines.run import exit_code
             from pipelines.run import run as run_night
@@ -65,6 +69,7 @@ def run(
                         full=full,
                         allow_empty=frozenset(allow_empty or ()),
                         then_dbt=then == Then.DBT,
+                        until=None if until is None else parse_until(until, setting="--until"),
                         on_progress=progress.table,
                     )
                 )

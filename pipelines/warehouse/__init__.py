@@ -35,7 +35,7 @@ def open_warehouse(place: Place, *, datasets: Sequence[str]) -> Iterator[Warehou
         try:
             yield warehouse
         finally:
-            warehouse.discard()
+            warehouse.discard(kept=True)
     else:
         from pipelines.warehouse.postgres import Postgres
 

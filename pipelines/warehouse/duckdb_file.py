@@ -53,16 +53,21 @@ class DuckDbFile:
                 todo="Choose another file name, such as warehouse.duckdb",
             )
         self.place = place
-        self._built = self._purges = False
+        self._built = self._purges = self.kept = self._kept_purges = False
         self._held: duckdb.DuckDBPyConnection | None = None
         self._reader: duckdb.DuckDBPyConnection | None = None
         """Open on the published file from the copy to the swap: while it is, nobody can write there."""
 
     def begin(self) -> None:
-        """Copy the published file to `build/`, unless a clean copy stands there."""
+        """Copy the published file, or what was kept, to `build/`, unless a clean copy stands there."""
         if self._built:
             return
         build, published = self.place.build, self.place.warehouse
+        if self.kept:
+            self._remove_build()
+            _copy(self._kept, build)
+            self._built = True
+            return
         shutil.rmtree(build.parent, ignore_errors=True)
         build.parent.mkdir(parents=True)
         if published.exists():
@@ -77,15 +82,31 @@ class DuckDbFile:
             shutil.copymode(published, build)
         self._built = True
 
-    def discard(self) -> None:
-        """Forget the copy; the published file stays as it is."""
-        self._built = self._purges = False
+    def keep(self) -> None:
+        """Put the copy aside; the next `begin` goes on from it."""
+        with self.write() as session:
+            session.change("CHECKPOINT")
         self._let_go()
+        self._refuse_log()
+        self._kept.parent.mkdir(exist_ok=True)
+        os.replace(self.place.build, self._kept)
+        self._built, self.kept, self._kept_purges = False, True, self._purges
+
+    def discard(self, *, kept: bool = False) -> None:
+        """Forget the copy; the published file stays as it is."""
+        self._built = False
+        self._let_go()
+        if self.kept and not kept:
+            self._purges = self._kept_purges
+            self._remove_build()
+            return
+        self.kept = self._purges = self._kept_purges = False
         self._stop_reading()
         shutil.rmtree(self.place.build.parent, ignore_errors=True)
 
     def publish(self, ledger: Ledger) -> None:
         """Write the ledger into the copy and swap it in."""
+        self._take_up_kept()
         runs = ledger.unpublished()
         try:
             with self.write() as session:
@@ -100,9 +121,7 @@ class DuckDbFile:
         if self._purges:
             os.replace(self._anew, build)
             self._purges = False
-        leftover = build.with_name(f"{build.name}.wal")
-        if leftover.exists():
-            raise Unavailable(what="the built warehouse was not written to the end", where=str(leftover))
+        self._refuse_log()
         with build.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(build, self.place.warehouse)
@@ -147,6 +166,29 @@ class DuckDbFile:
 
     def explain(self, error: BaseException) -> BaseException:
         return error
+
+    @property
+    def _kept(self) -> Path:
+        return self.place.build.parent / "kept" / self.place.build.name
+
+    def _take_up_kept(self) -> None:
+        """Go on with what was kept in its place; a copy of it that stands there has nothing more."""
+        if not self.kept:
+            return
+        if not self._built:
+            self._remove_build()
+            os.replace(self._kept, self.place.build)
+        self._built, self.kept, self._kept_purges = True, False, False
+
+    def _remove_build(self) -> None:
+        build = self.place.build
+        for file in (build, build.with_name(f"{build.name}.wal")):
+            file.unlink(missing_ok=True)
+
+    def _refuse_log(self) -> None:
+        leftover = self.place.build.with_name(f"{self.place.build.name}.wal")
+        if leftover.exists():
+            raise Unavailable(what="the built warehouse was not written to the end", where=str(leftover))
 
     @property
     def _anew(self) -> Path:

@@ -95,6 +95,7 @@ class Postgres:
         self._url, self._shown = url, shown
         self._lock = connect(url)
         self._shared: Shared | None = None
+        self.kept = False
         try:
             self._refuse_unfit()
             self._take()
@@ -103,7 +104,7 @@ class Postgres:
             raise
 
     def close(self) -> None:
-        self.discard()
+        self.discard(kept=True)
         self._hang_up()
         self._lock.close()
 
@@ -111,6 +112,11 @@ class Postgres:
         """Forget a transaction in which nothing was loaded, and see that the connection lives."""
         self.discard()
         try:
+            if self._shared is not None:  # it may have had nothing to do for an hour
+                with suppress(psycopg2.Error):
+                    one(self._shared.connection, "SELECT 1")
+                if self._shared.connection.closed:
+                    self._hang_up()
             if self._shared is None:
                 self._shared = Shared(self._url)
                 with self._shared.step() as cursor:
@@ -125,11 +131,21 @@ class Postgres:
             self._hang_up()
             raise self.explain(error) from None
 
-    def discard(self) -> None:
+    def keep(self) -> None:
+        with self._loading().turn, self._loading().connection.cursor() as cursor:
+            if self.kept:
+                cursor.execute("RELEASE SAVEPOINT kept")
+            cursor.execute("SAVEPOINT kept")
+        self.kept = True
+
+    def discard(self, *, kept: bool = False) -> None:
         if self._shared is None:
             return
         try:
-            if self._shared.writing:
+            if self.kept and not kept:
+                self._shared.back_to("kept")
+            elif self._shared.writing:
+                self.kept = False
                 self._shared.end(commit=False)
         except psycopg2.Error:
             log.debug("the connection is lost, and so is what was not published", exc_info=True)
@@ -145,6 +161,7 @@ class Postgres:
             self._commit(transaction)
         except psycopg2.Error as error:
             raise self.explain(error) from None
+        self.kept = False
         ledger.published(runs)
 
     def purge(self) -> None:
@@ -153,7 +170,7 @@ class Postgres:
     def destination(self) -> AnyDestination:
         from pipelines.warehouse.postgres_dlt import destination_on
 
-        return destination_on(self._loading())
+        return destination_on(self._loading)
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -226,7 +243,7 @@ class Postgres:
         if self._shared is not None:
             with suppress(psycopg2.Error):
                 self._shared.connection.close()
-            self._shared = None
+            self._shared, self.kept = None, False
 
     def _commit(self, transaction: str) -> None:
         """Commit; if the connection dies with the answer on its way, ask the server what became of it."""

@@ -56,6 +56,12 @@ class Shared:
                     self.connection.autocommit = True
                 self._depth = 0
 
+    def back_to(self, savepoint: str) -> None:
+        """Undo what was done since that savepoint, whatever steps were under way."""
+        with self.turn, self.connection.cursor() as cursor:
+            cursor.execute(f"ROLLBACK TO SAVEPOINT {savepoint}")
+            self._depth = 0
+
     @contextmanager
     def step(self) -> Iterator[extensions.cursor]:
         """A cursor, and the connection to oneself; what fails inside undoes this step and nothing before it."""

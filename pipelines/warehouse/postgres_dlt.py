@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -37,8 +37,8 @@ ROWS_AT_ONCE = 4096
 CHUNK = 2**20
 
 
-def destination_on(shared: Shared) -> AnyDestination:
-    """A dlt destination that does all it does over `shared`."""
+def destination_on(shared: Callable[[], Shared]) -> AnyDestination:
+    """A dlt destination that does all it does over the connection that `shared` gives; a lost one is replaced."""
     credentials = PostgresCredentials("postgresql://unused:unused@unused/unused")
     return SharedPostgres(credentials, shared=shared)  # type: ignore[return-value]
 
@@ -46,7 +46,7 @@ def destination_on(shared: Shared) -> AnyDestination:
 class SharedPostgres(postgres):
     """dlt's Postgres, but for the connection, the form of its files, and that readers are not blocked."""
 
-    def __init__(self, credentials: PostgresCredentials, *, shared: Shared) -> None:
+    def __init__(self, credentials: PostgresCredentials, *, shared: Callable[[], Shared]) -> None:
         super().__init__(credentials, destination_name="postgres")
         self._shared = shared
 
@@ -67,7 +67,7 @@ class SharedPostgres(postgres):
             def __init__(
                 self, schema: Schema, config: PostgresClientConfiguration, capabilities: DestinationCapabilitiesContext
             ) -> None:
-                super().__init__(schema, config, capabilities, shared=shared)
+                super().__init__(schema, config, capabilities, shared=shared())
 
         return Client
 

@@ -76,12 +76,21 @@ class Session(Protocol):
 class Warehouse(Protocol):
     """One warehouse while a run holds its lock: nothing is seen by readers before `publish`, and then all of it."""
 
-    def begin(self) -> None:
-        """Be ready to load on top of what is published."""
+    @property
+    def kept(self) -> bool:
+        """Does anything stand that was kept and is not published?"""
         ...
 
-    def discard(self) -> None:
-        """Forget what was loaded since `begin`; what is published stays as it is."""
+    def begin(self) -> None:
+        """Be ready to load on top of what is published or kept."""
+        ...
+
+    def keep(self) -> None:
+        """What was loaded since `begin` is proven: no `discard` takes it away before `publish` shows it."""
+        ...
+
+    def discard(self, *, kept: bool = False) -> None:
+        """Forget what was loaded since `begin`, and with `kept` what was kept too; what is published stays."""
         ...
 
     def publish(self, ledger: Ledger) -> None:

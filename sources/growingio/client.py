@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from sources import interruption
 from sources.errors import (
     AccessDenied,
     BrokenAnswer,
@@ -225,7 +226,7 @@ class Client:
                 where=where,
                 todo=f"Come back later, or raise sources.{VENDOR}.poll_timeout",
             )
-        time.sleep(self._settings.poll_seconds)
+        interruption.sleep(self._settings.poll_seconds)
 
     # -- the token --------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from sources import interruption
 from sources.errors import BrokenAnswer, CountMismatch, NotReady, Refused
 from sources.http import Http, Rate, in_order
 from sources.tables import Spool
@@ -204,7 +205,7 @@ class Client:
                 )
             if time.monotonic() > until:
                 raise self._late(task_id, status)
-            time.sleep(pause)
+            interruption.sleep(pause)
             pause = min(pause * 1.5, LONGEST_PAUSE)
 
     def _late(self, task_id: str, status: str) -> NotReady:
@@ -275,7 +276,7 @@ class Client:
             except StillRunning:
                 if time.monotonic() > until:
                     raise self._late(task.id, "") from None
-            time.sleep(pause)
+            interruption.sleep(pause)
             pause = min(pause * 1.5, LONGEST_PAUSE)
 
     def _labels(self, labels: tuple[str, ...] | None, block: Block, where: str) -> tuple[str, ...] | None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from sources import interruption
 from sources.errors import (
     AccessDenied,
     BrokenAnswer,
@@ -278,7 +279,7 @@ class Client:
                     where=f"{VENDOR}, query {query_id}",
                     todo="Make the query faster, or raise sources.tonalytica.execution_timeout",
                 )
-            time.sleep(pause)
+            interruption.sleep(pause)
             pause = min(pause * 1.5, 5.0)
             try:
                 job = self.get(path, key=key)["job"]

@@ -10,7 +10,6 @@ import gzip
 import logging
 import re
 import threading
-import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult
 
+from sources import interruption
 from sources.errors import AccessDenied, BrokenAnswer, NotReady, Refused, Unavailable
 from sources.http import Http
 from sources.links import bad_link, checked_link
@@ -55,7 +55,7 @@ def job_of(data: Any, *names: str, where: str) -> str:
     return str(told)
 
 
-def wait_for(ask: Ask, settings: Settings, *, where: str, sleep: Callable[[float], None] = time.sleep) -> Ready:
+def wait_for(ask: Ask, settings: Settings, *, where: str, sleep: Callable[[float], None] = interruption.sleep) -> Ready:
     """Ask after the job until its link is there: after 10 s, then 20, and so on up to 60, 60 times at most.
 
     Raises `NotReady` then, and `Unavailable` if the vendor gave the job up.

@@ -1,0 +1,98 @@
+"""A run that is told to end: whoever waits for a vendor, in whatever thread, ends at once and blames nobody."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import pytest
+
+from sources import interruption
+from sources.http import Http, Rate, in_order
+from sources.interruption import Stopped
+
+
+@pytest.fixture(autouse=True)
+def going_on() -> Iterator[None]:
+    yield
+    interruption.go_on()
+
+
+@pytest.fixture
+def silent() -> Iterator[socket.socket]:
+    """A vendor that takes requests and never answers."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        listener.settimeout(30)
+        yield listener
+
+
+def url_of(listener: socket.socket) -> str:
+    return f"http://127.0.0.1:{listener.getsockname()[1]}/"
+
+
+class Waiting:
+    """A thread that waits for something; what it raised."""
+
+    def __init__(self, wait: Callable[[], object]) -> None:
+        self.raised: BaseException | None = None
+
+        def work() -> None:
+            try:
+                wait()
+            except BaseException as error:  # noqa: BLE001 - looked at by the test
+                self.raised = error
+
+        self._thread = threading.Thread(target=work, daemon=True)
+        self._thread.start()
+
+    def stopped(self) -> bool:
+        self._thread.join(10)
+        return not self._thread.is_alive() and isinstance(self.raised, Stopped)
+
+
+def test_a_wait_for_an_answer_is_ended(silent: socket.socket) -> None:
+    with Http(vendor="acme", base_url=url_of(silent)) as http:
+        waiting = Waiting(lambda: http.json("GET", "rows"))
+        with silent.accept()[0] as connection:
+            assert connection.recv(1000).startswith(b"GET /rows")
+            interruption.stop()
+            assert waiting.stopped()
+        assert (http.requests, http.retries) == (1, 0)
+
+
+def test_answers_that_several_threads_wait_for_are_ended(silent: socket.socket) -> None:
+    with Http(vendor="acme", base_url=url_of(silent)) as http:
+        waiting = Waiting(lambda: list(in_order(lambda _: http.json("GET", "rows"), range(9), width=3)))
+        connections = [silent.accept()[0] for _ in range(3)]
+        for connection in connections:
+            connection.recv(1000)
+        interruption.stop()
+        assert waiting.stopped()
+        assert http.requests == 3
+        for connection in connections:
+            connection.close()
+
+
+def test_a_pause_is_ended(silent: socket.socket) -> None:
+    with Http(vendor="acme", base_url=url_of(silent), rates={"default": Rate(0.001)}) as http:
+        http._limiters["default"].hold(1000)
+        waiting = Waiting(lambda: http.json("GET", "rows"))
+        sleeping = Waiting(lambda: interruption.sleep(1000))
+        interruption.stop()
+        assert waiting.stopped() and sleeping.stopped()
+        assert http.requests == 0
+
+
+def test_afterwards_vendors_are_asked_again(silent: socket.socket) -> None:
+    interruption.stop()
+    with Http(vendor="acme", base_url=url_of(silent)) as http:
+        with pytest.raises(Stopped):
+            http.json("GET", "rows")
+        interruption.go_on()
+        waiting = Waiting(lambda: http.json("GET", "rows"))
+        with silent.accept()[0] as connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            waiting._thread.join(10)
+        assert waiting.raised is None
