@@ -309,6 +309,8 @@ def _pass(
                 if anew
                 else nullcontext()
             ):
+                for outcome in anew:
+                    night.ledger.void_backfills(part.dataset, outcome.table)
                 _put_aside(night, [outcome for outcome in anew if _name(outcome) not in exposed])
                 _drop_exposed(night, [outcome for outcome in anew if _name(outcome) in exposed])
                 changed |= _load(night, pipeline, outcomes, before, report)
