@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 from pipelines import __version__
 from pipelines.backfill_plan import TABLE, Chunk, Plan, make, newest_run, published
 from pipelines.forgotten import forgotten_in
+from pipelines.incidents import change_in_words
 from pipelines.ledger import Ledger
 from pipelines.place import Place
 from pipelines.report import TableReport, VendorReport
@@ -60,6 +61,8 @@ class Done:
     seconds: float = 0.0
     requests: int | None = None
     recovery: Recovery | None = None
+    changes: Sequence[str] = ()
+    """Of the table's columns. A new column of old days is no drift of the vendor's, so that no run tells of it."""
     stops: bool = False
     """Will the next ones fare no better?"""
 
@@ -151,7 +154,7 @@ class _Backfill:
         after = None
         with published(self.place) as reader:
             if reader is not None:
-                states, after = states_of(reader, dataset)[0], newest_run(reader)
+                states, after = states_of(reader, dataset), newest_run(reader)
         fetched = _Fetched(chunk=chunk, folder=folder, extraction=extraction, after=after)
         started, asked = time.monotonic(), self.vendor.http.requests
         try:
@@ -258,7 +261,8 @@ class _Backfill:
         whole = next((table.error for table in report.tables), "the vendor shows nothing for it")
         table = table or TableReport(table=chunk.table, status="failed", error=whole)
         stops = report.status == "stopped" or table.recovery == Recovery.CONFIGURE
-        return Done(chunk=chunk, table=table, recovery=table.recovery, stops=stops)
+        changes = [change_in_words(change) for change in report.schema_changes]
+        return Done(chunk=chunk, table=table, recovery=table.recovery, stops=stops, changes=changes)
 
     def _open(self, ledger: Ledger, chunk: Chunk) -> dict[str, Any]:
         dataset, _, table = chunk.table.partition(".")
@@ -281,13 +285,14 @@ class _Backfill:
 
     def _close(self, ledger: Ledger, row: Mapping[str, Any], done: Done) -> None:
         table = done.table
+        notes = [*table.notes, *done.changes]
         names = ("status", "vendor_count", "extracted", "landed", "load_id", "error")
         ledger.put(
             TABLE,
             {
                 **row,
                 **{name: getattr(table, name) for name in names},
-                "notes": json.dumps(table.notes, ensure_ascii=False) if table.notes else None,
+                "notes": json.dumps(notes, ensure_ascii=False) if notes else None,
                 "requests": done.requests,
                 "seconds": done.seconds,
                 "finished_at": _now(),

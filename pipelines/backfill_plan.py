@@ -124,7 +124,7 @@ def planned(place: Place, name: str, days: Days, *, chunk: int, again: bool = Fa
         done: set[str] = set()
         with published(place) as reader:
             if reader is not None:
-                states = dict(states_of(reader, name.partition(".")[0])[0])
+                states = dict(states_of(reader, name.partition(".")[0]))
                 done = set() if again else _done(reader)
         zone = str(table.zone)
         _refuse_unfinished(days, zone)

@@ -69,7 +69,7 @@ def drop(place: Place, name: str, *, agrees: Callable[[list[Doomed]], bool]) -> 
         try:
             for dataset in dict.fromkeys(each.dataset for each in doomed):
                 _drop(place, warehouse, dataset, [each for each in doomed if each.dataset == dataset])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised again, in the words of the warehouse
             why = getattr(error, "exception", error)
             raise warehouse.explain(why) from None
         _publish(warehouse, ledger, doomed)
@@ -104,7 +104,7 @@ def _look(reader: Reader, place: Place, name: str) -> list[Doomed]:
 
 def _in_dataset(reader: Reader, dataset: str, tables: Collection[str] | None) -> Iterator[Doomed]:
     there = {table for table in reader.columns(dataset) if not table.startswith("_dlt_")}
-    states, _ = states_of(reader, dataset)
+    states = states_of(reader, dataset)
     main = {table for table in there if not _is_aside(table, there | set(states))} | set(states)
     for table in sorted(main if tables is None else main.intersection(tables)):
         asides = sorted(each for each in there if each.startswith(f"{table}_before_") and each not in main)

@@ -116,7 +116,7 @@ def show_chunks(plan: Plan, done: Sequence[Done], place: Place) -> None:
         told.append(f"{skipped} were done and skipped")
     if left := len(plan.due) - len(done):
         told.append(f"{left} were not tried")
-    notes = {note: None for each in done for note in each.table.notes}
+    notes = {note: None for each in done for note in (*each.table.notes, *each.changes)}
     for note in list(notes)[:10]:
         say(f"  [yellow]![/] {escape(plan.table)}: ", note)
     say("", f"{plan.table}: {', '.join(told)} → {place.shown}")
@@ -133,12 +133,10 @@ def show_states(found: Sequence[Remembered]) -> None:
     if not found:
         console.print("nothing is remembered yet; the first night begins it")
         return
-    rows = _grid("table", "remembered")
+    rows = _grid("table", "rows came last", "remembered")
     for each in found:
-        rows.add_row(Text(each.name), Text("\n".join(each.lines)))
+        rows.add_row(Text(each.name), each.loaded_at or "", Text("\n".join(each.lines)))
     console.print(rows)
-    for dataset, written in {each.dataset: each.written_at for each in found}.items():
-        say("", f"{dataset}: as of {written}")
 
 
 def show_forgets(found: Sequence[Remembered]) -> None:

@@ -23,7 +23,7 @@ from dlt.common.versioned_state import decompress_state
 from pipelines import __version__
 from pipelines.forget import user
 from pipelines.ledger import Ledger
-from pipelines.place import Place
+from pipelines.place import OWN_DATASET, Place
 from pipelines.request import refuse_unknown_table, vendor_of
 from pipelines.warehouse import Session, Warehouse, lock, open_warehouse, quote
 from pipelines.warehouse.reader import Reader, open_reader
@@ -50,15 +50,15 @@ class Remembered:
     table: str
     state: Mapping[str, Any]
     forgets: Mapping[str, Any]
-    written_at: str | None = None
-    """When its dataset's state was written last."""
+    loaded_at: str | None = None
+    """When rows of it came last: so old are its digests."""
 
     @property
     def name(self) -> str:
         return f"{self.dataset}.{self.table}"
 
     def as_json(self) -> dict[str, Any]:
-        return {"table": self.name, "vendor": self.vendor, "written_at": self.written_at, "state": dict(self.state)}
+        return {"table": self.name, "vendor": self.vendor, "loaded_at": self.loaded_at, "state": dict(self.state)}
 
     @property
     def lines(self) -> list[str]:
@@ -113,25 +113,24 @@ def reset(place: Place, name: str, *, agrees: Callable[[list[Remembered]], bool]
             _rewrite(place, warehouse, dataset, {each.table: each.forgets for each in found if each.dataset == dataset})
         with ledger.at_once():
             for each in found:
-                record(ledger, "reset", each.vendor, each.name, rows=counts[each.name], forgot=each.forgets)
+                told = {name: in_words(value) for name, value in each.forgets.items()}
+                record(ledger, "reset", each.vendor, each.name, rows=counts[each.name], forgot=told)
             warehouse.publish(ledger)
     return found
 
 
-def states_of(database: Reader | Session, dataset: str) -> tuple[States, str | None]:
-    """What is remembered of each table of a dataset, and when that was written."""
+def states_of(database: Reader | Session, dataset: str) -> States:
+    """What is remembered of each table of a dataset."""
     if STATES not in database.tables(dataset):
-        return {}, None
+        return {}
     rows = database.query(
-        f"SELECT state, created_at FROM {quote(dataset, STATES)} WHERE pipeline_name = ? "  # noqa: S608
+        f"SELECT state FROM {quote(dataset, STATES)} WHERE pipeline_name = ? "  # noqa: S608
         "ORDER BY version DESC, created_at DESC LIMIT 1",
         [dataset],
     )
-    if not rows:
-        return {}, None
-    sources = decompress_state(rows[0][0]).get("sources", {})
-    written = rows[0][1]
-    return sources.get(dataset, {}).get("resources", {}), written.astimezone(UTC).isoformat(timespec="seconds")
+    sources = decompress_state(rows[0][0]).get("sources", {}) if rows else {}
+    resources: States = sources.get(dataset, {}).get("resources", {})
+    return resources
 
 
 def datasets_of(name: str | None) -> dict[str, frozenset[str] | None]:
@@ -203,7 +202,7 @@ def record(ledger: Ledger, action: str, vendor: str, name: str, *, rows: int | N
             "dataset": dataset,
             "table_name": table,
             "rows": rows,
-            "forgot": json.dumps({key: in_words(value) for key, value in forgot.items()}, ensure_ascii=False),
+            "forgot": json.dumps(forgot, ensure_ascii=False),
             "by_whom": user(),
             "version": __version__,
             "host": socket.gethostname(),
@@ -225,8 +224,7 @@ def _rewrite(place: Place, warehouse: Warehouse, dataset: str, forgets: Mapping[
 
 
 def _remembered(database: Reader | Session, dataset: str, tables: Collection[str] | None) -> Iterator[Remembered]:
-    states, written = states_of(database, dataset)
-    vendor = vendor_of(dataset)
+    states, loaded, vendor = states_of(database, dataset), _loaded(database, dataset), vendor_of(dataset)
     declared = {table.name: table for table in package(vendor).tables()[dataset]}
     for table, state in sorted(states.items()):
         if state and (tables is None or table in tables):
@@ -236,8 +234,21 @@ def _remembered(database: Reader | Session, dataset: str, tables: Collection[str
                 table=table,
                 state=deepcopy(dict(state)),
                 forgets=_forgotten_of(state, declared.get(table)),
-                written_at=written,
+                loaded_at=loaded.get(table),
             )
+
+
+def _loaded(database: Reader | Session, dataset: str) -> dict[str, str]:
+    """When rows of a table came last, in a run."""
+    if not {"runs", "run_tables"} <= database.tables(OWN_DATASET):
+        return {}
+    rows = database.query(
+        "SELECT t.table_name, max(r.finished_at) FROM nightload.run_tables t JOIN nightload.runs r "
+        "ON r.run_id = t.run_id WHERE t.dataset = ? AND t.status IN ('ok', 'warning') AND r.finished_at IS NOT NULL "
+        "GROUP BY t.table_name",
+        [dataset],
+    )
+    return {table: at.astimezone(UTC).isoformat(timespec="seconds") for table, at in rows}
 
 
 def _forgotten_of(state: Mapping[str, Any], table: Table | None) -> dict[str, Any]:
