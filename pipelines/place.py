@@ -53,7 +53,7 @@ class Place:
     @property
     def queue(self) -> Path:
         """The lock of whoever waits for a chunk to end."""
-        return self.state / "queue"
+        return self.state / "queue.lock"
 
     @property
     def backfilling(self) -> Path:
