@@ -200,8 +200,7 @@ class _Backfill:
             return fetched.error is None and newest_run(session) != fetched.after
 
     def _load(self, warehouse: Warehouse, ledger: Ledger, fetched: _Fetched, *, alone: bool) -> Done:
-        chunk, started = fetched.chunk, time.monotonic()
-        row = self._open(ledger, chunk)
+        chunk, started, began = fetched.chunk, time.monotonic(), datetime.now(UTC)
         report = VendorReport(vendor=self.plan.vendor)
         if fetched.error is not None:
             changed = self._failed(report, chunk, fetched.error)
@@ -215,12 +214,12 @@ class _Backfill:
             warehouse.begin()
         try:
             with ledger.at_once():
-                self._close(ledger, row, done)
+                self._record(ledger, done, started=began)
                 warehouse.publish(ledger)
         except (NightloadError, OSError) as error:
             self._failed(report, chunk, error)
             done = self._told(report, chunk)
-            self._close(ledger, row, done)
+            self._record(ledger, done, started=began)
             warehouse.discard()
         return done
 
@@ -264,38 +263,33 @@ class _Backfill:
         changes = [change_in_words(change) for change in report.schema_changes]
         return Done(chunk=chunk, table=table, recovery=table.recovery, stops=stops, changes=changes)
 
-    def _open(self, ledger: Ledger, chunk: Chunk) -> dict[str, Any]:
-        dataset, _, table = chunk.table.partition(".")
+    def _record(self, ledger: Ledger, done: Done, *, started: datetime) -> None:
+        """Put the chunk's row in the place of the one of its last attempt. While it is under way it has none: what is
+        killed has not been.
+        """
+        dataset, _, name = self.plan.table.partition(".")
+        chunk, table = done.chunk, done.table
         before = ledger.rows(TABLE, [chunk.id])
-        row = {
-            "chunk_id": chunk.id,
-            "vendor": self.plan.vendor,
-            "dataset": dataset,
-            "table_name": table,
-            "first_day": chunk.days.first.isoformat(),
-            "last_day": chunk.days.last.isoformat(),
-            "status": "running",
-            "attempts": (before[0]["attempts"] if before else 0) + 1,
-            "started_at": _now(),
-            "version": __version__,
-            "host": socket.gethostname(),
-        }
-        ledger.put(TABLE, row)
-        return row
-
-    def _close(self, ledger: Ledger, row: Mapping[str, Any], done: Done) -> None:
-        table = done.table
         notes = [*table.notes, *done.changes]
         names = ("status", "vendor_count", "extracted", "landed", "load_id", "error")
         ledger.put(
             TABLE,
             {
-                **row,
-                **{name: getattr(table, name) for name in names},
+                "chunk_id": chunk.id,
+                "vendor": self.plan.vendor,
+                "dataset": dataset,
+                "table_name": name,
+                "first_day": chunk.days.first.isoformat(),
+                "last_day": chunk.days.last.isoformat(),
+                "attempts": (before[0]["attempts"] if before else 0) + 1,
+                **{each: getattr(table, each) for each in names},
                 "notes": json.dumps(notes, ensure_ascii=False) if notes else None,
                 "requests": done.requests,
                 "seconds": done.seconds,
-                "finished_at": _now(),
+                "started_at": started.isoformat(timespec="milliseconds"),
+                "finished_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "version": __version__,
+                "host": socket.gethostname(),
             },
         )
 
@@ -327,7 +321,3 @@ def _only_one(place: Place) -> Iterator[None]:
     finally:
         shutil.rmtree(place.ahead, ignore_errors=True)
         held.release()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -19,6 +19,7 @@ from pipelines.request import vendor_of
 from pipelines.state import datasets_of, pipeline_of, record, states_of, tending
 from pipelines.warehouse import Warehouse, quote
 from pipelines.warehouse.reader import Reader, open_reader
+from pipelines.warehouse.session import void_backfills
 from sources.errors import ConfigurationError, NightloadError
 
 
@@ -68,7 +69,7 @@ def drop(place: Place, name: str, *, agrees: Callable[[list[Doomed]], bool]) -> 
             return None
         try:
             for dataset in dict.fromkeys(each.dataset for each in doomed):
-                _drop(place, warehouse, dataset, [each for each in doomed if each.dataset == dataset])
+                _drop(place, warehouse, ledger, dataset, [each for each in doomed if each.dataset == dataset])
         except Exception as error:  # noqa: BLE001 - raised again, in the words of the warehouse
             why = getattr(error, "exception", error)
             raise warehouse.explain(why) from None
@@ -130,7 +131,7 @@ def _count(reader: Reader, dataset: str, table: str) -> int:
     return int(count)
 
 
-def _drop(place: Place, warehouse: Warehouse, dataset: str, doomed: Sequence[Doomed]) -> None:
+def _drop(place: Place, warehouse: Warehouse, ledger: Ledger, dataset: str, doomed: Sequence[Doomed]) -> None:
     pipeline = pipeline_of(place, warehouse, dataset)
     names = {each.table for each in doomed}
     with warehouse.write() as session:
@@ -141,6 +142,8 @@ def _drop(place: Place, warehouse: Warehouse, dataset: str, doomed: Sequence[Doo
                 # what dlt's schema does not know, such as what was kept aside
                 if table in session.tables(dataset):
                     session.change(f"DROP TABLE {quote(dataset, table)}")
+        for each in doomed:
+            void_backfills(session, ledger, dataset, each.table)
         if "columns" in session.tables(OWN_DATASET):
             for table in sorted(names):
                 session.change(
@@ -169,7 +172,6 @@ def _resources(pipeline: dlt.Pipeline, tables: Collection[str]) -> list[str]:
 def _publish(warehouse: Warehouse, ledger: Ledger, doomed: Sequence[Doomed]) -> None:
     with ledger.at_once():
         for each in doomed:
-            ledger.void_backfills(each.dataset, each.table)
             gone = {"state": list(each.state), "asides": [name for name, _ in each.asides]}
             record(ledger, "drop", each.vendor, each.name, rows=each.rows, forgot=gone)
         warehouse.publish(ledger)

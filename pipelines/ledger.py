@@ -256,8 +256,6 @@ class Ledger:
                 self.close_run(crashed[-1], status="crashed", error=CRASHED)
             for row in self._db.execute("SELECT run_id FROM dbt_runs WHERE status = 'running'").fetchall():
                 self.close_dbt(row["run_id"], {"status": "crashed", "error": CRASHED})
-            for row in self._db.execute("SELECT * FROM backfills WHERE status = 'running'").fetchall():
-                self.put("backfills", {**row, "status": "crashed", "error": CRASHED, "finished_at": _now()})
         return crashed
 
     def put(self, table: str, row: Mapping[str, Any]) -> None:

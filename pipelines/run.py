@@ -32,6 +32,7 @@ from pipelines.request import Request, choose, refuse_unknown_table, vendor_of
 from pipelines.schema import changes_between, columns_of, keys_of, record_columns, snapshot
 from pipelines.warehouse import Warehouse, lock, open_warehouse, quote
 from pipelines.warehouse.reader import open_reader
+from pipelines.warehouse.session import void_backfills
 from sources import VENDORS
 from sources.errors import AccessDenied, ConfigurationError, NightloadError, Recovery, Unreachable, summarize
 from sources.extraction import MERGED, Extraction, Mode, Outcome
@@ -309,8 +310,6 @@ def _pass(
                 if anew
                 else nullcontext()
             ):
-                for outcome in anew:
-                    night.ledger.void_backfills(part.dataset, outcome.table)
                 _put_aside(night, [outcome for outcome in anew if _name(outcome) not in exposed])
                 _drop_exposed(night, [outcome for outcome in anew if _name(outcome) in exposed])
                 changed |= _load(night, pipeline, outcomes, before, report)
@@ -342,6 +341,8 @@ def _put_aside(night: Night, anew: Sequence[Outcome]) -> None:
     """Before a table is built anew, keep what only the old one holds (deleted rows, history) under another name."""
     with night.warehouse.write() as session:
         for outcome in anew:
+            if outcome.mode == Mode.KEPT:
+                void_backfills(session, night.ledger, outcome.dataset, outcome.table)
             if outcome.mode != Mode.LATEST:
                 aside = shorten(
                     f"{outcome.table}_before_{night.until:%Y%m%d_%H%M%S}", tag_for(outcome.table), MAX_BYTES

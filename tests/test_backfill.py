@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sqlite3
 import sys
 import threading
 import time
@@ -133,7 +132,7 @@ def ours(night: Night) -> set[str]:
 POINTS = {
     "inside the second chunk": ("pipelines.run:_load", "before", 2, "", 1),
     "while it fetches the third": ("sources.extraction:Extraction.fetch_ahead", "before", 3, "", None),
-    "between two chunks": ("pipelines.ledger:Ledger.published", "before", 1, "", 1),
+    "between two chunks": ("pipelines.ledger:Ledger.published", "before", 1, "backfill tune", 1),
 }
 
 
@@ -149,8 +148,8 @@ def test_killed_it_leaves_whole_chunks_and_the_same_command_does_the_rest(
     night.set("tune", reports=[DAILY])  # a table that knows no later days
     killer = (sys.executable, str(Path(__file__).with_name("killed.py")), *map(str, point))
     process = night.start("backfill", TABLE, *OLD, command=killer)
-    process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, err
     truth = {key: row for key, row in expected_actuals(vendor).items() if row["window_start"] < str(BEGIN)}
     there = found_actuals(night) if night.is_loaded() else {}
     days = {row["window_start"] for row in there.values()}
@@ -164,8 +163,6 @@ def test_killed_it_leaves_whole_chunks_and_the_same_command_does_the_rest(
     assert vendor.asked("stats/find") - asked <= 8 - len(days), "a chunk that was loaded was asked for again"
     assert [status for _, status, _ in chunks(night)] == ["ok"] * 3
     assert night.files() == set() and not [path for path in night.state.iterdir() if path.is_dir()]
-    with sqlite3.connect(night.state / "ledger.sqlite") as ledger:
-        assert {row[0] for row in ledger.execute("SELECT status FROM backfills")} <= {"ok", "crashed"}
 
 
 @contextmanager

@@ -155,6 +155,17 @@ def write_ledger(session: Session, ledger: Ledger, runs: Sequence[str]) -> None:
         comment_ours(session)
 
 
+def void_backfills(session: Session, ledger: Ledger, dataset: str, table: str) -> None:
+    """The table is made anew: of what was backfilled, nothing counts as done."""
+    ledger.void_backfills(dataset, table)
+    # a chunk whose process was killed as it ended is known here alone
+    if "backfills" in session.tables(OWN_DATASET):
+        session.change(
+            f"UPDATE {quote(OWN_DATASET, 'backfills')} SET status = 'void' WHERE dataset = ? AND table_name = ?",  # noqa: S608
+            [dataset, table],
+        )
+
+
 def comment_statements(dataset: str, comments: Mapping[tuple[str, str], str]) -> str:
     """The statements that write comments; a comment is no parameter in either database."""
     return ";\n".join(
