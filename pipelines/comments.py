@@ -22,7 +22,7 @@ OURS = {
     ROW_VERSION: "a hash of the vendor's columns: another one is another version",
     VALID_FROM: "the night that saw this version first",
     VALID_TO: "the night that saw it changed or gone; NULL: it stands",
-    "_dlt_load_id": "the load that brought this row: nightload.run_tables.load_id",
+    "_dlt_load_id": "the load that brought this row: load_id of nightload.run_tables or nightload.backfills",
 }
 OWN_TABLES: dict[str, dict[str, str]] = {
     "runs": {
@@ -56,6 +56,26 @@ OWN_TABLES: dict[str, dict[str, str]] = {
     },
     "schema_changes": {
         "": "each new, retyped or dropped table and column",
+    },
+    "backfills": {
+        "": "each chunk of a backfill, as it went last; none of it is a run, and none makes a table fresh",
+        "chunk_id": "of the table and its days, always the same",
+        "first_day": "of the vendor's days",
+        "last_day": "included",
+        "status": "ok, unchanged, warning, mismatch, failed, or void: the table was made anew since",
+        "attempts": "how often it came to an end, good or bad",
+        "vendor_count": "the vendor's own figure; NULL: it has none",
+        "extracted": "the distinct keys that came",
+        "landed": "the rows found again in the warehouse",
+        "load_id": "what the rows of this chunk carry as _dlt_load_id",
+        "requests": "how often the vendor was asked; NULL: several chunks were asked for at once",
+        "notes": "warnings, as a JSON list",
+    },
+    "interventions": {
+        "": "what a person did to a table with nightload state reset or nightload drop",
+        "action": "reset or drop",
+        "rows": "how many rows the table had",
+        "forgot": "what was forgotten, as a JSON object",
     },
     "columns": {
         "": "each column that came from a vendor, with the vendor's own name of it",

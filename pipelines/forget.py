@@ -182,7 +182,7 @@ def _record(session: Session, found: Found, value: str) -> None:
     row = {
         "forget_id": found.forget_id,
         "forgotten_at": at,
-        "by_whom": _user(),
+        "by_whom": user(),
         "host": socket.gethostname(),
         "version": __version__,
         "rows_removed": found.removed,
@@ -199,7 +199,7 @@ def _record(session: Session, found: Found, value: str) -> None:
     session.insert(quote(OWN_DATASET, TABLE), types, [row])
 
 
-def _user() -> str:
+def user() -> str:
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a container's user may have no name

@@ -212,7 +212,10 @@ def _schema_changes(ledger: Ledger, since: str) -> Iterator[Found]:
     """Columns and tables that appeared, went or changed their type, after a vendor's first good run."""
     rows = ledger.query(
         "SELECT * FROM schema_changes c WHERE run_id >= ? AND EXISTS (SELECT 1 FROM run_vendors v "
-        "WHERE v.vendor = c.vendor AND v.run_id < c.run_id AND v.status = 'ok') ORDER BY run_id",
+        "WHERE v.vendor = c.vendor AND v.run_id < c.run_id AND v.status = 'ok') "
+        # a table that was dropped here comes again, and that is no news
+        "AND NOT (c.change = 'new table' AND EXISTS (SELECT 1 FROM interventions i WHERE i.action = 'drop' "
+        " AND i.dataset = c.dataset AND i.table_name = c.table_name AND i.done_at < c.changed_at)) ORDER BY run_id",
         (since,),
     )
     together: dict[tuple[str, str], list[str]] = {}
@@ -250,6 +253,8 @@ def _fallen(ledger: Ledger, place: Place, since: str) -> Iterator[Found]:
         "SELECT * FROM (SELECT t.vendor, t.dataset || '.' || t.table_name AS \"table\", t.run_id, t.live, "  # noqa: S608
         "(SELECT b.live FROM run_tables b WHERE b.vendor = t.vendor AND b.dataset = t.dataset "
         " AND b.table_name = t.table_name AND b.run_id < t.run_id AND b.live IS NOT NULL "
+        " AND NOT EXISTS (SELECT 1 FROM interventions i JOIN runs d ON d.run_id = b.run_id WHERE i.action = 'drop' "
+        "  AND i.dataset = t.dataset AND i.table_name = t.table_name AND i.done_at > d.started_at) "
         f" AND b.status IN {GOOD} ORDER BY b.run_id DESC LIMIT 1) AS before "
         "FROM run_tables t JOIN run_vendors v ON v.run_id = t.run_id AND v.vendor = t.vendor "
         f"WHERE t.run_id >= ? AND t.live IS NOT NULL AND t.status IN {GOOD}) WHERE live < before AND before >= ?",

@@ -18,7 +18,7 @@ import socket
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,8 +104,44 @@ TABLES: dict[str, dict[str, str]] = {
         "skipped": "BIGINT",
         "error": "TEXT",
     },
+    "backfills": {
+        "chunk_id": "TEXT",
+        "vendor": "TEXT",
+        "dataset": "TEXT",
+        "table_name": "TEXT",
+        "first_day": "DATE",
+        "last_day": "DATE",
+        "status": "TEXT",
+        "attempts": "BIGINT",
+        "vendor_count": "BIGINT",
+        "extracted": "BIGINT",
+        "landed": "BIGINT",
+        "load_id": "TEXT",
+        "requests": "BIGINT",
+        "seconds": "DOUBLE",
+        "error": "TEXT",
+        "notes": "TEXT",
+        "started_at": "TIMESTAMP",
+        "finished_at": "TIMESTAMP",
+        "version": "TEXT",
+        "host": "TEXT",
+    },
+    "interventions": {
+        "intervention_id": "TEXT",
+        "done_at": "TIMESTAMP",
+        "action": "TEXT",
+        "vendor": "TEXT",
+        "dataset": "TEXT",
+        "table_name": "TEXT",
+        "rows": "BIGINT",
+        "forgot": "TEXT",
+        "by_whom": "TEXT",
+        "version": "TEXT",
+        "host": "TEXT",
+    },
 }
-"""Table → column → type; the same in SQLite and in the warehouse. Times are UTC."""
+"""Table → column → type; the same in SQLite and in the warehouse. Times are UTC. The first column is the id of what a
+row tells of: a run, a chunk of a backfill, or what a person did to a table."""
 
 INCIDENTS = {
     "incident_id": "TEXT",
@@ -133,6 +169,8 @@ _INDEXES = (
     "CREATE INDEX IF NOT EXISTS tables_of_run ON run_tables (run_id)",
     "CREATE INDEX IF NOT EXISTS runs_of_table ON run_tables (vendor, dataset, table_name, run_id)",
     "CREATE INDEX IF NOT EXISTS changes_of_run ON schema_changes (run_id)",
+    "CREATE UNIQUE INDEX IF NOT EXISTS one_chunk ON backfills (chunk_id)",
+    "CREATE UNIQUE INDEX IF NOT EXISTS one_intervention ON interventions (intervention_id)",
     "CREATE UNIQUE INDEX IF NOT EXISTS one_incident ON incidents (incident_id)",
 )
 
@@ -212,8 +250,12 @@ class Ledger:
                 self._insert("runs", row)
 
     def is_new(self) -> bool:
-        """Has no run been recorded here at all, but for what a scheduler missed?"""
-        return not self.query("SELECT 1 FROM runs WHERE status <> ? LIMIT 1", (MISSED,))
+        """Has nothing been recorded here at all, but for what a scheduler missed?"""
+        return not self.query(
+            "SELECT 1 FROM runs WHERE status <> ? UNION ALL SELECT 1 FROM backfills UNION ALL "
+            "SELECT 1 FROM interventions LIMIT 1",
+            (MISSED,),
+        )
 
     def is_closed(self, run_id: str) -> bool:
         return bool(self.query("SELECT 1 FROM runs WHERE run_id = ? AND finished_at IS NOT NULL", (run_id,)))
@@ -228,6 +270,18 @@ class Ledger:
             for row in self._db.execute("SELECT run_id FROM dbt_runs WHERE status = 'running'").fetchall():
                 self.close_dbt(row["run_id"], {"status": "crashed", "error": CRASHED})
         return crashed
+
+    def put(self, table: str, row: Mapping[str, Any]) -> None:
+        """Record a row of one of `TABLES`, in place of those that have its id."""
+        key = key_of(table)
+        with self._recording(), nullcontext() if self._db.in_transaction else self.at_once():
+            self._db.execute(f"DELETE FROM {table} WHERE {key} = ?", (row[key],))  # noqa: S608
+            self._insert(table, row)
+
+    def void_backfills(self, dataset: str, table: str) -> None:
+        """The table is made anew: of what was backfilled, nothing counts as done."""
+        for row in self.query("SELECT * FROM backfills WHERE dataset = ? AND table_name = ?", (dataset, table)):
+            self.put("backfills", {**row, "status": "void", "error": "the table was made anew since"})
 
     def open_dbt(self, run_id: str) -> None:
         """Record that dbt begins."""
@@ -244,7 +298,7 @@ class Ledger:
             self._touch(run_id)
 
     def record(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Add rows to one of `TABLES`, at once; each has its run_id."""
+        """Add rows to one of `TABLES`, at once; each has its id."""
         with self._recording(), nullcontext() if self._db.in_transaction else self.at_once():
             for row in rows:
                 self._insert(table, row)
@@ -265,7 +319,7 @@ class Ledger:
                     continue
                 told = reader.query(f"SELECT {', '.join(columns)} FROM {OWN_DATASET}.{table}")  # noqa: S608
                 rows = (dict(zip(columns, map(_plain, row), strict=True)) for row in told)
-                self.record(table, (row for row in rows if row["run_id"] not in own))
+                self.record(table, (row for row in rows if row[key_of(table)] not in own))
             if "incidents" in there:
                 told = reader.query(f"SELECT {', '.join(INCIDENTS)} FROM {OWN_DATASET}.incidents")  # noqa: S608
                 self.keep_incidents(dict(zip(INCIDENTS, map(_plain, row), strict=True)) for row in told)
@@ -301,11 +355,11 @@ class Ledger:
             self._db.executemany("DELETE FROM unpublished WHERE run_id = ?", [(run_id,) for run_id in run_ids])
 
     def rows(self, table: str, run_ids: Sequence[str]) -> list[dict[str, Any]]:
-        """All that `table` says of these runs."""
+        """All that `table` says of these runs, or whatever its rows tell of."""
         names = ", ".join(TABLES[table])
         found: list[dict[str, Any]] = []
         for run_id in run_ids:
-            query = f"SELECT {names} FROM {table} WHERE run_id = ?"  # noqa: S608
+            query = f"SELECT {names} FROM {table} WHERE {key_of(table)} = ?"  # noqa: S608
             found += [dict(row) for row in self._db.execute(query, (run_id,))]
         return found
 
@@ -314,12 +368,13 @@ class Ledger:
         try:
             self._db.execute("PRAGMA secure_delete = ON")
             for table, columns in TABLES.items():
-                for name in (name for name, kind in columns.items() if kind == "TEXT" and name != "run_id"):
-                    query = f"SELECT rowid, run_id, {name} AS told FROM {table} WHERE {name} IS NOT NULL"  # noqa: S608
+                key = key_of(table)
+                for name in (name for name, kind in columns.items() if kind == "TEXT" and name != key):
+                    query = f"SELECT rowid, {key} AS id, {name} AS told FROM {table} WHERE {name} IS NOT NULL"  # noqa: S608
                     for row in self._db.execute(query).fetchall():
                         if (fresh := masked(row["told"])) != row["told"]:
                             self._db.execute(f"UPDATE {table} SET {name} = ? WHERE rowid = ?", (fresh, row["rowid"]))  # noqa: S608
-                            self._touch(row["run_id"])
+                            self._touch(row["id"])
             self._db.execute("VACUUM")
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.Error as error:
@@ -337,7 +392,7 @@ class Ledger:
             f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})",  # noqa: S608
             [row[name] for name in names],
         )
-        self._touch(row["run_id"])
+        self._touch(row[key_of(table)])
 
     def _touch(self, run_id: str) -> None:
         self._db.execute("INSERT OR IGNORE INTO unpublished VALUES (?)", (run_id,))
@@ -369,8 +424,15 @@ def run_id_of(at: datetime, tag: str) -> str:
     return f"{at.astimezone(UTC):%Y%m%dT%H%M%S%f}"[:18] + f"-{tag}"
 
 
+def key_of(table: str) -> str:
+    """The column that holds the id of what the table's rows tell of."""
+    return next(iter(TABLES[table]))
+
+
 def _plain(value: Any) -> Any:
-    return _iso(value) if isinstance(value, datetime) else value
+    if isinstance(value, datetime):
+        return _iso(value)
+    return value.isoformat() if isinstance(value, date) else value
 
 
 def _iso(at: datetime) -> str:

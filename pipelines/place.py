@@ -46,6 +46,26 @@ class Place:
         return self.state / "lock"
 
     @property
+    def chunk(self) -> Path:
+        """Stands there while a chunk of a backfill has the lock."""
+        return self.state / "chunk"
+
+    @property
+    def queue(self) -> Path:
+        """The lock of whoever waits for a chunk to end."""
+        return self.state / "queue.lock"
+
+    @property
+    def backfilling(self) -> Path:
+        """The lock of a backfill, as long as it lasts."""
+        return self.state / "backfill.lock"
+
+    @property
+    def ahead(self) -> Path:
+        """What a backfill fetched and has not loaded yet."""
+        return self.state / "backfill"
+
+    @property
     def report(self) -> Path:
         """The page that is written after each run."""
         return self.state / "report.html"

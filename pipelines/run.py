@@ -36,6 +36,7 @@ from pipelines.side_by_side import SideBySide
 from pipelines.tries import Prepared, Try, again, as_rows, whole
 from pipelines.warehouse import Warehouse, lock, open_warehouse, quote
 from pipelines.warehouse.reader import open_reader
+from pipelines.warehouse.session import void_backfills
 from sources import VENDORS
 from sources.errors import AccessDenied, ConfigurationError, NightloadError, Recovery, Unreachable, summarize
 from sources.extraction import MERGED, Extraction, Mode, Outcome
@@ -467,6 +468,8 @@ def _put_aside(night: Night, anew: Sequence[Outcome]) -> None:
     """Before a table is built anew, keep what only the old one holds (deleted rows, history) under another name."""
     with night.warehouse.write() as session:
         for outcome in anew:
+            if outcome.mode == Mode.KEPT:
+                void_backfills(session, night.ledger, outcome.dataset, outcome.table)
             if outcome.mode != Mode.LATEST:
                 aside = shorten(
                     f"{outcome.table}_before_{night.until:%Y%m%d_%H%M%S}", tag_for(outcome.table), MAX_BYTES

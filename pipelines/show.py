@@ -31,6 +31,7 @@ COLOURS = {
     "discarded": "red",
     "crashed": "red",
     "running": "yellow",
+    "done": "green",
 }
 
 # a log file has no width to keep to

@@ -16,6 +16,7 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -28,6 +29,7 @@ from dlt.common.schema.typing import TColumnSchema
 from dlt.extract import DltResource
 
 from sources import naming, policy
+from sources.days import Days
 from sources.errors import (
     AccessDenied,
     ConfigurationError,
@@ -54,6 +56,8 @@ FLOOR = 0.5
 FLOOR_FROM = 100
 """…but only for tables of at least so many rows: small tables do halve."""
 FULL_WALK_EVERY = timedelta(days=7)
+RESET = "reset"
+"""In a table's state: it was reset, and the next walk is a full one. Gone with the first that loads."""
 PREVIEW = "preview"
 """The load id of rows that are only looked at."""
 
@@ -86,7 +90,9 @@ class Table:
     `whole_every` how often it is walked whole nevertheless. `walks` is how often the table is walked
     at most in one run when the vendor's rows move under the walk, so that the counts disagree.
     `scope`: of a KEPT table, the column whose values each load replaces; a key, if there is one, only
-    proves the rows then.
+    proves the rows then. `zone`: the table is loaded by windows of days, which are days of this zone; such
+    a table can be backfilled, and its fetch heeds `Walk.window`. `keeps`: what of its state tells of
+    the rows that it has, and not of where the next walk goes on: a reset leaves it.
     """
 
     name: str
@@ -98,6 +104,8 @@ class Table:
     whole_every: timedelta = FULL_WALK_EVERY
     walks: int = 1
     scope: str | None = None
+    zone: str | None = None
+    keeps: tuple[str, ...] = ()
     label: str = ""
     about: str = ""
     dropped: tuple[str, ...] = ()
@@ -157,7 +165,9 @@ class Walk:
 
     Told: `full` (ignore the cursor), `until` (the frozen upper edge), `state` (what the last good
     walk left; a change is kept only if the rows load), `limit` (enough rows for a preview), `stored`
-    (the columns that the table has in the warehouse), `load_id` (of the rows that are about to come).
+    (the columns that the table has in the warehouse), `load_id` (of the rows that are about to come),
+    `window` (load these days and no others, wherever the cursor stands: what the walk does to `state` is
+    forgotten, but for what `remember`, called with the state as it is when the rows load, puts there).
     Says back: `vendor_count` of the rows asked for, `total` of all rows that the vendor has,
     `columns` where they are only known now, `open_columns` (rows may have labels beyond them),
     `extra` columns of our own, `complete` (was the table walked whole? if not said, its mode tells),
@@ -179,6 +189,8 @@ class Walk:
     limit: int | None = None
     stored: Sequence[Column] = ()
     load_id: str = PREVIEW
+    window: Days | None = None
+    remember: Callable[[dict[str, Any]], None] | None = None
     vendor_count: int | None = None
     total: int | None = None
     columns: Sequence[Column] | None = None
@@ -214,7 +226,8 @@ Fetch = Callable[[Walk], None]
 class Extraction:
     """One run of one vendor: where it spools, what it was told, what came of it.
 
-    `full` and `allow_empty` hold `dataset.table` names, or `*`. `tables` limits the walk likewise.
+    `full` and `allow_empty` hold `dataset.table` names, or `*`. `tables` limits the walk likewise. `window`: these days
+    are loaded and no others, and the cursors stay where they are.
     """
 
     vendor: str
@@ -223,6 +236,7 @@ class Extraction:
     full: frozenset[str] = frozenset()
     allow_empty: frozenset[str] = frozenset()
     tables: frozenset[str] | None = None
+    window: Days | None = None
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     on_progress: Callable[[str], None] | None = None
     stopped_by: NightloadError | None = None
@@ -233,6 +247,7 @@ class Extraction:
     rebuilds: bool = False
     """May tables that are walked in full be dropped and built anew, where older rows hold what is protected now?"""
     _fetches: dict[str, tuple[Table, Fetch]] = field(default_factory=dict)
+    _ahead: dict[str, Walk] = field(default_factory=dict)
 
     @classmethod
     def standalone(cls, vendor: str) -> Extraction:
@@ -269,6 +284,28 @@ class Extraction:
     def knows(self, name: str) -> bool:
         """Was a resource made for this `dataset.table`?"""
         return name in self._fetches
+
+    def table(self, name: str) -> Table:
+        """The table of a resource that was made."""
+        return self._fetches[name][0]
+
+    def fetch_ahead(self, name: str, state: Mapping[str, Any]) -> None:
+        """Fetch the window of one table now, outside any pipeline; its resource then has nothing left to ask."""
+        table, fetch = self._fetches[name]
+        walk = Walk(
+            table=table,
+            spool=Spool(self.spool_dir / f"{name}.json"),
+            until=self.until,
+            full=False,
+            state=deepcopy(dict(state)),
+            window=self.window,
+        )
+        try:
+            fetch(walk)
+        except BaseException:
+            walk.spool.close()
+            raise
+        self._ahead[name] = walk
 
     def preview(self, name: str, *, limit: int) -> Converted:
         """Some rows of one table whose resource was made, with no state read or written."""
@@ -492,24 +529,34 @@ class Extraction:
         self, table: Table, fetch: Fetch, outcome: Outcome, state: dict[str, Any], stored: Mapping[str, TColumnSchema]
     ) -> tuple[Any, dict[str, Any]]:
         where = f"{outcome.dataset}.{outcome.table}"
-        full = bool({"*", where, f"{outcome.dataset}.*"} & self.full)
+        if self.window is not None and table.zone is None:
+            raise ValueError(f"{where} is not loaded by windows of days")
+        full = bool({"*", where, f"{outcome.dataset}.*"} & self.full) or (RESET in state and self.window is None)
         exposed = self._exposed(outcome.dataset, table, state, stored)
         if exposed and full and self.rebuilds and table.mode != Mode.LATEST:
             raise _BuildAnew(what=f"{where} is built anew, since {', '.join(exposed)} may not be kept as it came")
         full = full or bool(exposed and table.mode == Mode.LATEST)
         load_id = outcome.load_id = dlt.current.load_package_state()["load_id"]
-        spool = Spool(self.spool_dir / f"{outcome.dataset}.{outcome.table}.json")
-        walk = Walk(
+        ahead = self._ahead.pop(f"{outcome.dataset}.{table.name}", None)
+        spool = ahead.spool if ahead else Spool(self.spool_dir / f"{outcome.dataset}.{outcome.table}.json")
+        walk = ahead or Walk(
             table=table,
             spool=spool,
             until=self.until,
             full=full,
-            state=state,
-            stored=_columns_of(stored),
-            load_id=load_id,
+            state=state if self.window is None else deepcopy(state),
+            window=self.window,
         )
+        walk.stored, walk.load_id = _columns_of(stored), load_id
         try:
-            fetch(walk)
+            if ahead is None:
+                fetch(walk)
+            if self.window is not None:
+                walk.state = dict(state)
+                if walk.remember is not None:
+                    walk.remember(walk.state)
+            else:
+                walk.state.pop(RESET, None)
             outcome.notes[:] = walk.notes  # of this walk only, not of one that the counts refused
             outcome.total, outcome.vendor_count = walk.total, walk.vendor_count
             outcome.missed, outcome.scope, outcome.emptied = walk.missed, table.scope, walk.emptied
@@ -559,10 +606,13 @@ class Extraction:
             if stored and known == converted.digest and not full and not walk.on_loaded:
                 outcome.unchanged = True
                 return None, walk.state
-        elif stored and (converted.rows == 0 or state.get("window") == converted.digest):
+        elif stored and (converted.rows == 0 or (not self.window and state.get("window") == converted.digest)):
             # a quiet table: the lookback brings the rows that were loaded the last time
             outcome.unchanged = True
             return None, walk.state
+        elif self.window is not None:
+            walk.state.pop("window", None)  # these rows may take the place of those that it stands for
+            walk.state.pop("digest", None)
         else:
             walk.state["window"] = converted.digest
             walk.state.pop("digest", None)  # it stood for the last whole walk, and the table moves on from there
@@ -650,9 +700,9 @@ def _reckon_total(outcome: Outcome, walk: Walk, screened: Screened, *, complete:
     known = [] if complete else [each for each in walk.state.get("kept_out", ()) if each[0] not in screened.scopes]
     kept = {(scope, key) for scope, key in (*known, *screened.keys)}
     walk.state.pop("kept_out", None)
+    if kept and (outcome.total is not None or walk.window is not None):
+        walk.state["kept_out"] = sorted([scope, key] for scope, key in kept)
     if outcome.total is not None:
-        if kept:
-            walk.state["kept_out"] = sorted([scope, key] for scope, key in kept)
         outcome.total -= len(kept)
 
 

@@ -197,7 +197,8 @@ _Receive = Callable[[httpx.Response, Iterator[bytes]], Result]
 class Http:
     """One vendor's HTTP.
 
-    `timeout` bounds each wait for bytes, `deadline` a whole answer, `max_bytes` its decoded size, all per try.
+    Of `rates`, a Limiter is shared with whoever else was given it. `timeout` bounds each wait for bytes, `deadline` a
+    whole answer, `max_bytes` its decoded size, all per try.
     `retry_budget` is shared by everything this instance does. `sign` is called with each request about to be sent,
     again for every retry: for signatures over a fresh nonce and date. `pause_asked` reads the pause in seconds from
     headers that a vendor has of its own; None leaves it to `Retry-After`. `sends` are patterns of `METHOD path`: with
@@ -214,7 +215,7 @@ class Http:
         base_url: str,
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, Scalar | Sequence[Scalar]] | None = None,
-        rates: Mapping[str, Rate] | None = None,
+        rates: Mapping[str, Rate | Limiter] | None = None,
         timeout: float = 60.0,
         deadline: float = 600.0,
         max_bytes: int = 2 * 2**30,
@@ -235,7 +236,10 @@ class Http:
         self._lock = threading.Lock()
         self._base = _base_url(vendor, base_url)
         self._params = dict(params or {})
-        self._limiters = {name: Limiter(rate, sleep=sleep) for name, rate in {"default": None, **(rates or {})}.items()}
+        self._limiters = {
+            name: rate if isinstance(rate, Limiter) else Limiter(rate, sleep=sleep)
+            for name, rate in {"default": None, **(rates or {})}.items()
+        }
         self._timeout, self._deadline, self._max_bytes = timeout, deadline, max_bytes
         self._budget = retry_budget
         self._slots = threading.BoundedSemaphore(concurrency)

@@ -6,7 +6,8 @@ A package `sources.<vendor>` has
     connect() -> Vendor          reads the settings; raises ConfigurationError
     tables() -> {dataset: (Table, …)}   what it loads, without asking anybody
 
-and a dlt source per dataset, for those who run it in a pipeline of their own.
+and a dlt source per dataset, for those who run it in a pipeline of their own. A table with a `zone` can be backfilled:
+its fetch heeds `Walk.window`.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from dlt.extract import DltSource
 
 from sources import VENDORS
+from sources.days import Calls, Days
 from sources.errors import ConfigurationError
 from sources.extraction import Extraction, Table
 from sources.http import Http
@@ -43,6 +45,15 @@ class Vendor(Protocol):
 
     def check(self) -> Iterator[str]:
         """Call the vendor and tell, line by line, what is right; raise what is wrong, with what to do."""
+        ...
+
+
+@runtime_checkable
+class TellsCalls(Protocol):
+    """A vendor that knows what a backfill of its tables costs."""
+
+    def calls(self, name: str, days: Days, state: Mapping[str, Any]) -> Calls | None:
+        """How many requests these days of `dataset.table` take; `state` is what is remembered of it. Asks nobody."""
         ...
 
 

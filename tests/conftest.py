@@ -252,7 +252,7 @@ class Night:
     def files(self) -> set[str]:
         """Everything below the home but warehouses, ledgers, locks and reports."""
         usual = re.compile(
-            r"data/[\w.]+(\.duckdb|\.nightload/((alerts\.)?lock|report\.html|ledger\.sqlite(-wal|-shm)?))"
+            r"data/[\w.]+(\.duckdb|\.nightload/(((alerts|backfill|queue)\.)?lock|report\.html|ledger\.sqlite(-wal|-shm)?))"
         )
         found = {str(path.relative_to(self.home)) for path in self.home.rglob("*") if path.is_file()}
         return {name for name in found if not usual.fullmatch(name)}

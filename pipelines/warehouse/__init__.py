@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 
 from pipelines.place import OWN_DATASET, Place
 from pipelines.warehouse.session import Locked, Session, Warehouse, WarehouseBusy, WarehouseRefused, quote
 from sources.errors import ConfigurationError
+
+PATIENCE = 900.0
+"""Seconds that a run waits for one chunk of a backfill to end."""
+LOOK = 0.5
+"""Seconds between two looks of a backfill whether it may go on."""
 
 __all__ = [
     "OWN_DATASET",
@@ -19,12 +26,13 @@ __all__ = [
     "lock",
     "open_warehouse",
     "quote",
+    "turn",
 ]
 
 
 @contextmanager
-def open_warehouse(place: Place, *, datasets: Sequence[str]) -> Iterator[Warehouse]:
-    """The warehouse of a place, for the one who holds its lock.
+def open_warehouse(place: Place, *, datasets: Sequence[str], chunk: bool = False) -> Iterator[Warehouse]:
+    """The warehouse of a place, for the one who holds its lock; `chunk` as there.
 
     Raises `ConfigurationError` if it cannot be used, `Locked` if a run on another machine has it.
     """
@@ -39,7 +47,7 @@ def open_warehouse(place: Place, *, datasets: Sequence[str]) -> Iterator[Warehou
     else:
         from pipelines.warehouse.postgres import Postgres
 
-        database = Postgres(place.postgres, shown=place.shown)
+        database = Postgres(place.postgres, shown=place.shown, chunk=chunk)
         try:
             yield database
         finally:
@@ -47,14 +55,27 @@ def open_warehouse(place: Place, *, datasets: Sequence[str]) -> Iterator[Warehou
 
 
 @contextmanager
-def lock(place: Place) -> Iterator[None]:
-    """The one lock of a warehouse on this machine, freed by the system when the holder dies. Raises `Locked`."""
+def lock(place: Place, *, chunk: bool = False) -> Iterator[None]:
+    """The one lock of a warehouse on this machine, freed by the system when the holder dies. Raises `Locked`.
+
+    A `chunk` of a backfill holds it for a short while: whoever else wants it waits for that, and goes before the next.
+    """
     from filelock import FileLock, Timeout  # readers need no lock, and are quicker without it
 
     try:
         place.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         held = FileLock(place.lock)
-        held.acquire(timeout=0)
+        try:
+            held.acquire(timeout=0)
+        except Timeout:
+            if chunk or not place.chunk.exists():
+                raise
+            with FileLock(place.queue).acquire(timeout=PATIENCE):
+                held.acquire(timeout=PATIENCE)
+        if chunk:
+            place.chunk.touch()
+        else:
+            _sweep(place)
     except Timeout:
         raise Locked(
             what="another run has this warehouse", where=place.shown, todo="Wait for it to end, then run again"
@@ -68,4 +89,40 @@ def lock(place: Place) -> Iterator[None]:
     try:
         yield
     finally:
+        place.chunk.unlink(missing_ok=True)
         held.release()
+
+
+def _sweep(place: Place) -> None:
+    """What a backfill that was killed left behind."""
+    from filelock import FileLock, Timeout
+
+    place.chunk.unlink(missing_ok=True)
+    if place.ahead.exists():
+        with suppress(Timeout), FileLock(place.backfilling).acquire(timeout=0):
+            shutil.rmtree(place.ahead, ignore_errors=True)
+
+
+@contextmanager
+def turn(place: Place, *, datasets: Sequence[str], on_wait: Callable[[], None]) -> Iterator[Warehouse]:
+    """The lock and the warehouse for one chunk of a backfill, when no run has them and none waits for them.
+
+    `on_wait` is called once if there is one.
+    """
+    from filelock import FileLock, Timeout
+
+    told = False
+    while True:
+        with ExitStack() as stack:
+            try:
+                FileLock(place.queue).acquire(timeout=0).lock.release()
+                stack.enter_context(lock(place, chunk=True))
+                warehouse = stack.enter_context(open_warehouse(place, datasets=datasets, chunk=True))
+            except (Timeout, Locked):
+                if not told:
+                    on_wait()
+                told = True
+            else:
+                yield warehouse
+                return
+        time.sleep(LOOK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -59,6 +60,15 @@ class DuckDbReader:
             kind = from_duckdb(kind, where=f"{dataset}.{table}.{name}")
             found.setdefault(table, []).append(ColumnType(name, kind, nullable))
         return found
+
+    def views_on(self, dataset: str, table: str) -> list[str]:
+        rows = self.query(
+            "SELECT schema_name || '.' || view_name, sql FROM duckdb_views() WHERE NOT internal ORDER BY 1"
+        )
+        named = re.compile(rf'(?<!\w)"?{re.escape(table)}"?(?!\w)')
+        return [
+            view for view, sql in rows if re.search(rf'(?<!\w)"?{re.escape(dataset)}"?\.', sql) and named.search(sql)
+        ]
 
     def one_state(self) -> AbstractContextManager[None]:
         """Always: a night puts another file in the place of this one."""

@@ -49,6 +49,14 @@ OLDEST = 140000
 # of a run that was killed.
 RUN_LOCK, LOAD_LOCK = 0x6E69676874, 0x6E69676875
 
+CHUNK = "nightload backfill"
+"""The name of the connection by which a chunk of a backfill holds the run's lock."""
+HELD_BY_CHUNK = """
+SELECT 1 FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND a.datname = current_database()
+AND l.classid::bigint << 32 | l.objid::bigint = %s AND a.application_name = %s
+"""
+
 EXPLAINED: tuple[tuple[type[psycopg2.Error], type[NightloadError], str, str], ...] = (
     (
         errors.LockNotAvailable,
@@ -91,8 +99,8 @@ EXPLAINED: tuple[tuple[type[psycopg2.Error], type[NightloadError], str, str], ..
 class Postgres:
     """One Postgres database while a run holds its locks."""
 
-    def __init__(self, url: str, *, shown: str) -> None:
-        self._url, self._shown = url, shown
+    def __init__(self, url: str, *, shown: str, chunk: bool = False) -> None:
+        self._url, self._shown, self._chunk = url, shown, chunk
         self._lock = connect(url)
         self._shared: Shared | None = None
         self.kept = False
@@ -233,8 +241,18 @@ class Postgres:
         return self._shared
 
     def _take(self) -> None:
-        """Have the run's lock, or raise `Locked`."""
-        if not one(self._lock, "SELECT pg_try_advisory_lock(%s)", RUN_LOCK):
+        """Have the run's lock, or raise `Locked`. Who meets a chunk of a backfill there goes before the next."""
+        if self._chunk:
+            one(self._lock, "SELECT set_config('application_name', %s, false)", CHUNK)
+        tries = 0 if self._chunk else 180
+        while not one(self._lock, "SELECT pg_try_advisory_lock(%s)", RUN_LOCK):
+            if tries and one(self._lock, HELD_BY_CHUNK, RUN_LOCK, CHUNK):
+                tries -= 1
+                with self._lock.cursor() as cursor, suppress(errors.LockNotAvailable):
+                    cursor.execute("SET lock_timeout = '5s'")  # a signal is heard in between
+                    cursor.execute("SELECT pg_advisory_lock(%s)", (RUN_LOCK,))
+                    return
+                continue
             todo = "Wait for it to end, then run again"
             raise Locked(what="another run has this warehouse", where=self._shown, todo=todo)
 

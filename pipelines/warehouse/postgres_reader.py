@@ -12,6 +12,7 @@ from psycopg2 import errors, extensions
 
 from pipelines.statements import first_word
 from pipelines.warehouse.postgres_connection import to_pyformat
+from pipelines.warehouse.postgres_views import DEPENDENT
 from pipelines.warehouse.reader import Answer, interrupted, only_reads, refused
 from pipelines.warehouse.session import quote
 from pipelines.warehouse.types import ColumnType, from_postgres
@@ -105,6 +106,9 @@ class PostgresReader:
             kind = from_postgres(kind, where=f"{dataset}.{table}.{name}")
             found.setdefault(table, []).append(ColumnType(name, kind, nullable))
         return found
+
+    def views_on(self, dataset: str, table: str) -> list[str]:
+        return [f"{row[3]}.{row[4]}" for row in self.query(DEPENDENT, [quote(dataset, table)])]
 
     def to_parquet(self, dataset: str, table: str, path: Path) -> None:
         import duckdb

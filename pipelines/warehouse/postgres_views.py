@@ -14,7 +14,7 @@ import psycopg2
 
 from pipelines.warehouse.session import Session, WarehouseRefused, quote
 
-_DEPENDENT = """
+DEPENDENT = """
 WITH RECURSIVE hanging (oid, depth) AS (
     SELECT ?::regclass::oid, 0
   UNION
@@ -56,7 +56,7 @@ def kept(session: Session, tables: Sequence[tuple[str, str]]) -> Iterator[None]:
     grants = {name: _grants(session, _oid(session, *name), quote(*name)) for name in there}
     views: dict[str, _Hanging] = {}
     for name in there:
-        for row in session.query(_DEPENDENT, [quote(*name)]):
+        for row in session.query(DEPENDENT, [quote(*name)]):
             view = _hanging(session, row)
             views.pop(view.name, None)  # met again, deeper down
             views[view.name] = view

@@ -54,6 +54,10 @@ class Reader(Protocol):
         """The tables of a dataset, without views, and their columns in order."""
         ...
 
+    def views_on(self, dataset: str, table: str) -> list[str]:
+        """The views that stand on a table, and on those views; of a file, those that name it."""
+        ...
+
     def one_state(self) -> AbstractContextManager[None]:
         """Whatever is read inside is of one moment, however long the reading takes."""
         ...

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pipelines.ledger import INCIDENTS, TABLES, Ledger
+from pipelines.ledger import INCIDENTS, TABLES, Ledger, key_of
 from pipelines.place import OWN_DATASET
 from pipelines.warehouse.types import ColumnType
 from sources.errors import ConfigurationError, NightloadError, Unavailable
@@ -152,15 +152,27 @@ def replace_rows(
 
 
 def write_ledger(session: Session, ledger: Ledger, runs: Sequence[str]) -> None:
-    """Show what the ledger says of these runs in the dataset `nightload`."""
+    """Show what the ledger says of these runs, and of whatever else has an id there, in the dataset `nightload`."""
     ids = ", ".join(f"'{run_id}'" for run_id in runs)
     for table, columns in TABLES.items():
-        replace_rows(session, table, columns, ledger.rows(table, runs), where=f"run_id IN ({ids})" if ids else "false")
+        where = f"{key_of(table)} IN ({ids})" if ids else "false"
+        replace_rows(session, table, columns, ledger.rows(table, runs), where=where)
     write_incidents(session, ledger)
-    if runs and ledger.is_closed(runs[-1]):  # once a night
+    if any(map(ledger.is_closed, runs)):  # once a night
         from pipelines.comments import comment_ours  # dlt comes with it, and readers are quick without
 
         comment_ours(session)
+
+
+def void_backfills(session: Session, ledger: Ledger, dataset: str, table: str) -> None:
+    """The table is made anew: of what was backfilled, nothing counts as done."""
+    ledger.void_backfills(dataset, table)
+    # a chunk whose process was killed as it ended is known here alone
+    if "backfills" in session.tables(OWN_DATASET):
+        session.change(
+            f"UPDATE {quote(OWN_DATASET, 'backfills')} SET status = 'void' WHERE dataset = ? AND table_name = ?",  # noqa: S608
+            [dataset, table],
+        )
 
 
 def comment_statements(dataset: str, comments: Mapping[tuple[str, str], str]) -> str:

@@ -7,11 +7,14 @@ chart's own labels as columns. Both come from the same answers: a chart is asked
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import cached_property, partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import dlt
@@ -19,14 +22,15 @@ from dlt.extract import DltResource, DltSource
 
 from sources import naming
 from sources.configuration import is_set, settings_of
-from sources.errors import BrokenAnswer, NightloadError, Refused
+from sources.days import Calls, Days
+from sources.errors import BrokenAnswer, NightloadError, NotReady, Refused
 from sources.extraction import Extraction, Fetch, Mode, Table, Walk
 from sources.growingio import delimited, rules, segments, shapes
 from sources.growingio import settings as has
 from sources.growingio.charts import Chart, Question, Reader, Reading
 from sources.growingio.client import STOPPING, Client, check_credentials
 from sources.growingio.points import SLICE, Row, Writer, wide_columns
-from sources.growingio.windows import Bucket, newest_day
+from sources.growingio.windows import Bucket, Calendar, groups, newest_day
 from sources.http import in_order
 from sources.tables import Column, labels_of
 from sources.vendor import Part
@@ -84,13 +88,30 @@ class Growingio:
         self.settings = settings
         self.client = Client(settings)
         self.http = self.client.http
-        self._reader: Reader | None = None
+        self._readers: dict[Path, Reader] = {}
+        self._lock = threading.Lock()
 
     def parts(self, extraction: Extraction) -> list[Part]:
         return [
             Part(dataset=has.DATASET, source=lambda: _source(growingio, self, extraction)),
             Part(dataset=has.CHARTS, source=lambda: _source(growingio_charts, self, extraction)),
         ]
+
+    def calls(self, name: str, days: Days, state: Mapping[str, Any]) -> Calls | None:
+        """Of the charts that the last night read, or for one chart."""
+        calendar = Calendar.of(self.settings)
+
+        def of(interval: str) -> int:
+            buckets = calendar.buckets(interval, days.first, days.last)
+            size = self.settings.window_days if interval in ("hour", "day") else 1
+            return bool(buckets) + len(list(groups(buckets[:-1], size)))
+
+        beyond = "the boards are read once; an answer that is too large or has no time takes more"
+        if charts := state.get("read", {}):
+            return Calls(least=sum(of(key.rpartition(" by ")[2]) for key in charts), beyond=beyond)
+        usual = of((self.settings.intervals or ["day"])[0])
+        told = f"so many for each chart, and how many charts there are only the boards tell; {beyond}"
+        return Calls(least=usual, beyond=told)
 
     def check(self) -> Iterator[str]:
         rows = self.client.segmentations()
@@ -152,19 +173,36 @@ class Growingio:
         return [chart for chart in found.values() if chart.id not in (self.settings.exclude_charts or ())]
 
     def reader(self, extraction: Extraction) -> Reader:
-        if self._reader is None:
-            folder = extraction.spool_dir / "growingio-answers"
-            folder.mkdir(parents=True, exist_ok=True)
-            self._reader = Reader(self.client, self.settings, folder)
-        return self._reader
+        folder = extraction.spool_dir / "growingio-answers"
+        with self._lock:
+            if folder not in self._readers:
+                # of a window that is loaded, the answers are gone with their folder
+                self._readers = {path: each for path, each in self._readers.items() if path.exists()}
+                folder.mkdir(parents=True, exist_ok=True)
+                self._readers[folder] = Reader(self.client, self.settings, folder)
+            return self._readers[folder]
 
     def questions(self, extraction: Extraction, kind: str | None = None) -> list[Question]:
-        last, reader = self._last(extraction.until), self.reader(extraction)
+        last, reader = self._newest(extraction), self.reader(extraction)
         asked = in_order(lambda chart: reader.questions(chart, last), self.charts, width=self.settings.concurrency)
         return [question for each in asked for question in each if kind in (None, question.kind)]
 
     def _last(self, until: datetime) -> date:
         return newest_day(self.settings, until)
+
+    def _newest(self, extraction: Extraction) -> date:
+        """The last day to ask for. Raises `NotReady` for a window beyond those that are computed."""
+        last = self._last(extraction.until)
+        if extraction.window is None:
+            return last
+        if extraction.window.last > last:
+            raise NotReady(
+                what=f"the figures of {extraction.window.last} are not ready",
+                where=has.VENDOR,
+                why=f"the newest day that is loaded is {last} (by zone, ready_hour and end)",
+                todo=f"Load up to {last}",
+            )
+        return extraction.window.last
 
     def _remembering(self, fetch: Fetch) -> Fetch:
         """The fetch, beginning with the form of the header that an earlier run found out."""
@@ -195,7 +233,9 @@ class Growingio:
         }
         for table in has.TABLES:
             if table.name not in (self.settings.exclude or ()) and extraction.wants(has.DATASET, table.name):
-                yield extraction.resource(has.DATASET, table, self._remembering(fetches[table.name]))
+                zone = self.settings.zone if table.zone else None
+                table_here = replace(table, zone=zone)
+                yield extraction.resource(has.DATASET, table_here, self._remembering(fetches[table.name]))
 
     def _fetch_dashboards(self, walk: Walk) -> None:
         rows = self.boards_with_charts if self.settings.dashboards else self.boards
@@ -224,7 +264,7 @@ class Growingio:
 
     def _fetch_charts(self, extraction: Extraction, walk: Walk) -> None:
         """The meta as the newest answers show it; of a chart that shows none tonight, the last known one stands."""
-        last, reader = self._last(extraction.until), self.reader(extraction)
+        last, reader = self._newest(extraction), self.reader(extraction)
         known: dict[str, Any] = walk.state.get("metas", {})
         metas: dict[str, Any] = {}
         failed: NightloadError | None = None
@@ -280,7 +320,7 @@ class Growingio:
         self, extraction: Extraction, walk: Walk, questions: Sequence[Question], again: int
     ) -> Iterator[Reading]:
         """The readings of a table, one after the other; its state and what it missed are told when they are through."""
-        last, reader = self._last(extraction.until), self.reader(extraction)
+        last, reader = self._newest(extraction), self.reader(extraction)
         if walk.limit is not None:
             for question in questions[:1]:
                 yield Reading(question=question, answers=[reader.newest(question, last)])
@@ -293,9 +333,12 @@ class Growingio:
 
         for reading in in_order(read, questions, width=self.settings.concurrency):
             key = reading.question.key
-            # some hours of a day do not take the place of all of them
-            yield reading.without_parts_of(partial(_covers, known.get(key)))
             missed += [error for _, error in reading.missed]
+            # some hours of a day do not take the place of all of them
+            if walk.window is not None:
+                yield reading.without_parts_of(lambda _: True)
+                continue
+            yield reading.without_parts_of(partial(_covers, known.get(key)))
             self._remember(known, key, reading, walk, last, again)
         walk.state["read"] = known
         if missed:
@@ -304,6 +347,8 @@ class Growingio:
 
     def _first(self, known: dict[str, Any] | None, walk: Walk, last: date, again: int) -> date:
         """The day from which on a chart is asked: where it was read to, less what is read again."""
+        if walk.window is not None:
+            return walk.window.first
         start = has.day_of("start", self.settings.start)
         begin = start or last - timedelta(days=self.settings.backfill_days - 1)
         if known is None or walk.full:
@@ -392,6 +437,7 @@ class Growingio:
                     name=name,
                     mode=Mode.KEPT,
                     scope=SLICE,
+                    zone=self.settings.zone,
                     label=question.chart.name or question.chart.id,
                     about=f"“{question.chart.name}” by {question.interval}",
                 )

@@ -18,6 +18,7 @@ import dlt
 from dlt.extract import DltResource
 
 from sources.configuration import is_set, settings_of
+from sources.days import Calls, Days
 from sources.errors import ConfigurationError
 from sources.extraction import Extra, Extraction, Fetch, Table, Walk
 from sources.http import in_order
@@ -34,7 +35,9 @@ from sources.thinkingengine.queries import (
     fingerprint,
     read_queries,
     ready_made,
+    remember_older,
     render,
+    windows_in,
 )
 from sources.thinkingengine.reading import limited
 from sources.thinkingengine.refusals import head_for
@@ -101,7 +104,7 @@ def _chosen(settings: has.Settings, vendor: ThinkingEngine | None) -> list[tuple
     for query in (*ready_made(settings), *read_queries(settings)):
         found.append((query.table(settings), vendor.fetch_query(query) if vendor else None))
     for model in read_models(settings):
-        found.append((model.table(), vendor.fetch_model(model) if vendor else None))
+        found.append((model.table(settings), vendor.fetch_model(model) if vendor else None))
     for table in has.metadata_tables(settings):
         found.append((table, vendor.metadata.fetch(table.name) if vendor else None))
     names = [table.name for table, _ in found]
@@ -136,6 +139,19 @@ class ThinkingEngine:
             if fetch is not None and extraction.wants(has.DATASET, table.name)
         ]
 
+    def calls(self, name: str, days: Days, state: Mapping[str, Any]) -> Calls | None:
+        """Of a window: one of a model or a stream, else a task is submitted and asked after, and its pages read."""
+        table = name.partition(".")[2]
+        for query in (*ready_made(self.settings), *read_queries(self.settings)):
+            if query.name == table and query.window is not None:
+                windows = len(windows_in(query, days))
+                beyond = f"a task is asked after until it ends, and has a page per {self.settings.page_size} rows"
+                return Calls(least=windows) if query.sync else Calls(least=2 * windows, beyond=beyond)
+        for model in read_models(self.settings):
+            if model.name == table and model.window is not None:
+                return Calls(least=len(windows_in(model.days, days)))
+        return None
+
     def check(self) -> Iterator[str]:
         answer = self.http.body(
             "GET", has.EVENTS_META, params={"projectId": self.settings.project_id}, head=head_for(has.EVENTS_META)
@@ -158,7 +174,11 @@ class ThinkingEngine:
             zone = self.settings.zone
             windows: list[tuple[date, date]] = []
             since: str | None = None
-            if query.window is not None:
+            if query.window is not None and walk.window is not None:
+                windows = windows_in(query, walk.window)
+                walk.remember = remember_older(query, walk.window)
+                texts = [render(query, zone=zone, start=start, end=end) for start, end in windows]
+            elif query.window is not None:
                 windows = day_windows(query, walk.state, until=walk.until, zone=zone, full=walk.full)
                 if not windows:
                     walk.notes.append(f"no day is due: the window begins on {query.window.start}")
@@ -167,7 +187,7 @@ class ThinkingEngine:
                 texts = [render(query, zone=zone, start=start, end=end) for start, end in windows]
                 # all days again: a day that has lost all its rows can only go so
                 again = walk.state.get("asked") == fingerprint(query) and walk.state["day"] <= str(windows[-1][1])
-                walk.anew = walk.full and again
+                walk.anew = walk.full and again and not walk.state.get("backfilled")
             else:
                 since = self._since(query, walk)
                 texts = [render(query, zone=zone, since=since, shard=n) for n in range(query.shards)]
@@ -279,7 +299,13 @@ class ThinkingEngine:
     def fetch_model(self, query: ModelQuery) -> Fetch:
         def fetch(walk: Walk) -> None:
             windows: list[tuple[date | None, date | None]] = [(None, None)]
-            if query.window is not None:
+            if query.window is not None and walk.window is not None:
+                windows = [*windows_in(query.days, walk.window)]
+                if not windows:
+                    walk.notes.append(f"no window of {query.window.days} days ends in {walk.window}")
+                    walk.unchanged(0)
+                    return
+            elif query.window is not None:
                 due = day_windows(query.days, walk.state, until=walk.until, zone=self.settings.zone, full=walk.full)
                 windows = [*due]
                 if not due:

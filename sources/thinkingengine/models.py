@@ -33,11 +33,16 @@ class ModelQuery:
     days: Query
     """The same days as a query, for its windows and its cursor."""
 
-    def table(self) -> Table:
+    def table(self, settings: Settings) -> Table:
         if self.window is None:
             return Table(name=self.name, mode=Mode.LATEST, columns=has.LONG, about=f"answer of {self.path}")
         return Table(
-            name=self.name, mode=Mode.KEPT, columns=has.LONG, scope="day", about=f"answers of {self.path} by day"
+            name=self.name,
+            mode=Mode.KEPT,
+            columns=has.LONG,
+            scope="day",
+            zone=settings.zone,
+            about=f"answers of {self.path} by day",
         )
 
     def of_days(self, start: date | None, end: date | None) -> dict[str, Any]:

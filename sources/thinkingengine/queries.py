@@ -6,7 +6,7 @@ Values are put into the SQL checked and quoted, never as they came; `reading` sa
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import pendulum
 
 from sources import naming
+from sources.days import Days
 from sources.extraction import Mode, Table
 from sources.tables import Kind
 from sources.thinkingengine.reading import check_places, check_sql
@@ -81,6 +82,8 @@ class Query:
             lookback=lookback(self.lookback),
             whole_every=lookback(settings.whole_walk_days),
             scope=scope,
+            zone=settings.zone if self.window else None,
+            keeps=("backfilled",),
             about=self.about or "configured SQL",
         )
 
@@ -224,6 +227,30 @@ def day_windows(
         found.append((start, end))
         start = end + timedelta(days=1)
     return found
+
+
+def windows_in(query: Query, days: Days) -> list[tuple[date, date]]:
+    """The windows of these days, wherever the cursor stands: of aligned ones those that end in them."""
+    window = query.window
+    if window is None:
+        raise ValueError(f"{query.name} has no window")
+    if not query.aligned:
+        return [(part.first, part.last) for part in days.split(window.days)]
+    first = days.first - timedelta(days=(days.first - window.start).days % window.days)
+    grid = Days(first, days.last + timedelta(days=window.days)).split(window.days)
+    return [(part.first, part.last) for part in grid if part.last in days]
+
+
+def remember_older(query: Query, days: Days) -> Callable[[dict[str, Any]], None] | None:
+    """Days that the query's own window does not hold: a walk of all that it holds must not take their rows away."""
+    window = query.window
+    if window is None or (window.start <= days.first and (window.end is None or days.last <= window.end)):
+        return None
+
+    def remember(state: dict[str, Any]) -> None:
+        state["backfilled"] = True
+
+    return remember
 
 
 def fingerprint(query: Query) -> str:

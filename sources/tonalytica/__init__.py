@@ -23,7 +23,7 @@ from dlt.extract import DltResource, DltSource
 
 from sources.configuration import is_set, settings_of
 from sources.errors import ConfigurationError, NightloadError, NotReady, Refused
-from sources.extraction import Extra, Extraction, Fetch, Mode, Table, Walk
+from sources.extraction import RESET, Extra, Extraction, Fetch, Mode, Table, Walk
 from sources.tables import Column, Kind, iter_rows, labels_of
 from sources.tonalytica import settings as has
 from sources.tonalytica.client import Client, Listed, Result
@@ -372,7 +372,7 @@ def _raise(error: NightloadError, _: Walk) -> None:
 def _same_manner(walk: Walk, manner: str) -> bool:
     """Was the table kept in this manner the last time? What only the table has is not given up unasked."""
     before = walk.state.get("manner")
-    if before == "kept" and manner != "kept" and not walk.full:
+    if before == "kept" and manner != "kept" and (not walk.full or RESET in walk.state):
         raise ConfigurationError(
             what="the table keeps results that the vendor has no more",
             where=f"{has.RESULTS}.{walk.table.name}",

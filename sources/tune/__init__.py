@@ -7,7 +7,7 @@ moved count shows some of that, the second look at the keys the rest (one row go
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -18,6 +18,7 @@ import dlt
 from dlt.extract import DltResource
 
 from sources.configuration import is_set, settings_of
+from sources.days import Calls, Days
 from sources.errors import ConfigurationError, CountMismatch, Refused
 from sources.extraction import Extraction, Fetch, Table, Walk
 from sources.http import in_order
@@ -88,6 +89,22 @@ class Tune:
         return [
             extraction.resource(DATASET, table, fetch) for table, fetch in made if extraction.wants(DATASET, table.name)
         ]
+
+    def calls(self, name: str, days: Days, state: Mapping[str, Any]) -> Calls | None:
+        """Of a window: its count and its pages, or an order, asking after it and the download."""
+        report = next((each for each in self.reports if f"{DATASET}.{each.table}" == name), None)
+        if report is None:
+            return None
+        windows = len(list(report.calendar.within(days, datetime.now(UTC))))
+        once = bool(windows and report.path)  # its fields
+        if report.via == "export":
+            counted = report.count and not report.is_cohort
+            return Calls(least=once + (3 + counted) * windows, beyond="an export is asked after until it is ready")
+        if report.kind == "logs":
+            beyond = f"a window with {report.row_limit} rows and more is halved until it has less"
+            return Calls(least=windows, beyond=beyond)
+        beyond = f"a window of over {report.page_size} rows has more pages, and those are read twice"
+        return Calls(least=once + (1 + report.count) * windows, beyond=beyond)
 
     def check(self) -> Iterator[str]:
         try:

@@ -25,7 +25,7 @@ from sources.errors import (
     VendorError,
     one_line,
 )
-from sources.http import Answer, Http, Inspect, Rate, Scalar, in_order
+from sources.http import Answer, Http, Inspect, Limiter, Rate, Scalar, in_order
 from sources.redaction import register_secret
 from sources.tables import cut_array
 from sources.tune.fields import Metadata, types_of
@@ -60,6 +60,7 @@ class Client:
         self._with_session = settings.session
         self._token: str | None = None
         self._lock = threading.Lock()
+        self._limiters: dict[str, dict[str, Limiter]] = {}
         self._width = settings.concurrency
         self._colon = settings.sort == "colon"
         rate = Rate(per_second=settings.requests_per_second, burst=settings.concurrency)
@@ -209,9 +210,14 @@ class Client:
             return None
 
     def beside(self, base_url: str, *, rates: Mapping[str, Rate]) -> Http:
-        """The HTTP of another base of the same vendor, which the settings name: it gets the same key."""
+        """The HTTP of another base of the same vendor, which the settings name: it gets the same key.
+
+        All that are made for one base keep its rates together.
+        """
         params: dict[str, Scalar] = {} if self._with_session else {"api_key": self._key}
-        return Http(vendor=VENDOR, base_url=base_url, params=params, rates=rates, concurrency=self._width)
+        with self._lock:
+            limiters = self._limiters.setdefault(base_url, {name: Limiter(rate) for name, rate in rates.items()})
+        return Http(vendor=VENDOR, base_url=base_url, params=params, rates=limiters, concurrency=self._width)
 
     def signed(self, call: Callable[[Mapping[str, str]], Result]) -> Result:
         """`call` with the session's token, renewed once if it is refused; a key is in every request anyway."""

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
+from sources.days import Days
+
 UNITS = ("day", "week", "month", "year")
 _DAY = timedelta(days=1)
 _MONDAY = date(1970, 1, 5)
@@ -52,6 +54,14 @@ class Calendar:
         if self.unit in ("month", "year"):
             return self.first(first + timedelta(days=31 if self.unit == "month" else 366))
         return first + timedelta(days=7 if self.unit == "week" else self.days)
+
+    def within(self, days: Days, until: datetime) -> Iterator[Window]:
+        """The windows whose last day is one of these, whole."""
+        for window in self.windows(days.first, until):
+            if date.fromisoformat(window.label) > days.last:
+                return
+            if self.following(date.fromisoformat(window.label)) - _DAY in days:
+                yield window
 
     def windows(self, since: date, until: datetime) -> Iterator[Window]:
         """From the one that holds `since` to the one that holds `until`, which ends there, at a whole second."""

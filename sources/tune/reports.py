@@ -222,6 +222,8 @@ def table_of_report(report: Report) -> Table:
         mode=Mode.KEPT,
         key=key,
         scope=WINDOW,
+        zone=ZONE,
+        keeps=("windows", "backfilled", "grid"),
         label=f"{report.kind}/{report.name}",
         about=f"{what}; each {report.calendar.told} is replaced as a whole",
     )

@@ -1,17 +1,21 @@
 """A report's walk: which windows are asked for again, which of them changed, which ran empty, and what is remembered.
 
 Figures are restated: the last days are read again every night, and a window that differs replaces its rows as a whole.
-State: `windows` (label → rows and their digest), `through` (the last window up to which none is missing), `start`.
+State: `windows` (label → rows and their digest), `through` (the last window up to which none is missing), `start`;
+`backfilled` is as `windows`, of those that no night has asked for.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, timedelta
 from pathlib import Path
+from typing import Any
 
+from sources.days import Days
 from sources.errors import (
     AccessDenied,
     ConfigurationError,
@@ -51,6 +55,11 @@ class Gathered:
     unproven: set[str] = field(default_factory=set)
     labels: dict[str, None] = field(default_factory=dict)
     missed: NightloadError | None = None
+
+    @property
+    def told(self) -> dict[str, list[object]]:
+        """What the state keeps of each window: its rows and their digest."""
+        return {window.label: [rows, digest] for window, rows, digest in self.answers}
 
 
 class Reporter:
@@ -108,37 +117,94 @@ class Reporter:
         if walk.limit:
             self._preview(question, walk, fetching, logs)
             return
+        if walk.window is not None:
+            self._backfill(question, walk, walk.window, fetching, logs)
+            return
         asked, grid = f"{report.fingerprint()} {question.filter}", repr(report.calendar)
         known: dict[str, list[object]] = dict(state.get("windows", {}))
-        regrid = bool(known) and state.get("grid") != grid
+        backfilled: dict[str, list[object]] = state.get("backfilled", {})
+        regrid = bool(known or backfilled) and state.get("grid") != grid
         begun = min(known, default="")
         earlier = report.start is not None and report.calendar.first(report.start).isoformat() < begun
         full = walk.full or state.get("asked") != asked or regrid or earlier
         if full and known and not walk.full:
             walk.notes.append("read from its start again, because the report was changed")
         windows = self._windows(report, walk, full=full)
-        try:
-            done = self._gather(question, windows, {} if full else known, walk, fetching, logs)
+        there = backfilled | known
+        with self._gathered(question, windows, {} if full else there, walk, fetching, logs) as done:
             if done.missed is not None and (regrid or not done.answers):
                 raise done.missed
             if state.get("asked") == asked:
-                self._guard(walk, done, known)
+                self._guard(walk, done, there)
+        gone = set(there) - set(done.told) if regrid else set()
+        self._note_emptied(walk, done, there, gone)
+        kept = {label: told for label, told in known.items() if label not in gone}
+        state["windows"] = kept | done.told
+        state.pop("backfilled", None)
+        if older := {label: told for label, told in backfilled.items() if label not in gone | set(done.told)}:
+            state["backfilled"] = older
+        state["asked"], state["grid"] = asked, grid
+        state["through"] = done.answers[-1][0].label if done.answers else state.get("through")
+        walk.missed, walk.emptied = done.missed, frozenset(done.emptied)
+        self._tell(report, question, walk, done)
+
+    def _backfill(self, question: Question, walk: Walk, days: Days, fetching: Downloads, logs: Logs | None) -> None:
+        """The windows that end in these days, whole; where the nights stand is not touched."""
+        report, state = question.report, walk.state
+        grid = repr(report.calendar)
+        if state.get("grid", grid) != grid:
+            raise wrong(
+                f"the windows of report {report.name} are others than those that its table has",
+                f"Load it with them first: nightload run --table {DATASET}.{report.table}",
+            )
+        windows = list(report.calendar.within(days, walk.until))
+        if not windows:
+            walk.notes.append(f"no {report.calendar.told} ends in {days}")
+            walk.unchanged(0)
+            return
+        known: dict[str, list[object]] = {**state.get("backfilled", {}), **state.get("windows", {})}
+        with self._gathered(question, windows, known, walk, fetching, logs) as done:
+            if done.missed is not None and not done.answers:
+                raise done.missed
+            self._guard(walk, done, known)
+        self._note_emptied(walk, done, known, set())
+
+        def remember(state: dict[str, Any]) -> None:
+            live = state.get("windows", {})
+            fresh = {label: told for label, told in done.told.items() if label not in live}
+            if again := {label: told for label, told in done.told.items() if label in live}:
+                state["windows"] = live | again
+            if fresh:
+                state["backfilled"], state["grid"] = state.get("backfilled", {}) | fresh, grid
+
+        walk.remember = remember
+        walk.missed, walk.emptied = done.missed, frozenset(done.emptied)
+        self._tell(report, question, walk, done)
+
+    @contextmanager
+    def _gathered(
+        self,
+        question: Question,
+        windows: Sequence[Window],
+        known: dict[str, list[object]],
+        walk: Walk,
+        fetching: Downloads,
+        logs: Logs | None,
+    ) -> Iterator[Gathered]:
+        """What the windows came to; if the block finds no fault with it, what changed is spooled."""
+        try:
+            done = self._gather(question, windows, known, walk, fetching, logs)
+            yield done
             for path in done.changed:
                 walk.spool.adopt(path, 0, path.stat().st_size)
         finally:
             for file in walk.spool.path.parent.glob(f"{walk.spool.path.stem}.window-*"):
                 file.unlink(missing_ok=True)
-        covered = {window.label for window, _, _ in done.answers}
-        gone = set(known) - covered if regrid else set()
+
+    def _note_emptied(self, walk: Walk, done: Gathered, known: Mapping[str, list[object]], gone: set[str]) -> None:
         done.emptied = {label for label in done.emptied if known.get(label, [0])[0]} | gone
         if done.emptied:
             walk.notes.append(f"now without rows: the windows {_some(sorted(done.emptied))}")
-        kept = {label: told for label, told in known.items() if label not in gone}
-        state["windows"] = kept | {window.label: [rows, digest] for window, rows, digest in done.answers}
-        state["asked"], state["grid"] = asked, grid
-        state["through"] = done.answers[-1][0].label if done.answers else state.get("through")
-        walk.missed, walk.emptied = done.missed, frozenset(done.emptied)
-        self._tell(report, question, walk, done)
 
     def _windows(self, report: Report, walk: Walk, *, full: bool) -> list[Window]:
         state, today = walk.state, walk.until.astimezone(UTC).date()
@@ -289,7 +355,9 @@ class Reporter:
     def _tell(self, report: Report, question: Question, walk: Walk, done: Gathered) -> None:
         """The counts, the columns, and what was asked for and did not come."""
         walk.vendor_count = done.loaded
-        walk.total = sum(_rows_of(told) for told in walk.state["windows"].values())
+        if walk.window is None:
+            every = walk.state.get("backfilled", {}) | walk.state["windows"]
+            walk.total = sum(_rows_of(told) for told in every.values())
         if not done.changed:
             came = sum(rows for _, rows, _ in done.answers)
             walk.vendor_count = came
