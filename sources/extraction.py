@@ -570,8 +570,9 @@ class Extraction:
         else:
             walk.state["window"] = converted.digest
             walk.state.pop("digest", None)  # it stood for the last whole walk, and the table moves on from there
-        withheld: dict[str, int | None] = dict.fromkeys(column.name for column in came.columns)
-        outcome.came, outcome.filled = converted.rows, withheld | filled(converted)
+        if getattr(self, "window", None) is None:  # what days of the past lack says nothing of today
+            withheld: dict[str, int | None] = dict.fromkeys(column.name for column in came.columns)
+            outcome.came, outcome.filled = converted.rows, withheld | filled(converted)
         hints = dlt.mark.make_hints(
             columns=_dlt_columns(converted.columns, table, key=key, extra=extra),
             write_disposition="replace" if walk.anew else _disposition(table.mode, first=not stored),

@@ -24,7 +24,9 @@ class Ended:
 
     code: int
     document: dict[str, Any] | None
-    stopped: bool
+    said: str = ""
+    """The last line that it told on stderr."""
+    stopped: bool = False
     """Was it ended by its deadline?"""
 
 
@@ -48,18 +50,20 @@ def nightload(
         )
         timer = threading.Timer(deadline or 0, child.terminate)
         timer.daemon = True
+        said = ""
         try:
             if deadline is not None:
                 timer.start()
             for line in child.stderr or ():
-                on_line(redact(line.rstrip("\n")))
+                said = redact(line.rstrip("\n"))
+                on_line(said)
             code = child.wait()
         finally:
             stopped = timer.finished.is_set() and deadline is not None
             timer.cancel()
             _end(child)
         out.seek(0)
-        return Ended(code, _document(out.read()), stopped)
+        return Ended(code, _document(out.read()), said, stopped)
 
 
 def _end(child: subprocess.Popen[str]) -> None:

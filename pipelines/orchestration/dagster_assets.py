@@ -33,6 +33,8 @@ from sources.vendor import package
 
 NIGHT = "nightload"
 """The step that loads, and the pool that lets one run at a time."""
+DAYS = "nightload_days"
+"""The pool of backfills, of which one at a time goes on beside the nights."""
 PROVEN, FRESH = "counts_proven", "fresh"
 GOOD = ("ok", "unchanged", "warning")
 COUNTS = ("vendor_count", "extracted", "landed", "live", "deleted")
@@ -48,6 +50,12 @@ class Load(dg.Config):
     allow_empty: list[str] = []  # noqa: RUF012 - a default is copied for each
     deadline_seconds: int = int(Schedule.deadline.total_seconds())
     retry_after_seconds: int = int(Schedule.retry_after.total_seconds())
+
+
+class Days(dg.Config):
+    """`again`: also the days that were backfilled before. A step that is begun anew skips what it has loaded."""
+
+    again: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,12 +237,13 @@ def _come_back(ended: Ended, config: Load) -> None:
         raise dg.RetryRequested(max_retries=tries, seconds_to_wait=config.retry_after_seconds) from dg.Failure(
             "another run has this warehouse; tried again later"
         )
-    if ended.document is None or not 0 <= ended.code <= MISMATCH:
+    if not 0 <= ended.code <= MISMATCH:
         raise dg.RetryRequested(max_retries=CRASHES, seconds_to_wait=config.retry_after_seconds) from dg.Failure(
             f"the run ended without a word (exit {ended.code}); nothing half done was published"
         )
-    if ended.document.get("error"):
-        raise dg.Failure(str(ended.document["error"]), allow_retries=False)
+    if ended.document is None or ended.document.get("error"):
+        why = (ended.document or {}).get("error") or ended.said or f"it told nothing (exit {ended.code})"
+        raise dg.Failure(str(why), allow_retries=False)
 
 
 def _failure(report: Mapping[str, Any], ended: Ended) -> str:
@@ -352,16 +361,23 @@ def backfill(place: Place, item: Item) -> dg.AssetsDefinition:
         group_name=item.vendor,
         kinds={place.kind},
         description=f"{item.name} day by day, beside its nights",
-        pool=NIGHT,
+        pool=DAYS,
     )
-    def load(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+    def load(context: dg.AssetExecutionContext, config: Days) -> dg.MaterializeResult[Any]:
         span = context.partition_key_range
+        again = ["--again"] if config.again and not context.retry_number else []
         ended = nightload(
-            ["backfill", item.name, "--from", span.start, "--to", span.end], place, on_line=context.log.warning
+            ["backfill", item.name, "--from", span.start, "--to", span.end, *again],
+            place,
+            on_line=context.log.warning,
         )
         _come_back(ended, Load())
+        report = ended.document or {}
         if ended.code:
-            raise dg.Failure(f"the backfill of {item.name} ended with {ended.code}", allow_retries=False)
-        return dg.MaterializeResult(metadata={"from": span.start, "to": span.end})
+            errors = {chunk["error"] for chunk in report["chunks"] if chunk["error"]}
+            raise dg.Failure(f"{item.name}: {'; '.join(sorted(errors)) or f'exit {ended.code}'}", allow_retries=False)
+        told = {"from": span.start, "to": span.end, "chunks": len(report["chunks"]), "skipped": len(report["skipped"])}
+        counts = {name: sum(chunk[name] or 0 for chunk in report["chunks"]) for name in ("extracted", "landed")}
+        return dg.MaterializeResult(metadata={**told, **counts})
 
     return load
