@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -29,6 +29,7 @@ from sandbox_process import SandboxProcess
 from sources import VENDORS
 from sources.redaction import register_secret
 from sources.vendor import package
+from tune_facts import DAILY, TODAY
 
 COUNTRIES, SNIPPETS = asset_key("tune.countries"), asset_key("tonalytica.query_snippets")
 SCHEDULES = """
@@ -115,7 +116,7 @@ def test_a_table_that_fails_fails_alone_and_no_secret_shows(file_night: Night, s
     (failure,) = events(result, "STEP_FAILURE")
     assert "tonalytica.query_snippets: " in failure.user_failure_data.description
     assert not events(result, "STEP_UP_FOR_RETRY")  # nightload has tried what may be tried again
-    assert "HTTP 400" in said and "CANARY" not in said
+    assert "the vendor answered 400" in said and "CANARY" not in said
 
 
 def test_a_run_that_finds_the_warehouse_locked_comes_back(file_night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,3 +360,20 @@ def test_the_airflow_example_takes_the_exit_codes_as_meant(tmp_path: Path, code:
     raised = {None: None, "RuntimeError": RuntimeError, "FailsAtOnce": fails}[name]
     with pytest.raises(raised) if raised else nullcontext():
         tasks["load"]("tune")
+
+
+def test_a_range_of_days_is_one_backfill(file_night: Night) -> None:
+    pytest.importorskip("pipelines.backfill")
+    last, first = TODAY - timedelta(days=6), TODAY - timedelta(days=8)
+    file_night.set("tune", reports=[{**DAILY, "start": str(TODAY - timedelta(days=4))}])
+    with environment(file_night):
+        days = definitions().get_assets_def(dg.AssetKey(["tune", "actuals_daily", "days"]))
+        span = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}
+        result = dg.materialize([days], tags=span, raise_on_error=False)
+    assert result.success
+    told = [each.materialization for each in events(result, "ASSET_MATERIALIZATION")]
+    assert [each.partition for each in told] == [str(first + timedelta(days=day)) for day in range(3)]
+    ((chunk, landed),) = file_night.rows("SELECT first_day || '..' || last_day, landed FROM nightload.backfills")
+    assert chunk == f"{first}..{last}"
+    assert told[0].metadata["landed"].value == landed > 0
+    assert file_night.rows("SELECT count(*) FROM nightload.runs") == [(0,)]
