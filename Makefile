@@ -20,10 +20,10 @@ export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint type bench look lock clean FORCE
+.PHONY: help setup demo test lint type bench look dagster lock clean FORCE
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY) ## install the locked dependencies and nightload into .venv
 	@echo ".venv is ready: `$(BIN)/python -V`"
@@ -47,6 +47,9 @@ bench: $(READY) ## measure the ways to load, side by side
 
 look: $(READY) ## photograph the report of a year (needs chromium, or CHROMIUM=/path)
 	@$(BIN)/python -m bench.look $(ARGS)
+
+dagster: $(READY) ## Dagster's UI over a home (NIGHTLOAD_HOME, else here; ARGS="--port 3001")
+	@$(BIN)/python -m pipelines.orchestration $(ARGS)
 
 lock: ## write uv.lock and requirements.lock anew (needs uv; ARGS=--upgrade takes newer versions)
 	@command -v '$(UV)' >/dev/null || { echo "make lock needs uv on the PATH, or UV=/path/to/uv" >&2; exit 1; }

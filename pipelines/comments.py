@@ -55,7 +55,15 @@ OWN_TABLES: dict[str, dict[str, str]] = {
         "notes": "warnings, as a JSON list",
     },
     "schema_changes": {
-        "": "each new, retyped or dropped table and column",
+        "": "each new, retyped or dropped table and column, and each column that went dark or has values again",
+        "change": "new table, new column, type, dark, values again, dropped column or dropped table",
+    },
+    "column_values": {
+        "": "each column of a vendor: does it still have values?",
+        "came": "rows that came of late, up to the last that had a value; of partial loads, earlier ones count half",
+        "filled": "those of them that had a value",
+        "bare": "rows that came after them, none of which had one",
+        "dark_since": "when that was told to be no chance; NULL: it is not dark",
     },
     "backfills": {
         "": "each chunk of a backfill, as it went last; none of it is a run, and none makes a table fresh",

@@ -30,6 +30,7 @@ OWN_TABLES = {
     "run_tries": "each try of a vendor within a run",
     "run_tables": "the counts of each run and table: vendor, extracted, landed, live",
     "schema_changes": "every change of a table's columns",
+    "column_values": "each column that came from a vendor: does it still have values",
     "dbt_runs": "what came of dbt after a run",
     "columns": "each column that came from a vendor, with the vendor's own label",
 }

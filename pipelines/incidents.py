@@ -1,6 +1,7 @@
 """What is wrong, found in the ledger: one incident from when it is first seen until it is well again.
 
-An incident that is an event (drift, a crash that a later run has mended) is over at once and told once.
+An incident that is an event (a schema changed, rows fell, a crash that a later run has mended) is over at once and told
+once.
 """
 
 from __future__ import annotations
@@ -9,17 +10,19 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from pipelines.ledger import Ledger
 from pipelines.place import Place
-from pipelines.settings import per_table, section, share
+from pipelines.settings import per_table, section, share, truth
 from pipelines.status import GOOD, NEWS, standing
 
 FEWER_THAN, MIN_ROWS = 0.5, 100
+DRIFT = ("fewer_than", "min_rows", "dark")
+"""The settings of `[drift]`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +95,8 @@ def _found(ledger: Ledger, place: Place, *, now: datetime, first: bool) -> Itera
     yield from _crashes(ledger, since)
     yield from _schema_changes(ledger, since)
     yield from _fallen(ledger, place, since)
+    left_out = {table["table"] for vendor in vendors for table in vendor["tables"] if table["left_out"]}
+    yield from _dark(ledger, place, left_out)
 
 
 def _of_the_run(ledger: Ledger) -> Iterator[Found]:
@@ -219,7 +224,7 @@ def _schema_changes(ledger: Ledger, since: str) -> Iterator[Found]:
         (since,),
     )
     together: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
+    for row in (row for row in rows if row["change"] not in ("dark", "values again", "dropped column")):
         together.setdefault((row["run_id"], row["vendor"]), []).append(change_in_words(row))
     for (run_id, vendor), changes in together.items():
         more = f"; and {len(changes) - 20} more" if len(changes) > 20 else ""
@@ -235,11 +240,45 @@ def _schema_changes(ledger: Ledger, since: str) -> Iterator[Found]:
         )
 
 
+def _dark(ledger: Ledger, place: Place, left_out: Collection[str]) -> Iterator[Found]:
+    """Columns of which no row that came has a value any more, until one has."""
+    told = section(place.home, "drift", known=DRIFT).get("dark")
+    rows = ledger.query(
+        "SELECT c.vendor, c.dataset || '.' || c.table_name AS \"table\", c.column_name, c.changed_at, c.run_id, "
+        "t.extracted FROM schema_changes c LEFT JOIN run_tables t ON t.run_id = c.run_id AND t.vendor = c.vendor "
+        "AND t.dataset = c.dataset AND t.table_name = c.table_name WHERE c.change = 'dark' AND NOT EXISTS "
+        "(SELECT 1 FROM schema_changes l WHERE (l.run_id, l.rowid) > (c.run_id, c.rowid) AND l.dataset = c.dataset "
+        "AND l.table_name = c.table_name AND (l.column_name = c.column_name AND l.change IN ('values again', "
+        "'dropped column') OR l.change = 'dropped table')) ORDER BY c.run_id"
+    )
+    for row in rows:
+        if row["table"] in left_out or not truth(
+            per_table(told, row["table"], row["vendor"], True), setting="drift.dark"
+        ):
+            continue
+        yield Found(
+            topic=f"dark {row['table']}.{row['column_name']}",
+            kind="drift",
+            vendor=row["vendor"],
+            subject=f"{row['table']}.{row['column_name']}",
+            what=f"columns of {row['vendor']} went dark",
+            why=f"it had values, and since {row['changed_at'][:16]}Z no row that comes has one "
+            f"({row['extracted'] or 0:,} rows in run {row['run_id']})",
+            todo="See at the vendor's whether the field is still filled, and that what reads it can live without; if "
+            f'it may be empty, say so in [drift]: dark = {{"{row["table"]}" = false}}',
+            run_id=row["run_id"],
+        )
+
+
 def change_in_words(row: dict[str, Any]) -> str:
     table = f"{row['dataset']}.{row['table_name']}"
     match row["change"]:
         case "new column":
             return f"{table}: new column {row['column_name']} ({row['new_type']})"
+        case "dark":
+            return f"{table}: column {row['column_name']} went dark: no row that comes has a value in it"
+        case "values again" | "dropped column":
+            return f"{table}: {row['change']} ({row['column_name']})"
         case "type":
             return f"{table}: column {row['column_name']} was {row['old_type']} and is {row['new_type']}"
         case other:
@@ -248,7 +287,7 @@ def change_in_words(row: dict[str, Any]) -> str:
 
 def _fallen(ledger: Ledger, place: Place, since: str) -> Iterator[Found]:
     """Tables with fewer live rows than a share of what the good run before left."""
-    drift = section(place.home, "drift", known={"fewer_than", "min_rows"})
+    drift = section(place.home, "drift", known=DRIFT)
     rows = ledger.query(
         "SELECT * FROM (SELECT t.vendor, t.dataset || '.' || t.table_name AS \"table\", t.run_id, t.live, "  # noqa: S608
         "(SELECT b.live FROM run_tables b WHERE b.vendor = t.vendor AND b.dataset = t.dataset "

@@ -26,6 +26,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from pipelines import __version__, dbt
 from pipelines.comments import comment, of_vendor
 from pipelines.counts import count, live, mark_deleted
+from pipelines.dark import record_values
 from pipelines.forgotten import read_forgotten
 from pipelines.ledger import Ledger
 from pipelines.pace import Pace, Publish, read_pace
@@ -514,6 +515,9 @@ def _load(
             if outcome.table in there:
                 mark_deleted(session, outcome, at=night.until)
         record_columns(session, pipeline.dataset_name, columns)
+        report.schema_changes += record_values(
+            session, columns, outcomes, dataset=pipeline.dataset_name, at=night.until
+        )
         comment(session, pipeline.dataset_name, of_vendor(snapshot(pipeline), outcomes))
     merged = [outcome.table for outcome in outcomes if outcome.loaded and outcome.mode in MERGED]
     for table, key in keys_of(pipeline, merged).items():

@@ -71,6 +71,12 @@ def share(value: Any, *, setting: str) -> float:
     raise ConfigurationError(what=f"{setting} is no share", todo="Write a number from 0 to 1, such as 0.5")
 
 
+def truth(value: Any, *, setting: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ConfigurationError(what=f"{setting} is neither true nor false", todo="Write true or false, without quotes")
+
+
 def text(section: Section, name: str, *, where: str) -> str | None:
     """A setting that is a text; None if it is not there or empty."""
     value = section.get(name)

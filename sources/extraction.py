@@ -43,7 +43,7 @@ from sources.errors import (
 )
 from sources.policy import Policy, read_policy
 from sources.screening import Screened, screen
-from sources.tables import NUMERIC_ORDER, Column, Converted, Kind, Spool, join, stray_labels, to_parquet
+from sources.tables import NUMERIC_ORDER, Column, Converted, Kind, Spool, filled, join, stray_labels, to_parquet
 from sources.terms import Forgotten
 
 log = logging.getLogger(__name__)
@@ -136,6 +136,10 @@ class Outcome:
     exposed: bool = False
     """Its older rows hold personal data as it came, which the configuration now protects: none of them is put aside."""
     kept_out: int = 0
+    came: int = 0
+    """Rows that were handed to dlt; none where nothing changed."""
+    filled: Mapping[str, int | None] = field(default_factory=dict)
+    """Column → how many of them have a value in it; None: it is not loaded."""
     missed: NightloadError | None = None
     scope: str | None = None
     emptied: frozenset[str] = frozenset()
@@ -616,6 +620,9 @@ class Extraction:
         else:
             walk.state["window"] = converted.digest
             walk.state.pop("digest", None)  # it stood for the last whole walk, and the table moves on from there
+        if getattr(self, "window", None) is None:  # what days of the past lack says nothing of today
+            withheld: dict[str, int | None] = dict.fromkeys(column.name for column in came.columns)
+            outcome.came, outcome.filled = converted.rows, withheld | filled(converted)
         hints = dlt.mark.make_hints(
             columns=_dlt_columns(converted.columns, table, key=key, extra=extra),
             write_disposition="replace" if walk.anew else _disposition(table.mode, first=not stored),

@@ -1,0 +1,65 @@
+"""Dagster's UI over a home: `make dagster`, or `python -m pipelines.orchestration`.
+
+It stands beside the ledger, is reached from this machine only, and tells nobody of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NoReturn
+
+from pipelines import place as places
+from pipelines import schedules
+from pipelines.commands import code_of, say_error
+from pipelines.place import Place
+from sources.errors import ConfigurationError, NightloadError
+
+SETTINGS = """\
+# Written once by nightload; yours from then on.
+telemetry: {enabled: false}
+nux: {enabled: false}
+concurrency:
+  pools: {default_limit: 1, granularity: run}  # runs of one warehouse wait for each other
+"""
+
+
+def home_of_dagster(place: Place) -> Path:
+    """Dagster's own folder, with its settings. Raises `ConfigurationError`."""
+    folder = place.state / "dagster"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not (folder / "dagster.yaml").exists():
+            (folder / "dagster.yaml").write_text(SETTINGS, encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(
+            what=f"the folder {folder} cannot be written", why=error.strerror or "", todo="Let this user write there"
+        ) from None
+    return folder
+
+
+def main() -> NoReturn:
+    parser = argparse.ArgumentParser(prog="python -m pipelines.orchestration", description="Dagster's UI over a home.")
+    parser.add_argument("--home", help="folder with .dlt (NIGHTLOAD_HOME; default: here)")
+    parser.add_argument("--port", type=int, default=3000)
+    told = parser.parse_args()
+    try:
+        if find_spec("dagster_webserver") is None:
+            raise ConfigurationError(
+                what="Dagster is not installed", todo='Install it: pip install "nightload[dagster]"'
+            )
+        place = places.find(told.home)
+        schedules.read(place.home)
+        environment = {**os.environ, "DAGSTER_HOME": str(home_of_dagster(place)), "NIGHTLOAD_HOME": str(place.home)}
+    except NightloadError as error:
+        say_error(error)
+        sys.exit(code_of(error))
+    words = ["dagster", "dev", "-m", "pipelines.orchestration.dagster_assets", "-h", "127.0.0.1", "-p", str(told.port)]
+    os.execve(sys.executable, [sys.executable, "-m", *words], environment)  # noqa: S606 - a user's own Python
+
+
+if __name__ == "__main__":
+    main()
