@@ -23,10 +23,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.engine import SETTINGS
 from sources import VENDORS
+
+if TYPE_CHECKING:
+    from conftest import Night
 
 PRELOADED = (
     "apscheduler.schedulers.background",
@@ -128,6 +131,9 @@ class Forks:
             assert self._process.stdin is not None
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
         return forked.begun()
+
+    def night(self, night: Night, *arguments: str, arm: Sequence[Any] = ()) -> Forked:
+        return self.start(*arguments, environment=night.environment(), cwd=night.home, arm=arm)
 
     def _listen(self) -> None:
         assert self._process.stdout is not None

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from conftest import Database, Night
+from forked import Forks
 from sandbox_process import SandboxProcess, start_sandbox
 from sources.growingio.settings import Settings
 from sources.growingio.windows import newest_day
@@ -98,9 +99,11 @@ def a_day_of_edits() -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", POINTS)
-def test_killed_in_a_night_of_edits_the_next_one_has_them_all_once(name: str, yesterday: Yesterday) -> None:
+def test_killed_in_a_night_of_edits_the_next_one_has_them_all_once(
+    name: str, yesterday: Yesterday, forking: Forks
+) -> None:
     night = yesterday.copy(name)
-    kill(night, "growingio", POINTS[name])
+    kill(forking, night, "growingio", POINTS[name])
     assert contents(night) == yesterday.first, "a crash leaves yesterday's warehouse as it was"
     assert night.run("growingio").code == 0
     assert contents(night) == yesterday.second

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from conftest import Database, Night, settle
+from forked import Forks
 from sandbox_process import SandboxProcess, start_sandbox
 from test_crash_vendors import PUBLISHED, Point, contents, kill
 
@@ -102,8 +103,7 @@ def yesterday(tmp_path_factory: pytest.TempPathFactory, kept_database: Database)
 def unbroken(yesterday: Yesterday) -> dict[str, list[Any]]:
     """What a night that nobody kills comes to, held against what is true at the vendor's."""
     night = yesterday.copy("unbroken")
-    ran = night("run", VENDOR, "--json")
-    assert ran.code == 0, ran.out
+    assert night.run(VENDOR).code == 0
     whole = contents(night)
     assert whole != yesterday.contents
     today = str(datetime.now(UTC).date())
@@ -121,10 +121,10 @@ def unbroken(yesterday: Yesterday) -> dict[str, list[Any]]:
 
 @pytest.mark.parametrize("name", POINTS)
 def test_killed_on_a_day_of_edits_it_is_whole_after_the_next_night(
-    name: str, yesterday: Yesterday, unbroken: dict[str, list[Any]]
+    name: str, yesterday: Yesterday, unbroken: dict[str, list[Any]], forking: Forks
 ) -> None:
     night = yesterday.copy(name)
-    killed = kill(night, VENDOR, POINTS[name])
+    killed = kill(forking, night, VENDOR, POINTS[name])
     assert "CANARY" not in killed.out + killed.err
     assert [file for file in night.home.rglob("*") if file.is_file() and b"CANARY" in file.read_bytes()] == []
     published = name == "once published"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 import dataworks_truth
 import tune_facts
 from conftest import Database, Night, Ran, settle
+from forked import Forks
 from sandbox_process import SandboxProcess, start_sandbox
 
 PUBLISHED = {
@@ -69,12 +69,11 @@ def contents(night: Night) -> dict[str, list[Any]]:
     return found
 
 
-def kill(night: Night, vendor: str, point: Point, *, tables: Sequence[str] = ()) -> Ran:
+def kill(forking: Forks, night: Night, vendor: str, point: Point, *, tables: Sequence[str] = ()) -> Ran:
     if isinstance(point, dict):
         point = point[night.database.kind]
-    command = (sys.executable, str(Path(__file__).with_name("killed.py")), *map(str, point))
     chosen = [argument for table in tables for argument in ("--table", table)]
-    killed = night.start("run", vendor, "--json", *chosen, command=command)
+    killed = forking.night(night, "run", vendor, "--json", *chosen, arm=point)
     out, err = killed.communicate(timeout=120)
     assert killed.returncode == -9, f"the run was not killed: {point}"
     return Ran(-9, out, err)
@@ -82,7 +81,7 @@ def kill(night: Night, vendor: str, point: Point, *, tables: Sequence[str] = ())
 
 @pytest.mark.parametrize("vendor", ["thinkingengine", "tune", "dataworks", "growingio"])
 def test_a_vendor_killed_in_its_first_night_is_whole_after_the_next(
-    vendor: str, five: SandboxProcess, tmp_path: Path, database: Database
+    vendor: str, five: SandboxProcess, tmp_path: Path, database: Database, forking: Forks
 ) -> None:
     (tmp_path / "nothing yet").mkdir()
     nothing_yet = settle(Night(home=tmp_path / "nothing yet", database=database), five)
@@ -92,7 +91,7 @@ def test_a_vendor_killed_in_its_first_night_is_whole_after_the_next(
     assert sum(map(len, expected.values())) > 50
     for name, point in POINTS.items():
         night = nothing_yet.twin(tmp_path / name.replace(" ", "-"))
-        kill(night, vendor, point)
+        kill(forking, night, vendor, point)
         assert not night.is_loaded(), name
         assert night.run(vendor).code == 0
         assert contents(night) == expected, name
@@ -190,6 +189,7 @@ def test_a_vendor_killed_in_a_night_of_edits_is_whole_after_the_next(
     five: SandboxProcess,
     tmp_path: Path,
     database: Database,
+    forking: Forks,
 ) -> None:
     five.control(vendor, "POST", "reset")
     (home := tmp_path / "yesterday").mkdir()
@@ -206,7 +206,7 @@ def test_a_vendor_killed_in_a_night_of_edits_is_whole_after_the_next(
     assert expected != before
     for name, point in SECOND_NIGHT.items():
         night = base.twin(tmp_path / name.replace(" ", "-").replace(",", ""))
-        kill(night, vendor, point, tables=chosen)
+        kill(forking, night, vendor, point, tables=chosen)
         published = name.startswith("once published")
         assert contents(night) == (expected if published else before), name
         assert night.run(vendor, tables=chosen).code == 0, name
