@@ -32,8 +32,25 @@ if TYPE_CHECKING:
     from conftest import Night
 
 PRELOADED = (
+    "httpcore",
+    "pendulum.locales.en.locale",
+    "pyarrow.compute",
+    "pytz",
+    "requests",
+    "encodings.idna",
     "apscheduler.schedulers.background",
-    *(f"dlt.{name}" for name in ("normalize.normalize", "load.load", "destinations.sql_jobs")),
+    *(
+        f"dlt.{name}"
+        for name in (
+            "normalize.normalize",
+            "load.load",
+            "destinations.sql_jobs",
+            "sources.helpers.requests",
+            "common.configuration.plugins",
+            "common.libs.pyarrow",
+            "_workspace._plugins",
+        )
+    ),
     *(f"dlt.destinations.impl.{name}" for name in ("duckdb.duck", "postgres.postgres")),
     *(f"sources.{name}" for name in VENDORS),
     *(f"pipelines.warehouse.{name}" for name in ("duckdb_file", "duckdb_reader", "postgres_dlt", "postgres_reader")),

@@ -125,16 +125,17 @@ class Forking:
     DEVNULL, PIPE, Popen, run = subprocess.DEVNULL, subprocess.PIPE, Child, subprocess.run
 
 
-_travels: list[time_machine.travel] = []
+_travels: list[time_machine.Coordinates] = []
 
 
 def set_clock(folder: Path) -> Clock:
     """Let this process, and those that it forks, see the soak's time."""
     clock = Clock.of(folder / "clock")
-    while _travels:
-        _travels.pop().stop()
-    _travels.append(time_machine.travel(datetime.fromtimestamp(clock.now(), UTC), tick=True))
-    _travels[0].start()
+    moment = datetime.fromtimestamp(clock.now(), UTC)
+    if _travels:
+        _travels[0].move_to(moment, tick=True)
+    else:
+        _travels.append(time_machine.travel(moment, tick=True).start())
     dlt_time.increasing_precise_time._last = 0.0  # it never goes back, and has seen what time it really is
     return clock
 
