@@ -29,6 +29,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from broken import PROTECTIONS
 from conftest import Database, Night
 from forked import Forked, Forks, forks
 from killed import STEPS
@@ -98,8 +99,10 @@ def green(codes: Codes) -> bool:
 
 
 class Soak:
-    def __init__(self, *, seed: int, folder: Path, box: SandboxProcess, forking: Forks, database: Database) -> None:
-        self.seed, self.dice = seed, random.Random(seed)
+    def __init__(
+        self, *, seed: int, folder: Path, box: SandboxProcess, forking: Forks, database: Database, broken: str
+    ) -> None:
+        self.seed, self.dice, self.broken = seed, random.Random(seed), broken
         self.box, self.forking = box, forking
         self.control = folder / "control"
         self.control.mkdir()
@@ -117,6 +120,8 @@ class Soak:
         self.figures: list[dict[str, Any]] = []
         self.codes: dict[int, int | None] = {}
         self.compared = 0
+        self.calm = 0.5
+        """The share of nights that meet nothing."""
 
     # -- time ------------------------------------------------------------------------------------------
 
@@ -135,7 +140,7 @@ class Soak:
     # -- processes -------------------------------------------------------------------------------------
 
     def command(self, *arguments: str) -> Forked:
-        environment = self.night.environment({"SOAK": str(self.control)})
+        environment = self.night.environment({"SOAK": str(self.control), "SOAK_BROKEN": self.broken})
         home = self.night.home
         return self.forking.start(*arguments, environment=environment, cwd=home, main="soak_schedule:main")
 
@@ -202,7 +207,7 @@ class Soak:
 
     def draw(self, schedule: Schedule) -> Meeting:
         dice = self.dice
-        if dice.random() < 0.5:
+        if dice.random() < self.calm:
             return Meeting("nothing", green)
         chosen = dice.choice([self._kill, self._vendor, self._machine, self._scheduling])
         return chosen(schedule)
@@ -347,7 +352,8 @@ class Soak:
 
     # -- nights ----------------------------------------------------------------------------------------
 
-    def year(self, nights: int, *, every: int) -> None:
+    def year(self, nights: int, *, every: int, calm: float = 0.5) -> None:
+        self.calm = calm
         for part in self.parts:
             part.settle(self.night, START.date())
         self.go_to(START)
@@ -476,7 +482,8 @@ class Soak:
         rows = 0
         for part in self.parts:
             try:
-                rows += part.check(self.night, self.now())
+                part.rows_there = part.check(self.night, self.now())
+                rows += part.rows_there
             except AssertionError as wrong:
                 raise Wrong(f"{part.name} is not as its truth: {str(wrong)[:3000] or 'see the check'}") from wrong
         self.compared += rows
@@ -557,6 +564,7 @@ class Soak:
             url = self.night.database.url
             found = {
                 "night": number,
+                "rows": sum(part.rows_there for part in self.parts),
                 "warehouse MB": _megabytes(
                     execute(url, "SELECT pg_database_size(current_database())")[0][0]
                     if url
@@ -598,21 +606,23 @@ def database_of(kind: str) -> Iterator[Database]:
     if kind == "duckdb":
         yield Database()
         return
-    with postgres_server() as server, fresh_database(server, "soak") as url:
+    with postgres_server(autovacuum="on") as server, fresh_database(server, "soak") as url:
         yield Database.at(url)
 
 
-def play(*, nights: int, seed: int, kind: str, every: int, folder: Path, scale: float = 0.01) -> Soak:
+def play(
+    *, nights: int, seed: int, kind: str, every: int, folder: Path, broken: str = "nothing", calm: float = 0.5
+) -> Soak:
     """Raises `Wrong`, and keeps the folder, if anything is not as promised."""
     with (
-        start_sandbox("--scale", str(scale), "--now", START.isoformat(), "--seed", str(seed)) as box,
+        start_sandbox("--scale", "0.01", "--now", START.isoformat(), "--seed", str(seed)) as box,
         forks() as forking,
         database_of(kind) as database,
         small_disk(folder / "home"),
     ):
-        soak = Soak(seed=seed, folder=folder, box=box, forking=forking, database=database)
+        soak = Soak(seed=seed, folder=folder, box=box, forking=forking, database=database, broken=broken)
         try:
-            soak.year(nights, every=every)
+            soak.year(nights, every=every, calm=calm)
         except BaseException:
             if soak.scheduler is not None:
                 sys.stdout.write(soak.scheduler._err.read_text()[-6000:])
@@ -629,7 +639,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--warehouse", choices=("duckdb", "postgres"), default="duckdb")
     parser.add_argument("--every", type=int, default=15, help="nights between two looks at the truth")
+    parser.add_argument("--calm", type=float, default=0.5, help="the share of nights that meet no fault")
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--broken", choices=PROTECTIONS, default="nothing", help="switch a protection off (broken.py)")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="nightload-soak-"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -637,7 +649,13 @@ def main() -> None:
     started = time.monotonic()
     try:
         soak = play(
-            nights=options.nights, seed=options.seed, kind=options.warehouse, every=options.every, folder=folder
+            nights=options.nights,
+            seed=options.seed,
+            kind=options.warehouse,
+            every=options.every,
+            folder=folder,
+            broken=options.broken,
+            calm=options.calm,
         )
     except BaseException as stopped:
         sys.stdout.write(f"\nFAILED with seed {options.seed}; what was there is in {folder}\n")

@@ -24,6 +24,7 @@ import time_machine
 from dlt.common import time as dlt_time
 
 import forked
+from broken import PROTECTIONS
 from pipelines import cli, schedule
 from pipelines.nights import COMMAND
 from pipelines.rota import Clock as Clocks
@@ -145,6 +146,7 @@ def main() -> None:
     folder = Path(os.environ["SOAK"])
     clock = set_clock(folder)
     http._BACKOFF_BASE = 0.01
+    PROTECTIONS[os.environ.get("SOAK_BROKEN", "nothing")]()
     if sys.argv[1:2] == ["schedule"]:
 
         def read_again(*_: Any) -> None:

@@ -38,6 +38,7 @@ class Part:
         self.box = box
         self._ours: dict[str, list[Any]] = {}
         self._number = 0
+        self.rows_there = 0
 
     def rows(self, table: str) -> list[Row]:
         found: list[Row] = self.box.control(self.name, "GET", f"truth/{table}")["rows"]
