@@ -152,6 +152,8 @@ def main() -> None:
         def read_again(*_: Any) -> None:
             nonlocal clock
             clock = set_clock(folder)
+            # a queue that waits for less time than a signal takes waits for ever, unless something comes into it
+            os.kill(os.getpid(), signal.SIGCHLD)
 
         signal.signal(signal.SIGUSR1, read_again)
         schedule.subprocess = Forking

@@ -11,35 +11,26 @@ import duckdb
 import pytest
 
 import dataworks_truth
+import killed
 import tune_facts
-from conftest import Database, Night, Ran, settle
+from conftest import DATABASES, Database, Night, Ran, settle
 from forked import Forks
 from sandbox_process import SandboxProcess, start_sandbox
 
-PUBLISHED = {
-    "duckdb": ("os:replace", "before", 1, "warehouse.duckdb"),
-    "postgres": ("pipelines.warehouse.postgres:Postgres._commit", "before", 1, ""),
-}
+Point = killed.Step | dict[str, killed.Step]
+"""Where it is killed; by database, if they differ."""
+PUBLISHED: dict[str, killed.Step] = {kind: killed.STEPS[kind]["before it is published"] for kind in DATABASES}
 """What makes a night's work the warehouse."""
-POINTS = {
-    "a job is committed and not marked": (
-        "dlt.common.storages.load_package:PackageStorage.complete_job",
-        "before",
-        2,
-        "",
-    ),
+POINTS: dict[str, Point] = {
+    "a job is committed and not marked": (killed.COMPLETE_JOB, "before", 2, ""),
     "before it is published": PUBLISHED,
 }
-SECOND_NIGHT = {
-    "between two tables": ("sources.extraction:to_parquet", "before", 2, ""),
-    "at the start of a merge": ("dlt.destinations.sql_jobs:SqlMergeFollowupJob.generate_sql", "before", 1, ""),
-    "once published, before the ledger knows": ("pipelines.ledger:Ledger.published", "before", 1, ""),
+SECOND_NIGHT: dict[str, Point] = {
+    "between two tables": (killed.TO_PARQUET, "before", 2, ""),
+    "at the start of a merge": (killed.MERGE, "before", 1, ""),
+    "published, before the ledger knows": (killed.LEDGER_KNOWS, "before", 1, ""),
     **POINTS,
 }
-
-
-Point = tuple[Any, ...] | dict[str, tuple[Any, ...]]
-"""Where `killed.py` kills; by database, if they differ."""
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +64,9 @@ def kill(forking: Forks, night: Night, vendor: str, point: Point, *, tables: Seq
     if isinstance(point, dict):
         point = point[night.database.kind]
     chosen = [argument for table in tables for argument in ("--table", table)]
-    killed = forking.night(night, "run", vendor, "--json", *chosen, arm=point)
-    out, err = killed.communicate(timeout=120)
-    assert killed.returncode == -9, f"the run was not killed: {point}"
+    process = forking.night(night, "run", vendor, "--json", *chosen, arm=point)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == -9, f"the run was not killed: {point}"
     return Ran(-9, out, err)
 
 
@@ -207,7 +198,7 @@ def test_a_vendor_killed_in_a_night_of_edits_is_whole_after_the_next(
     for name, point in SECOND_NIGHT.items():
         night = base.twin(tmp_path / name.replace(" ", "-").replace(",", ""))
         kill(forking, night, vendor, point, tables=chosen)
-        published = name.startswith("once published")
+        published = name in killed.PUBLISHED
         assert contents(night) == (expected if published else before), name
         assert night.run(vendor, tables=chosen).code == 0, name
         assert contents(night) == expected, name
