@@ -1,7 +1,7 @@
 # Everything is set up in .venv on first use: Python 3.11, 3.12 or 3.13 and make are enough.
 #
 #   make test PYTHON=python3.12     with a Python of your choice
-#   make test ARGS="-k windows"     ARGS goes to nightload demo, pytest, the bench, or uv lock
+#   make test ARGS="-k windows"     ARGS goes to nightload demo, pytest, the soak, the bench, or uv lock
 #   make setup UV=                  with pip, though uv is there
 
 PYTHON ?=
@@ -20,7 +20,7 @@ export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint type bench look dagster lock clean FORCE
+.PHONY: help setup demo test soak lint type bench look dagster lock clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,9 @@ lint: $(READY) ## ruff, and that pyproject.toml, uv.lock and requirements.lock a
 
 type: $(READY) ## mypy
 	@$(BIN)/mypy
+
+soak: $(READY) ## a year of nights with faults (ARGS="--nights 365 --seed 7 --warehouse postgres")
+	@$(BIN)/python tests/soak.py $(ARGS)
 
 bench: $(READY) ## measure the ways to load, side by side
 	@$(BIN)/python -m bench $(ARGS)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -137,7 +137,7 @@ class _Scheduler:
         self._nights = Nights(place, environment)
         self._rota = Rota(schedules, place.state / "schedule.json", clock, self._nights)
         # a signal handler may put into it while this thread takes from it, which no other queue allows
-        self._events: SimpleQueue[str] = SimpleQueue()
+        self._events: SimpleQueue[None] = SimpleQueue()
         self._waiting: dict[str, _Try] = {}
         self._running: tuple[_Try, subprocess.Popen[bytes], float] | None = None
         self._signals = 0
@@ -149,7 +149,7 @@ class _Scheduler:
             for number, handler in (
                 (signal.SIGTERM, self._on_signal),
                 (signal.SIGINT, self._on_signal),
-                (signal.SIGCHLD, lambda *_: self._events.put("")),
+                (signal.SIGCHLD, lambda *_: self._events.put(None)),
             )
         }
         try:
@@ -172,7 +172,6 @@ class _Scheduler:
             timer.add_job(
                 self._fire,
                 Fires(schedule),
-                args=[name],
                 id=name,
                 coalesce=True,
                 max_instances=1,
@@ -183,23 +182,22 @@ class _Scheduler:
         timer.start()
         return timer
 
-    def _fire(self, name: str) -> None:
-        self._events.put(name)
+    def _fire(self) -> None:
+        self._events.put(None)
 
     def _on_signal(self, *_: Any) -> None:
         self._signals += 1
-        self._events.put("")
+        self._events.put(None)
 
     def _loop(self, timer: Any) -> None:
         while not (self._signals and self._running is None):
-            try:
-                name = self._events.get(timeout=self._pause())
-            except Empty:
-                name = ""
+            with suppress(Empty):
+                self._events.get(timeout=self._pause())
             self._look_at_the_clock(timer)
             timer.wakeup()  # it sleeps on a clock that neither a jump nor a sleeping machine moves
-            if name and (due := self._rota.take(name)):
-                self._wait_for(due)
+            for name in self._schedules:  # whoever woke us: a clock that jumps between two looks deceives the timer
+                if due := self._rota.take(name):
+                    self._wait_for(due)
             self._mind_child()
             if self._running is None and not self._signals:
                 self._begin_next()

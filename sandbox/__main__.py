@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,6 +14,7 @@ from sandbox.faults import Rule, parse_rules
 from sandbox.registry import VENDORS
 from sandbox.server import bind, serve
 from sandbox.vendor import ControlError
+from sandbox.wire import parse_iso, set_clock
 
 
 class _Parser(argparse.ArgumentParser):
@@ -26,6 +28,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--vendors", default=",".join(VENDORS), help=f"comma separated, of: {', '.join(VENDORS)}")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the row counts")
+    parser.add_argument("--now", type=_moment, help="what the vendors' clock shows at first, ISO 8601 with a zone")
     parser.add_argument("--faults", type=Path, help='JSON file {"<vendor>": [rule, ...]}')
     parser.add_argument("--port-base", type=int, default=0, help="first port, one after the other; 0 takes free ones")
     parser.add_argument("--exit-with-parent", action="store_true", help="stop when stdin closes")
@@ -53,6 +56,13 @@ def _arguments() -> argparse.Namespace:
     return options
 
 
+def _moment(text: str) -> datetime:
+    moment = parse_iso(text)
+    if moment.tzinfo is None:
+        raise ValueError("no zone")
+    return moment
+
+
 def _rules(path: Path) -> dict[str, list[Rule]]:
     content = json.loads(path.read_bytes())
     if not isinstance(content, dict) or set(content) - set(VENDORS):
@@ -62,6 +72,7 @@ def _rules(path: Path) -> dict[str, list[Rule]]:
 
 def main() -> None:
     options = _arguments()
+    set_clock(options.now)
     asyncio.run(
         serve(
             options.vendors,

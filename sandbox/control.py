@@ -8,6 +8,7 @@ Never part of the vendor's API, and no key is needed: the sandbox listens on the
                               or a list of them
     POST faults               [rule, ...], see `sandbox.faults`; DELETE faults clears them
     GET stats                 {"requests", "by_path", "unexpected", "max_concurrent"}
+    POST clock                {"now": ISO 8601 with a zone, or null for the machine's own}: of all vendors
     POST options              {"latency": seconds, ...the vendor's own}
     POST reset                data, options, faults (those of --faults too) and stats back to the start
 """
@@ -15,12 +16,13 @@ Never part of the vendor's API, and no key is needed: the sandbox listens on the
 from __future__ import annotations
 
 import json
+from datetime import UTC
 from typing import Any
 
 from sandbox.faults import Answer, Rule, parse_rules
 from sandbox.journal import Journal
 from sandbox.vendor import ControlError, Vendor
-from sandbox.wire import dumps
+from sandbox.wire import dumps, iso, now, parse_iso, set_clock
 
 
 class Control:
@@ -53,6 +55,10 @@ class Control:
             case "DELETE", ["faults"]:
                 self.rules.clear()
                 return dumps({"rules": 0})
+            case "POST", ["clock"]:
+                moment = dict(_parse(body))["now"]
+                set_clock(None if moment is None else parse_iso(moment).astimezone(UTC))
+                return dumps({"now": iso(now())})
             case "POST", ["options"]:
                 return dumps(self._options(_parse(body)))
             case "POST", ["reset"]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from email.utils import formatdate
+from email.utils import format_datetime
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,6 +18,7 @@ from sandbox.control import Control
 from sandbox.faults import Answer, Rule, changed, instead_of
 from sandbox.journal import Journal
 from sandbox.vendor import ControlError, Vendor
+from sandbox.wire import now
 
 CONTROL_PREFIX = "/__control__"
 TRANSPORT = "sandbox.transport"
@@ -116,7 +117,7 @@ async def _body(receive: Receive) -> bytes:
 async def _transmit(answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
     headers = list(answer.headers)
     if not any(name.lower() == b"date" for name, _ in headers):
-        headers.append((b"date", formatdate(usegmt=True).encode()))
+        headers.append((b"date", format_datetime(now(), usegmt=True).encode()))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     body = memoryview(answer.body)
     if answer.cut is not None:

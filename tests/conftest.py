@@ -28,6 +28,7 @@ import duckdb
 import hypothesis
 import pytest
 
+from forked import Forks, forks
 from mirror import Mirror
 from postgres_server import execute, fresh_database, postgres_server, with_database
 from sandbox_process import SandboxProcess, start_sandbox
@@ -293,6 +294,13 @@ def postgres() -> Iterator[str]:
     """The URL of a Postgres, as its superuser."""
     with postgres_server() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def forking() -> Iterator[Forks]:
+    """Starts commands as processes of their own, quickly."""
+    with forks() as found:
+        yield found
 
 
 DATABASES = ("duckdb", "postgres")

@@ -16,6 +16,65 @@ from typing import Any
 from pipelines import cli, engine
 from pipelines.place import Place
 
+Step = tuple[str, str, int, str]
+"""Module and name of a function; before or after it; which call; a text in its arguments."""
+
+# Where a night can be met, each named once.
+TO_PARQUET = "sources.extraction:to_parquet"
+KEEP_STATE = "dlt.common.storages.load_package:PackageStorage.save_pipeline_state"
+COMMIT_EXTRACT = "dlt.extract.extract:Extract.commit_packages"
+NORMALIZE = "dlt.normalize.normalize:Normalize.run"
+COMMIT_NORMALIZED = "dlt.common.storages.load_storage:LoadStorage.commit_new_load_package"
+START_JOBS = "dlt.load.load:Load.start_new_jobs"
+COMPLETE_JOB = "dlt.common.storages.load_package:PackageStorage.complete_job"
+MERGE = "dlt.destinations.sql_jobs:SqlMergeFollowupJob.generate_sql"
+COMPLETE_LOAD = "dlt.load.load:Load.complete_package"
+COMPLETED = "dlt.common.storages.load_storage:LoadStorage.complete_load_package"
+LOAD = "pipelines.run:_load"
+MARK_DELETED = "pipelines.run:mark_deleted"
+COUNT = "pipelines.run:_count"
+CLOSE_RUN = "pipelines.ledger:Ledger.close_run"
+LEDGER_KNOWS = "pipelines.ledger:Ledger.published"
+DUCKDB_COMMIT = "dlt.destinations.impl.duckdb.sql_client:DuckDbSqlClient.commit_transaction"
+CHECKPOINT = "pipelines.warehouse.duckdb_file:write_ledger"
+SWAP = "os:replace"
+COPY = "pipelines.warehouse.postgres_dlt:BinaryCopyJob.run"
+COMMIT = "pipelines.warehouse.postgres:Postgres._commit"
+
+STEPS: dict[str, dict[str, Step]] = {
+    "both": {
+        "between two tables": (TO_PARQUET, "before", 2, ""),
+        "before the extract is committed": (COMMIT_EXTRACT, "before", 1, ""),
+        "after the extract is committed": (COMMIT_EXTRACT, "after", 1, ""),
+        "before anything is normalized": (NORMALIZE, "before", 1, ""),
+        "before the normalized files are committed": (COMMIT_NORMALIZED, "before", 1, ""),
+        "before the extracted package is deleted": (COMMIT_NORMALIZED, "after", 1, ""),
+        "before the first job": (START_JOBS, "before", 1, ""),
+        "a job is committed and not marked": (COMPLETE_JOB, "before", 1, ""),
+        "a job is committed and marked": (COMPLETE_JOB, "after", 1, ""),
+        "at the start of a merge": (MERGE, "before", 1, ""),
+        "before the load is completed": (COMPLETE_LOAD, "before", 1, ""),
+        "completed there, not here": (COMPLETED, "before", 1, ""),
+        "loaded, and deletions not marked": (MARK_DELETED, "before", 1, ""),
+        "before the counts": (COUNT, "before", 1, ""),
+        "before the run is closed": (CLOSE_RUN, "before", 1, "'status': 'ok'"),
+        "published, before the ledger knows": (LEDGER_KNOWS, "before", 1, ""),
+    },
+    "duckdb": {
+        "before the checkpoint": (CHECKPOINT, "after", 1, ""),
+        "before it is published": (SWAP, "before", 1, "warehouse.duckdb"),
+        "once published": (SWAP, "after", 1, "warehouse.duckdb"),
+    },
+    "postgres": {
+        "a file is copied": (COPY, "after", 1, ""),
+        "before it is published": (COMMIT, "before", 1, ""),
+        "once published": (COMMIT, "after", 1, ""),
+    },
+}
+"""The step boundaries of a night, whatever it loads; and those of one database."""
+PUBLISHED = ("published, before the ledger knows", "once published")
+"""Steps after which a night's work is the warehouse."""
+
 
 def arm(target: str, when: str, nth: int, text: str) -> None:
     module, _, path = target.partition(":")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from typing import Any
@@ -83,7 +83,9 @@ def found(value: Any, kind: str, *, nested: bool) -> object:
     return value
 
 
-def columns_of(connection: duckdb.DuckDBPyConnection, dataset: str, table: str) -> dict[str, tuple[str, str]]:
+def columns_of(
+    connection: duckdb.DuckDBPyConnection, dataset: str, table: str, *, ours: Collection[str] = ()
+) -> dict[str, tuple[str, str]]:
     """label → (column, DuckDB type), by `nightload.columns`; every column that is not ours must be there."""
     types = dict(
         connection.execute(
@@ -96,7 +98,7 @@ def columns_of(connection: duckdb.DuckDBPyConnection, dataset: str, table: str) 
     ).fetchall()
     columns = {label: (column, types[column]) for label, column in labels}
     assert len(columns) == len(labels), f"a label of {dataset}.{table} stands twice in nightload.columns"
-    assert {column for column, _ in columns.values()} | OUR_COLUMNS >= set(types)
+    assert {column for column, _ in columns.values()} | OUR_COLUMNS | set(ours) >= set(types)
     return columns
 
 
@@ -108,9 +110,10 @@ def differences(
     *,
     labels: Iterable[str],
     where: str = "true",
+    ours: Collection[str] = (),
 ) -> list[str]:
     """How the table parts from `rows`, looking at `labels`; an empty list: value by value the same."""
-    columns = columns_of(connection, dataset, table)
+    columns = columns_of(connection, dataset, table, ours=ours)
     labels = list(labels)
     if missing := [label for label in labels if label not in columns]:
         return [f"{dataset}.{table} has no column for {missing}"]

@@ -3,7 +3,8 @@
     python scheduled.py <home> <JSON>
 
 JSON: `schedules` [{name, period (seconds), deadline, grace, retry_after (seconds), vendors, cron}], `command`, and what
-the module's LOOK, JUMP and KILL_AFTER shall be. The file `shift` in the home says by how many seconds the clock is off.
+the module's LOOK, JUMP and KILL_AFTER shall be; `deceived`: the timer believes that nothing is due for a year. The file
+`shift` in the home says by how many seconds the clock is off.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ def main() -> None:
     apscheduler.schedulers.base.datetime = clock
     for name in ("LOOK", "JUMP", "KILL_AFTER"):
         setattr(schedule, name, told.get(name, getattr(schedule, name)))
+    if told.get("deceived"):
+        schedule.Fires.get_next_fire_time = lambda self, previous, now: now + timedelta(days=365)
     kinds = []
     for each in told["schedules"]:
         for name in ("deadline", "grace", "retry_after"):

@@ -20,74 +20,33 @@ import duckdb
 import psycopg2
 import pytest
 
+import killed
 from conftest import DATABASES, Database, Night, empty, settle
+from forked import Forks
 from redash import Row, assert_warehouse_is_the_truth
 from reference import truth
 from sandbox_process import SandboxProcess
 
-DLT = "dlt.common.storages"
 MERGED, REPLACED = "query_snippets.", "query_"
 
-POINTS = {
-    # extract
-    "E1 between two tables": ("sources.extraction:to_parquet", "before", 3, ""),
-    "E1 before a table's state is kept": (
-        "dlt.common.storages.load_package:PackageStorage.save_pipeline_state",
-        "before",
-        1,
-        "",
-    ),
-    "E2 before the extract is committed": ("dlt.extract.extract:Extract.commit_packages", "before", 1, ""),
-    "E3 after the extract is committed": ("dlt.extract.extract:Extract.commit_packages", "after", 1, ""),
-    "E3 between the two datasets": ("dlt.extract.extract:Extract.commit_packages", "after", 2, ""),
-    # normalize
-    "N1 before anything is normalized": ("dlt.normalize.normalize:Normalize.run", "before", 1, ""),
-    "N2 before the normalized files are committed": (
-        f"{DLT}.load_storage:LoadStorage.commit_new_load_package",
-        "before",
-        1,
-        "",
-    ),
-    "N3 before the extracted package is deleted": (
-        f"{DLT}.load_storage:LoadStorage.commit_new_load_package",
-        "after",
-        1,
-        "",
-    ),
-    # load
-    "L1 before the first job": ("dlt.load.load:Load.start_new_jobs", "before", 1, ""),
-    "L2 a job is committed and not marked": (f"{DLT}.load_package:PackageStorage.complete_job", "before", 1, REPLACED),
-    "L3 a job is committed and marked": (f"{DLT}.load_package:PackageStorage.complete_job", "after", 1, REPLACED),
-    "L5 at the start of a merge": ("dlt.destinations.sql_jobs:SqlMergeFollowupJob.generate_sql", "before", 1, ""),
-    "L6 before the load is completed": ("dlt.load.load:Load.complete_package", "before", 1, ""),
-    "L7 completed there, not here": (f"{DLT}.load_storage:LoadStorage.complete_load_package", "before", 1, ""),
-    "L8 a merge's staging job is committed and not marked": (
-        f"{DLT}.load_package:PackageStorage.complete_job",
-        "before",
-        1,
-        MERGED,
-    ),
-    # ours
-    "one dataset loaded, the other not": ("pipelines.run:_load", "before", 2, ""),
-    "before the counts": ("pipelines.run:_count", "before", 1, ""),
-    "before the run is closed": ("pipelines.ledger:Ledger.close_run", "before", 1, "'status': 'ok'"),
+POINTS: dict[str, killed.Step] = {
+    **killed.STEPS["both"],
+    "between two tables": (killed.TO_PARQUET, "before", 3, ""),
+    "before a table's state is kept": (killed.KEEP_STATE, "before", 1, ""),
+    "between the two datasets": (killed.COMMIT_EXTRACT, "after", 2, ""),
+    "a job that replaces is committed and not marked": (killed.COMPLETE_JOB, "before", 1, REPLACED),
+    "a job that replaces is committed and marked": (killed.COMPLETE_JOB, "after", 1, REPLACED),
+    "a merge's staging job is committed and not marked": (killed.COMPLETE_JOB, "before", 1, MERGED),
+    "one dataset loaded, the other not": (killed.LOAD, "before", 2, ""),
 }
-OF_ONE = {
+OF_ONE: dict[str, dict[str, killed.Step]] = {
     "duckdb": {
-        "L4 inside an open transaction": (
-            "dlt.destinations.impl.duckdb.sql_client:DuckDbSqlClient.commit_transaction",
-            "before",
-            4,
-            "",
-        ),
-        "before the checkpoint": ("pipelines.warehouse.duckdb_file:write_ledger", "after", 1, ""),
-        "between the checkpoint and the swap": ("os:replace", "before", 1, "warehouse.duckdb"),
-        "after the swap, before the ledger knows": ("pipelines.ledger:Ledger.published", "before", 1, ""),
+        **killed.STEPS["duckdb"],
+        "inside an open transaction": (killed.DUCKDB_COMMIT, "before", 4, ""),
     },
     "postgres": {
-        "L4 a file is copied": ("pipelines.warehouse.postgres_dlt:BinaryCopyJob.run", "after", 4, ""),
-        "before the commit": ("pipelines.warehouse.postgres:Postgres._commit", "before", 1, ""),
-        "after the commit, before the ledger knows": ("pipelines.ledger:Ledger.published", "before", 1, ""),
+        **killed.STEPS["postgres"],
+        "a file is copied": (killed.COPY, "after", 4, ""),
     },
 }
 """Points that only one of the databases has."""
@@ -111,7 +70,9 @@ class Yesterday:
 
     home: Path
     base: Night
+    contents: dict[str, Any]
     sandbox: SandboxProcess
+    forking: Forks
     results: Callable[[Row], bool]
 
     def copy(self, name: str) -> Night:
@@ -162,7 +123,10 @@ class Played:
 
 @pytest.fixture(scope="module")
 def on(
-    sandbox_process: SandboxProcess, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    sandbox_process: SandboxProcess,
+    forking: Forks,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
 ) -> Iterator[Callable[[str], Played]]:
     """Of each kind of database; played when first asked for."""
     with contextlib.ExitStack() as stack:
@@ -170,14 +134,14 @@ def on(
         @cache
         def play(kind: str) -> Played:
             database = stack.enter_context(empty(kind, request))
-            yesterday = play_yesterday(sandbox_process, tmp_path_factory.mktemp("crash"), database)
+            yesterday = play_yesterday(sandbox_process, forking, tmp_path_factory.mktemp("crash"), database)
             whole, took = play_unbroken(yesterday)
             return Played(yesterday, whole, play_kills(yesterday, took))
 
         yield play
 
 
-def play_yesterday(sandbox_process: SandboxProcess, folder: Path, database: Database) -> Yesterday:
+def play_yesterday(sandbox_process: SandboxProcess, forking: Forks, folder: Path, database: Database) -> Yesterday:
     sandbox_process.control("tonalytica", "POST", "reset")
     home = folder / "yesterday"
     home.mkdir()
@@ -205,16 +169,16 @@ def play_yesterday(sandbox_process: SandboxProcess, folder: Path, database: Data
         {"table": "queries", "op": "update", "key": queries[-1]["id"], "row": {"query": "select 'other'"}},
     ]
     sandbox_process.control("tonalytica", "POST", "edit", edits)
-    return Yesterday(home, base, sandbox_process, lambda row: row["id"] in loaded)
+    return Yesterday(home, base, contents(base.warehouse), sandbox_process, forking, lambda row: row["id"] in loaded)
 
 
 def play_unbroken(yesterday: Yesterday) -> tuple[dict[str, Any], float]:
     """What a night that nobody kills comes to, and how long it takes."""
     night = yesterday.copy("unbroken")
     started = time.monotonic()
-    ran = night("run", "tonalytica", "--json")
+    ran = yesterday.forking.night(night, "run", "tonalytica", "--json")
+    assert ran.wait(60) == 0, ran.communicate()
     took = time.monotonic() - started
-    assert ran.code == 0, ran.out
     assert_warehouse_is_the_truth(night, yesterday.sandbox, results=yesterday.results, tables=TABLES)
     return contents(night.warehouse), took
 
@@ -224,7 +188,7 @@ def play_kills(yesterday: Yesterday, took: float) -> dict[str, Killed]:
     seed = random.SystemRandom().randrange(10**6)
     dice = random.Random(seed)
     sys.stdout.write(f"seed of the random kills: {seed}\n")
-    moments = {f"random {n}": dice.uniform(0.2, 1.05) * took for n in range(RANDOM_KILLS)}
+    moments = {f"random {n}": dice.uniform(0, 1.05) * took for n in range(RANDOM_KILLS)}
     with ThreadPoolExecutor(2) as pool:
         named = {name: pool.submit(kill, yesterday, name, point=point) for name, point in yesterday.points.items()}
         named |= {name: pool.submit(kill, yesterday, name, after=moment) for name, moment in moments.items()}
@@ -233,9 +197,7 @@ def play_kills(yesterday: Yesterday, took: float) -> dict[str, Killed]:
 
 def kill(yesterday: Yesterday, name: str, *, point: Any = None, after: float = 0) -> Killed:
     night = yesterday.copy(name)
-    before = contents(night.warehouse)
-    command = (sys.executable, str(Path(__file__).with_name("killed.py")), *map(str, point)) if point else None
-    process = night.start("run", "tonalytica", "--json", **({"command": command} if command else {}))
+    process = yesterday.forking.night(night, "run", "tonalytica", "--json", arm=point or ())
     started, reads, unreadable = time.monotonic(), 0, []
     while process.poll() is None:
         if not point and time.monotonic() - started > after:
@@ -250,7 +212,7 @@ def kill(yesterday: Yesterday, name: str, *, point: Any = None, after: float = 0
     process.communicate()
     for file in night.home.rglob("*"):
         assert not (file.is_file() and b"CANARY" in file.read_bytes()), f"{file} holds a key"
-    return Killed(night, process.returncode, before, contents(night.warehouse), reads, unreadable)
+    return Killed(night, process.returncode, yesterday.contents, contents(night.warehouse), reads, unreadable)
 
 
 RANDOM = [f"random {n}" for n in range(RANDOM_KILLS)]
@@ -262,15 +224,15 @@ RANDOM = [f"random {n}" for n in range(RANDOM_KILLS)]
 def test_killed_night_changes_nothing_and_the_next_one_is_whole(
     kind: str, name: str, on: Callable[[str], Played]
 ) -> None:
-    killed, whole = on(kind).kills[name], on(kind).whole
-    night = killed.night
+    found, whole = on(kind).kills[name], on(kind).whole
+    night = found.night
     is_random = name.startswith("random")
-    assert killed.code == -signal.SIGKILL or (is_random and killed.code == 0)
-    assert (killed.unreadable, killed.reads > 0) == ([], True)
-    done = "before the ledger knows" in name
+    assert found.code == -signal.SIGKILL or (is_random and found.code == 0)
+    assert (found.unreadable, found.reads > 0) == ([], True)
+    done = name in killed.PUBLISHED
     if not is_random:
-        assert killed.after == (whole if done else killed.before)
-    assert killed.after in (killed.before, whole)
+        assert found.after == (whole if done else found.before)
+    assert found.after in (found.before, whole)
 
     ran = night.run("tonalytica")
     assert (ran.code, ran.json["status"]) == (0, "ok")
@@ -280,8 +242,8 @@ def test_killed_night_changes_nothing_and_the_next_one_is_whole(
     with sqlite3.connect(night.state / "ledger.sqlite") as ledger:
         states = [row[0] for row in ledger.execute("SELECT status FROM runs ORDER BY started_at")]
     begun = len(states) == 3  # a random kill may come before the run has begun, and after it has come to its end
-    ended = is_random and killed.after == whole and "crashed" not in states
-    assert states == (["ok", "crashed", "ok"] if killed.code and begun and not ended else ["ok"] * len(states))
+    ended = is_random and found.after == whole and "crashed" not in states
+    assert states == (["ok", "crashed", "ok"] if found.code and begun and not ended else ["ok"] * len(states))
     assert begun or is_random
     assert night.rows("SELECT status FROM nightload.runs ORDER BY started_at") == [(state,) for state in states]
     assert night.rows(
@@ -296,7 +258,7 @@ def test_sigterm_while_waiting_for_the_vendor_ends_the_run_at_once(kind: str, on
     before = image(night)
     sandbox.control("tonalytica", "POST", "faults", [{"match": {"path": "query_snippets"}, "do": {"delay": 20}}])
     asked = sandbox.control("tonalytica", "GET", "stats")["by_path"].get("GET /api/query_snippets", 0)
-    process = night.start("run", "tonalytica", "--json")
+    process = yesterday.forking.night(night, "run", "tonalytica", "--json")
     while sandbox.control("tonalytica", "GET", "stats")["by_path"].get("GET /api/query_snippets", 0) == asked:
         assert process.poll() is None
         time.sleep(0.05)
@@ -311,18 +273,18 @@ def test_sigterm_while_waiting_for_the_vendor_ends_the_run_at_once(kind: str, on
 @pytest.mark.parametrize(
     "target",
     [
-        "sources.extraction:to_parquet",
-        "dlt.normalize.normalize:Normalize.run",
-        "dlt.load.load:Load.start_new_jobs",
+        killed.TO_PARQUET,
+        killed.NORMALIZE,
+        killed.START_JOBS,
         "pipelines.warehouse.session:replace_rows",
     ],
 )
 @pytest.mark.parametrize("kind", DATABASES)
 def test_sigterm_anywhere_leaves_the_old_warehouse(kind: str, target: str, on: Callable[[str], Played]) -> None:
-    night = on(kind).yesterday.copy(f"sigterm at {target.replace(':', '-')}")
+    yesterday = on(kind).yesterday
+    night = yesterday.copy(f"sigterm at {target.replace(':', '-')}")
     before = image(night)
-    command = (sys.executable, str(Path(__file__).with_name("killed.py")), target, "term", "1", "")
-    process = night.start("run", "--json", command=command)
+    process = yesterday.forking.night(night, "run", "--json", arm=(target, "term", 1, ""))
     _, err = process.communicate(timeout=60)
     assert_ended_cleanly(night, process.returncode, err, before)
 

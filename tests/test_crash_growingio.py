@@ -9,20 +9,21 @@ from typing import Any
 
 import pytest
 
+import killed
 from conftest import Database, Night
+from forked import Forks
 from sandbox_process import SandboxProcess, start_sandbox
 from sources.growingio.settings import Settings
 from sources.growingio.windows import newest_day
 from test_crash_vendors import PUBLISHED, Point, contents, kill
 
-LOAD = "dlt.common.storages.load_package:PackageStorage"
 POINTS: dict[str, Point] = {
     "a token is minted and not used": ("sources.growingio.client:Client._mint", "after", 1, ""),
-    "between the two datasets": ("dlt.extract.extract:Extract.commit_packages", "after", 1, ""),
-    "the points are committed and not marked": (f"{LOAD}.complete_job", "before", 1, "chart_points"),
-    "a merge begins": ("dlt.destinations.sql_jobs:SqlMergeFollowupJob.generate_sql", "before", 2, ""),
-    "one dataset loaded and the other not": ("pipelines.run:_load", "before", 2, ""),
-    "days that are empty now are deleted": ("pipelines.run:mark_deleted", "after", 4, ""),
+    "between the two datasets": (killed.COMMIT_EXTRACT, "after", 1, ""),
+    "the points are committed and not marked": (killed.COMPLETE_JOB, "before", 1, "chart_points"),
+    "a merge begins": (killed.MERGE, "before", 2, ""),
+    "one dataset loaded and the other not": (killed.LOAD, "before", 2, ""),
+    "days that are empty now are deleted": (killed.MARK_DELETED, "after", 4, ""),
     "before it is published": PUBLISHED,
 }
 
@@ -98,9 +99,11 @@ def a_day_of_edits() -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", POINTS)
-def test_killed_in_a_night_of_edits_the_next_one_has_them_all_once(name: str, yesterday: Yesterday) -> None:
+def test_killed_in_a_night_of_edits_the_next_one_has_them_all_once(
+    name: str, yesterday: Yesterday, forking: Forks
+) -> None:
     night = yesterday.copy(name)
-    kill(night, "growingio", POINTS[name])
+    kill(forking, night, "growingio", POINTS[name])
     assert contents(night) == yesterday.first, "a crash leaves yesterday's warehouse as it was"
     assert night.run("growingio").code == 0
     assert contents(night) == yesterday.second

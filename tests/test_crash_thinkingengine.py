@@ -10,20 +10,17 @@ from typing import Any
 
 import pytest
 
+import killed
 from conftest import Database, Night, settle
+from forked import Forks
 from sandbox_process import SandboxProcess, start_sandbox
 from test_crash_vendors import PUBLISHED, Point, contents, kill
 
 VENDOR = "thinkingengine"
 POINTS: dict[str, Point] = {
     "between two pages": ("sources.thinkingengine.client:read_block", "before", 3, ""),
-    "a merge is committed and not marked": (
-        "dlt.common.storages.load_package:PackageStorage.complete_job",
-        "before",
-        1,
-        "events",
-    ),
-    "loaded, and deletions not marked yet": ("pipelines.run:mark_deleted", "before", 1, ""),
+    "a merge is committed and not marked": (killed.COMPLETE_JOB, "before", 1, "events"),
+    "loaded, and deletions not marked yet": (killed.MARK_DELETED, "before", 1, ""),
     "before it is published": PUBLISHED,
     "once published": {kind: (target, "after", *rest) for kind, (target, _, *rest) in PUBLISHED.items()},
 }
@@ -102,8 +99,7 @@ def yesterday(tmp_path_factory: pytest.TempPathFactory, kept_database: Database)
 def unbroken(yesterday: Yesterday) -> dict[str, list[Any]]:
     """What a night that nobody kills comes to, held against what is true at the vendor's."""
     night = yesterday.copy("unbroken")
-    ran = night("run", VENDOR, "--json")
-    assert ran.code == 0, ran.out
+    assert night.run(VENDOR).code == 0
     whole = contents(night)
     assert whole != yesterday.contents
     today = str(datetime.now(UTC).date())
@@ -121,11 +117,11 @@ def unbroken(yesterday: Yesterday) -> dict[str, list[Any]]:
 
 @pytest.mark.parametrize("name", POINTS)
 def test_killed_on_a_day_of_edits_it_is_whole_after_the_next_night(
-    name: str, yesterday: Yesterday, unbroken: dict[str, list[Any]]
+    name: str, yesterday: Yesterday, unbroken: dict[str, list[Any]], forking: Forks
 ) -> None:
     night = yesterday.copy(name)
-    killed = kill(night, VENDOR, POINTS[name])
-    assert "CANARY" not in killed.out + killed.err
+    ended = kill(forking, night, VENDOR, POINTS[name])
+    assert "CANARY" not in ended.out + ended.err
     assert [file for file in night.home.rglob("*") if file.is_file() and b"CANARY" in file.read_bytes()] == []
     published = name == "once published"
     assert without_times(contents(night)) == without_times(unbroken if published else yesterday.contents)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -12,34 +11,26 @@ import duckdb
 import pytest
 
 import dataworks_truth
+import killed
 import tune_facts
-from conftest import Database, Night, Ran, settle
+from conftest import DATABASES, Database, Night, Ran, settle
+from forked import Forks
 from sandbox_process import SandboxProcess, start_sandbox
 
-PUBLISHED = {
-    "duckdb": ("os:replace", "before", 1, "warehouse.duckdb"),
-    "postgres": ("pipelines.warehouse.postgres:Postgres._commit", "before", 1, ""),
-}
+Point = killed.Step | dict[str, killed.Step]
+"""Where it is killed; by database, if they differ."""
+PUBLISHED: dict[str, killed.Step] = {kind: killed.STEPS[kind]["before it is published"] for kind in DATABASES}
 """What makes a night's work the warehouse."""
-POINTS = {
-    "a job is committed and not marked": (
-        "dlt.common.storages.load_package:PackageStorage.complete_job",
-        "before",
-        2,
-        "",
-    ),
+POINTS: dict[str, Point] = {
+    "a job is committed and not marked": (killed.COMPLETE_JOB, "before", 2, ""),
     "before it is published": PUBLISHED,
 }
-SECOND_NIGHT = {
-    "between two tables": ("sources.extraction:to_parquet", "before", 2, ""),
-    "at the start of a merge": ("dlt.destinations.sql_jobs:SqlMergeFollowupJob.generate_sql", "before", 1, ""),
-    "once published, before the ledger knows": ("pipelines.ledger:Ledger.published", "before", 1, ""),
+SECOND_NIGHT: dict[str, Point] = {
+    "between two tables": (killed.TO_PARQUET, "before", 2, ""),
+    "at the start of a merge": (killed.MERGE, "before", 1, ""),
+    "published, before the ledger knows": (killed.LEDGER_KNOWS, "before", 1, ""),
     **POINTS,
 }
-
-
-Point = tuple[Any, ...] | dict[str, tuple[Any, ...]]
-"""Where `killed.py` kills; by database, if they differ."""
 
 
 @pytest.fixture(scope="module")
@@ -69,20 +60,19 @@ def contents(night: Night) -> dict[str, list[Any]]:
     return found
 
 
-def kill(night: Night, vendor: str, point: Point, *, tables: Sequence[str] = ()) -> Ran:
+def kill(forking: Forks, night: Night, vendor: str, point: Point, *, tables: Sequence[str] = ()) -> Ran:
     if isinstance(point, dict):
         point = point[night.database.kind]
-    command = (sys.executable, str(Path(__file__).with_name("killed.py")), *map(str, point))
     chosen = [argument for table in tables for argument in ("--table", table)]
-    killed = night.start("run", vendor, "--json", *chosen, command=command)
-    out, err = killed.communicate(timeout=120)
-    assert killed.returncode == -9, f"the run was not killed: {point}"
+    process = forking.night(night, "run", vendor, "--json", *chosen, arm=point)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == -9, f"the run was not killed: {point}"
     return Ran(-9, out, err)
 
 
 @pytest.mark.parametrize("vendor", ["thinkingengine", "tune", "dataworks", "growingio"])
 def test_a_vendor_killed_in_its_first_night_is_whole_after_the_next(
-    vendor: str, five: SandboxProcess, tmp_path: Path, database: Database
+    vendor: str, five: SandboxProcess, tmp_path: Path, database: Database, forking: Forks
 ) -> None:
     (tmp_path / "nothing yet").mkdir()
     nothing_yet = settle(Night(home=tmp_path / "nothing yet", database=database), five)
@@ -92,7 +82,7 @@ def test_a_vendor_killed_in_its_first_night_is_whole_after_the_next(
     assert sum(map(len, expected.values())) > 50
     for name, point in POINTS.items():
         night = nothing_yet.twin(tmp_path / name.replace(" ", "-"))
-        kill(night, vendor, point)
+        kill(forking, night, vendor, point)
         assert not night.is_loaded(), name
         assert night.run(vendor).code == 0
         assert contents(night) == expected, name
@@ -190,6 +180,7 @@ def test_a_vendor_killed_in_a_night_of_edits_is_whole_after_the_next(
     five: SandboxProcess,
     tmp_path: Path,
     database: Database,
+    forking: Forks,
 ) -> None:
     five.control(vendor, "POST", "reset")
     (home := tmp_path / "yesterday").mkdir()
@@ -206,8 +197,8 @@ def test_a_vendor_killed_in_a_night_of_edits_is_whole_after_the_next(
     assert expected != before
     for name, point in SECOND_NIGHT.items():
         night = base.twin(tmp_path / name.replace(" ", "-").replace(",", ""))
-        kill(night, vendor, point, tables=chosen)
-        published = name.startswith("once published")
+        kill(forking, night, vendor, point, tables=chosen)
+        published = name in killed.PUBLISHED
         assert contents(night) == (expected if published else before), name
         assert night.run(vendor, tables=chosen).code == 0, name
         assert contents(night) == expected, name

@@ -105,3 +105,19 @@ def test_control_refuses_what_it_does_not_know() -> None:
         assert httpx.post(f"{url}/faults", json=[{"do": {"explode": 1}}]).status_code == 400
         assert httpx.post(f"{url}/options", json={"version": "v9"}).status_code == 400
         assert running.control("tune", "GET", "stats")["requests"] == 0
+
+
+def test_the_clock_of_the_vendors_is_set_for_all_of_them() -> None:
+    with start_sandbox("--scale", "0.01", "--now", "2026-03-25T10:00:00+00:00") as running:
+        assert running.ready["thinkingengine"]["events_from"] == "2026-03-18"
+        days = {row["day"] for row in running.control("growingio", "GET", "truth/chart_rows")["rows"]}
+        assert max(days) == "2026-03-25"
+        assert running.control("tune", "POST", "clock", {"now": "2027-01-01T00:00:00+08:00"})["now"][:16] == (
+            "2026-12-31T16:00"
+        )
+        for vendor in ("tonalytica", "dataworks"):
+            answer = httpx.get(running.ready[vendor]["base_url"])
+            assert answer.headers["date"].startswith("Thu, 31 Dec 2026 16:0")
+        running.control("tune", "POST", "clock", {"now": None})
+        assert httpx.get(running.tune["base_url"]).headers["date"][5:16] != "31 Dec 2026"
+    assert "--now" in refused("--now", "2026-03-25")

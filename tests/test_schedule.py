@@ -506,6 +506,11 @@ def test_every_fire_is_one_child_and_sigterm_ends_it_at_once_when_idle(stage: St
     assert time.monotonic() - began < 3
 
 
+def test_a_timer_that_a_jumping_clock_deceived_costs_no_night(stage: Stage) -> None:
+    stage.serve({"name": "often", "period": 1}, deceived=True)
+    stage.until(lambda: len(stage.said("end")) >= 2)
+
+
 def test_sigterm_lets_the_run_finish_within_its_grace(stage: Stage) -> None:
     stage.mode("ok 2")
     serving = stage.serve({"name": "often", "period": 1, "grace": 20})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from sandbox.dataworks.data import Record, Tables, workspace_of
 from sandbox.dataworks.envelope import Refusal, Reply, bare, enveloped
 from sandbox.dataworks.signing import Keys, Signed, verify
 from sandbox.journal import Journal
+from sandbox.wire import now
 
 DETAILS = ("WizardDetails", "ScriptDetails", "RegistrationDetails")
 V1_NAMES = frozenset(
@@ -45,7 +46,7 @@ class World:
 
     @property
     def now(self) -> datetime:
-        return datetime.now(UTC) + timedelta(seconds=self.clock)
+        return now() + timedelta(seconds=self.clock)
 
 
 @dataclass(frozen=True)

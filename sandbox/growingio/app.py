@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import time
 from collections.abc import Callable
 from urllib.parse import parse_qsl
 
@@ -15,7 +14,7 @@ from starlette.routing import Route
 
 from sandbox.growingio.world import AI, DAY, HOUR, PROJECT, World, answer
 from sandbox.journal import Journal
-from sandbox.wire import dumps
+from sandbox.wire import dumps, now
 
 CAP = 200_000
 CLOCKS_APART = 300
@@ -96,7 +95,7 @@ def _mint(world: World, request: Request, body: bytes) -> bytes:
     known = (given.get("project"), given.get("ai"), request.headers.get("x-client-id"))
     if request.method != "POST" or known != (PROJECT, AI, world.client_id) or given.get("auth") != auth:
         raise Refusal(401, "Unauthorized")
-    apart = time.time() + float(world.options.get("clock") or 0) - int(given.get("tm", "0")) / 1000
+    apart = now().timestamp() + float(world.options.get("clock") or 0) - int(given.get("tm", "0")) / 1000
     if abs(apart) > CLOCKS_APART:
         raise Refusal(401, "Unauthorized")
     return dumps({"status": "success", "code": mint(world)})

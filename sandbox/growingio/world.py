@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta, timezone
+from datetime import date, datetime, time, timedelta, timezone
 from typing import Any
 
 from sandbox.nasty import LONG_CHINESE, TEXTS
+from sandbox.wire import now
 
 BEIJING = timezone(timedelta(hours=8))
 HOUR, DAY = 3_600_000, 86_400_000
@@ -68,7 +69,7 @@ def day_at(milliseconds: int) -> date:
 
 
 def today() -> date:
-    return datetime.now(UTC).astimezone(BEIJING).date()
+    return now().astimezone(BEIJING).date()
 
 
 CHARTS: tuple[tuple[str, str, str, list[str], list[str], bool], ...] = (

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sandbox.nasty import LONG_CHINESE, TEXTS
+from sandbox.wire import now
 
 Row = dict[str, Any]
 
@@ -116,7 +117,7 @@ def _users(rng: random.Random, count: int) -> list[Row]:
 
 
 def _events(rng: random.Random, users: list[Row], count: int) -> list[Row]:
-    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    today = now().replace(hour=0, minute=0, second=0, microsecond=0)
     rows = []
     for number in range(count):
         name = EVENT_NAMES[number % len(EVENT_NAMES)]

@@ -8,6 +8,7 @@ from typing import Any
 
 from sandbox.thinkingengine.data import PROJECT, World
 from sandbox.thinkingengine.envelope import Refusal
+from sandbox.wire import now
 
 PATHS = {
     "/open/event-analyze": "event",
@@ -54,7 +55,7 @@ def _days(view: Mapping[str, Any]) -> list[str]:
     except (KeyError, ValueError):
         if "recentDay" not in view:
             raise Refusal(-1008, "Parameter error: time", unexpected="a model query without a time") from None
-        last = date.today() - timedelta(days=1)  # noqa: DTZ011 - the server's own clock
+        last = now().date() - timedelta(days=1)
         first = last - timedelta(days=6)
     return [(first + timedelta(days=n)).isoformat() for n in range((last - first).days + 1)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from starlette.types import ASGIApp
@@ -14,7 +14,7 @@ from sandbox.thinkingengine.app import build_app
 from sandbox.thinkingengine.data import DAYS, LOGIN, PROJECT, PROJECT_TOKEN, ROOT_TOKEN, Row, World, seeded
 from sandbox.thinkingengine.sql import OPTIONS, Sql
 from sandbox.vendor import ControlError
-from sandbox.wire import dumps
+from sandbox.wire import dumps, now
 
 KEYS = {
     "v_event": "#uuid",
@@ -50,7 +50,7 @@ class Thinkingengine:
             "project_id": str(PROJECT),
             "login_name": LOGIN,
             "events": '["login", "purchase"]',
-            "events_from": f"{datetime.now(UTC) - timedelta(days=DAYS + 1):%Y-%m-%d}",
+            "events_from": f"{now() - timedelta(days=DAYS + 1):%Y-%m-%d}",
             "users": "true",
             "user_shards": "2",
             "cluster_members": "true",

@@ -101,7 +101,7 @@ class Tune:
         elif op == "update":
             facts[key] = {**facts[key], **row}
         elif op == "insert":
-            new = f"{key}-late" if path.startswith("logs/") else str(max(map(int, facts)) + 1)
+            new = str(row.get("id") or f"{key}-late") if path.startswith("logs/") else str(max(map(int, facts)) + 1)
             facts[new] = {**facts[key], "id": new if path.startswith("logs/") else int(new), **row}
             key = new
         else:

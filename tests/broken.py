@@ -1,0 +1,107 @@
+"""Protections that can be switched off, to see that the soak finds what they protect from: `soak.py --broken NAME`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pipelines import nights, run
+from pipelines.ledger import Ledger
+from pipelines.warehouse import duckdb_file
+
+
+def swap() -> None:
+    """A night that is proven is not published."""
+    replace = os.replace
+
+    def kept(source: Any, target: Any) -> None:
+        if not str(target).endswith("warehouse.duckdb"):
+            replace(source, target)
+
+    duckdb_file.os.replace = kept  # type: ignore[assignment]
+
+
+def deletions() -> None:
+    """What is gone at the vendor's stays live."""
+    run.mark_deleted = lambda *_, **__: None
+
+
+def crashed() -> None:
+    """A run that was killed stays open in the ledger."""
+    Ledger.close_crashed = lambda self: []  # type: ignore[method-assign]
+
+
+def missed() -> None:
+    """A night that never began is not told."""
+    nights.Nights.missed = lambda *_: None  # type: ignore[method-assign]
+
+
+def lock() -> None:
+    """Two runs may write at once."""
+
+    @contextlib.contextmanager
+    def open_to_all(place: Any) -> Iterator[None]:
+        place.state.mkdir(parents=True, exist_ok=True)
+        yield
+
+    run.lock = open_to_all
+
+
+def leftovers() -> None:
+    """What a run worked with stays."""
+    run.shutil.rmtree = lambda *_, **__: None  # type: ignore[assignment]
+
+
+def transaction() -> None:
+    """Postgres shows what is loaded before it is proven."""
+    from pipelines.warehouse.postgres import Postgres
+
+    count = run._count
+
+    def committed(night: run.Night, *arguments: Any) -> None:
+        if isinstance(night.warehouse, Postgres) and night.warehouse._shared and night.warehouse._shared.writing:
+            night.warehouse._shared.end(commit=True)
+        count(night, *arguments)
+
+    run._count = committed
+
+
+def cursor() -> None:
+    """Postgres keeps the cursors of a night before its rows: a night that then dies loses them."""
+    from contextlib import closing
+
+    from dlt.pipeline.state_sync import state_doc
+
+    from pipelines.warehouse.postgres import Postgres
+    from pipelines.warehouse.postgres_connection import connect
+
+    extract = run._extract
+
+    def early(night: run.Night, part: Any, *arguments: Any, **options: Any) -> Any:
+        found = extract(night, part, *arguments, **options)
+        assert isinstance(night.warehouse, Postgres)
+        told = state_doc(found[0].state)
+        table = f'"{part.dataset}"._dlt_pipeline_state'
+        with closing(connect(night.warehouse._url)) as other, other, other.cursor() as asked:
+            asked.execute("SELECT to_regclass(%s)", (table,))
+            if asked.fetchone() != (None,):
+                asked.execute(
+                    "INSERT INTO {0} (version, engine_version, pipeline_name, state, created_at, version_hash, "  # noqa: UP032
+                    "_dlt_load_id) SELECT version + 1, engine_version, pipeline_name, %s, now() + interval '99 years', "
+                    "%s, _dlt_load_id FROM {0} ORDER BY created_at DESC LIMIT 1".format(table),
+                    (told["state"], told["version_hash"]),
+                )
+        return found
+
+    run._extract = early
+
+
+def nothing() -> None:
+    """All is as it should be."""
+
+
+PROTECTIONS: dict[str, Callable[[], None]] = {
+    each.__name__: each for each in (nothing, swap, deletions, crashed, missed, lock, leftovers, transaction, cursor)
+}
