@@ -5,11 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pipelines.place import Place
 from sources import VENDORS
 from sources.errors import ConfigurationError
 from sources.vendor import package
+
+if TYPE_CHECKING:
+    from pipelines.replay import Replaying
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +27,8 @@ class Request:
     allow_empty: frozenset[str] = frozenset()
     then_dbt: bool = False
     on_progress: Callable[[str, str], None] | None = None
+    replay: Replaying | None = None
+    """Instead of the vendors, what they answered in an earlier run."""
 
 
 def choose(request: Request) -> tuple[list[str], list[str]]:

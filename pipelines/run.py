@@ -26,6 +26,7 @@ from pipelines import __version__, dbt
 from pipelines.comments import comment, of_vendor
 from pipelines.counts import count, live, mark_deleted
 from pipelines.forgotten import read_forgotten
+from pipelines.keeping import Keeping, read_choice
 from pipelines.ledger import Ledger
 from pipelines.report import RunReport, TableReport, VendorReport
 from pipelines.request import Request, choose, refuse_unknown_table, vendor_of
@@ -58,6 +59,8 @@ class Night:
     forgotten: Forgotten | None = None
     """Who is kept out; read when the first vendor begins."""
     reports: list[VendorReport] = field(default_factory=list)
+    keeping: Keeping | None = None
+    """Where this run's pages are kept, if they are."""
     unpublished: VendorReport | None = None
     """The vendor whose proven rows stand in the build; published before the next one begins, or at the end."""
 
@@ -70,7 +73,7 @@ def run(request: Request) -> RunReport:
     """
     chosen, skipped = choose(request)
     project = dbt.find_project(request.place) if request.then_dbt else None
-    policy = read_policy()
+    policy, keep = read_policy(), None if request.replay else read_choice(request.place.home)
     for dataset, table, _ in policy.columns:
         refuse_unknown_table(f"{dataset}.{table}")
     with lock(request.place):
@@ -84,7 +87,7 @@ def run(request: Request) -> RunReport:
             datasets = [name for vendor in VENDORS for name in package(vendor).tables()]
             run_id = ledger.open_run(chosen, version=__version__)
             with _recorded(ledger, run_id), open_warehouse(request.place, datasets=datasets) as warehouse:
-                until = pendulum.now("UTC")
+                until = request.replay.until if request.replay else pendulum.now("UTC")
                 night = Night(
                     request=request,
                     ledger=ledger,
@@ -92,13 +95,28 @@ def run(request: Request) -> RunReport:
                     run_id=run_id,
                     until=until,
                     policy=policy,
+                    forgotten=request.replay.forgotten if request.replay else None,
                 )
+                if keep is not None:
+                    night.keeping = Keeping(request.place, run_id, keep, asked=_asked(request, chosen, until))
                 report = _night(night, chosen, skipped)
                 if project:
                     report.dbt = _dbt(night, project, green=report.status == "ok")
                 return report
         finally:
             ledger.close()
+
+
+def _asked(request: Request, chosen: Sequence[str], until: pendulum.DateTime) -> dict[str, Any]:
+    """What a replay must know to ask for the same."""
+    return {
+        "version": __version__,
+        "until": until.isoformat(),
+        "vendors": list(chosen),
+        "tables": sorted(request.tables),
+        "full": request.full,
+        "allow_empty": sorted(request.allow_empty),
+    }
 
 
 @contextmanager
@@ -123,7 +141,7 @@ def _night(night: Night, chosen: Sequence[str], skipped: Sequence[str]) -> RunRe
             _refuse_unmet(night, report)
         # The last swap shows how the run ended, and only the swap ends it: killed before that, it has crashed.
         with night.ledger.at_once():
-            night.ledger.close_run(night.run_id, status=report.status)
+            night.ledger.close_run(night.run_id, status=_told(night, report.status))
             _publish(night)
         _show_ledger(night)
     finally:
@@ -188,8 +206,9 @@ def _vendor(night: Night, name: str) -> VendorReport:
     report = VendorReport(vendor=name)
     vendor: Vendor | None = None
     try:
-        vendor = package(name).connect()
-        _load_vendor(night, vendor, report)
+        with _at_the_vendors(night, report):
+            vendor = package(name).connect()
+            _load_vendor(night, vendor, report)
     except NightloadError as error:
         report.failed(summarize(error), error.recovery)
     except PipelineStepFailed as error:
@@ -213,6 +232,24 @@ def _vendor(night: Night, name: str) -> VendorReport:
     return report
 
 
+@contextmanager
+def _at_the_vendors(night: Night, report: VendorReport) -> Iterator[None]:
+    """Inside, the vendor's answers are recorded, or played, if that is asked for."""
+    if night.request.replay is not None:
+        with night.request.replay.playing(report.vendor):
+            yield
+    elif night.keeping is not None:
+
+        def tables() -> dict[str, dict[str, Any]]:
+            told = ("vendor_count", "extracted", "digest", "status", "error")
+            return {table.table: {name: getattr(table, name) for name in told} for table in report.tables}
+
+        with night.keeping.vendor(report.vendor, tables):
+            yield
+    else:
+        yield
+
+
 def _load_vendor(night: Night, vendor: Vendor, report: VendorReport) -> None:
     """Extract, load, count; walk again in full what asks for it."""
     night.warehouse.begin()
@@ -227,15 +264,16 @@ def _load_vendor(night: Night, vendor: Vendor, report: VendorReport) -> None:
         on_progress=partial(request.on_progress, report.vendor) if request.on_progress else None,
         policy=night.policy,
         forgotten=_forgotten(night),
-        rebuilds=True,
+        rebuilds=request.replay is None,
+        known=request.replay.columns(report.vendor) if request.replay else None,
     )
     changed = _pass(night, vendor, first, report)
     rebuild = frozenset(name for name, outcome in first.outcomes.items() if outcome.rebuild)
-    if rebuild:
+    if rebuild and request.replay is None:
         exposed = frozenset(name for name, outcome in first.outcomes.items() if outcome.exposed)
         changed |= _pass(night, vendor, _second(first, rebuild), report, rebuild=rebuild, exposed=exposed)
     parted = [table for table in report.tables if table.walk_whole]
-    if parted:
+    if parted and request.replay is None:
         for table in parted:
             log.info("%s: %s; walking it whole", table.table, table.error)
         changed |= _pass(night, vendor, _second(first, frozenset(table.table for table in parted)), report)
@@ -327,6 +365,10 @@ def _extract(
     )
     pipeline.sync_destination()
     before = snapshot(pipeline)
+    if night.request.replay is not None:
+        night.request.replay.begin(vendor_of(part.dataset), part.dataset, pipeline)
+    elif night.keeping is not None:
+        night.keeping.knew(vendor_of(part.dataset), part.dataset, pipeline.state.get("sources", {}), before)
     anew = [name for name in source.resources if f"{part.dataset}.{name}" in rebuild]
     others = [name for name in source.resources if name not in anew]
     if anew:
@@ -397,8 +439,19 @@ def _load(
 def _count(night: Night, pipeline: dlt.Pipeline, outcomes: Sequence[Outcome], report: VendorReport) -> None:
     with night.warehouse.write() as session:
         there = session.tables(pipeline.dataset_name)
+        replay = night.request.replay
         for outcome in outcomes:
-            report.put(count(session, outcome, exists=outcome.table in there))
+            if replay is not None and replay.nothing_new(outcome):
+                table = TableReport(
+                    table=_name(outcome), mode=str(outcome.mode), status="unchanged", notes=outcome.notes
+                )
+                table.vendor_count, table.extracted = outcome.vendor_count, outcome.extracted
+            else:
+                table = count(session, outcome, exists=outcome.table in there)
+            table.digest = outcome.digest
+            if replay is not None:
+                replay.tell(table)
+            report.put(table)
 
 
 def _record(night: Night, report: VendorReport) -> None:
@@ -411,7 +464,7 @@ def _record(night: Night, report: VendorReport) -> None:
             {
                 "run_id": night.run_id,
                 "vendor": report.vendor,
-                "status": report.status,
+                "status": _told(night, report.status),
                 "error": report.error,
                 "requests": report.requests,
                 "seconds": report.seconds,
@@ -427,6 +480,7 @@ def _record(night: Night, report: VendorReport) -> None:
                 "dataset": table.table.split(".")[0],
                 "table_name": table.table.partition(".")[2],
                 "notes": json.dumps(table.notes, ensure_ascii=False) if table.notes else None,
+                "status": _told(night, table.status),
                 **{
                     name: getattr(table, name)
                     for name in [
@@ -437,7 +491,6 @@ def _record(night: Night, report: VendorReport) -> None:
                         "landed",
                         "live",
                         "deleted",
-                        "status",
                         "error",
                         "seconds",
                     ]
@@ -446,6 +499,12 @@ def _record(night: Night, report: VendorReport) -> None:
             for table in report.tables
         ],
     )
+
+
+def _told(night: Night, status: str) -> str:
+    """What went well in a replay makes nothing fresh, and is no good night to go by."""
+    good = status in ("ok", "unchanged", "warning")
+    return "replayed" if night.request.replay is not None and good else status
 
 
 def _record_changes(night: Night, report: VendorReport) -> None:

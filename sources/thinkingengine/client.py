@@ -204,7 +204,7 @@ class Client:
                 )
             if time.monotonic() > until:
                 raise self._late(task_id, status)
-            time.sleep(pause)
+            self.http.wait(pause)
             pause = min(pause * 1.5, LONGEST_PAUSE)
 
     def _late(self, task_id: str, status: str) -> NotReady:
@@ -275,7 +275,7 @@ class Client:
             except StillRunning:
                 if time.monotonic() > until:
                     raise self._late(task.id, "") from None
-            time.sleep(pause)
+            self.http.wait(pause)
             pause = min(pause * 1.5, LONGEST_PAUSE)
 
     def _labels(self, labels: tuple[str, ...] | None, block: Block, where: str) -> tuple[str, ...] | None:
