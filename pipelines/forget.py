@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines import __version__
+from pipelines import __version__, keeping
 from pipelines.forgotten import keep_out
 from pipelines.ledger import Ledger
 from pipelines.links import Link, links_of
@@ -112,6 +112,7 @@ def forget(place: Place, value: str, columns: Sequence[str], *, agrees: Callable
                 warehouse.purge()
                 warehouse.publish(ledger)
             ledger.mask(found.wanted.sought.masked)
+            _forget_pages(place, found)
         finally:
             ledger.close()
             shutil.rmtree(place.work, ignore_errors=True)
@@ -133,6 +134,18 @@ def _look(database: Reader | Session, value: str, columns: Sequence[str]) -> Fou
         why_odd=_why_odd(value, traces),
         columns=columns,
     )
+
+
+def _forget_pages(place: Place, found: Found) -> None:
+    """What vendors said of the person in earlier runs, where that is kept."""
+    values = {value.lower() for value in found.wanted.values}
+    values |= {json.dumps(value)[1:-1].lower() for value in found.wanted.values}
+
+    def is_theirs(text: str) -> bool:
+        lowered = text.lower()
+        return any(value in lowered for value in values)
+
+    keeping.forget(place, is_theirs, [trace.place.where for trace in found.traces])
 
 
 def _mask_comments(session: Session, wanted: Wanted) -> None:

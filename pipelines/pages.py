@@ -27,7 +27,7 @@ import pyarrow as pa
 from pipelines import files
 from sources.errors import NightloadError, summarize
 from sources.kept import Asked, Kept
-from sources.personal import CLOSED, DECLARED, PERSONAL, is_personal
+from sources.personal import CLOSED, DECLARED, Mark, is_personal
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,10 @@ class Choice:
         return any(fnmatchcase(table, pattern) for pattern in self.personal)
 
 
+_MADE_OF_OTHERS = {"dataworks.published_api_versions": {"Definition": Mark.OWNER}}
+"""A column that is a document of columns that are masked."""
+
+
 class NotKept(NightloadError):
     """A request whose answer was not recorded."""
 
@@ -76,6 +80,18 @@ class Writer:
         """Of each table the requests that were recorded."""
         self._known: set[str] = set()
         """Tables whose columns are known, and none of them is personal."""
+        declared = {
+            table: marks for table, marks in {**DECLARED, **_MADE_OF_OTHERS}.items() if table.startswith(folder.name)
+        }
+        self._masked = {
+            table: [label for label, mark in marks.items() if mark == Mark.OWNER]
+            for table, marks in declared.items()
+            if not choice.may_be_personal(table)
+        }
+        """table → labels of people in rows about something else: masked wherever they stand, for answers are shared."""
+        self.private: Sequence[str] = sorted(
+            {label for table in self._masked.keys() - _MADE_OF_OTHERS.keys() for label in self._masked[table]}
+        )
         self._left_out: dict[str, str] = {}
         self._missing: dict[str, str] = {}
         self._stopped = ""
@@ -97,8 +113,8 @@ class Writer:
 
     def met(self, table: str, labels: Sequence[str], *, protected: bool) -> None:
         dataset, _, name = table.partition(".")
-        personal = protected or any(is_personal(dataset, name, label) for label in labels)
-        if not personal:
+        seen = {label for label in labels if is_personal(dataset, name, label)}
+        if not protected and seen <= set(self._masked.get(table, ())):
             self._known.add(table)
         elif not self._choice.may_be_personal(table):
             self._leave_out(table, "it has personal columns")
@@ -108,7 +124,14 @@ class Writer:
         for table in [each for each in self._paths if each]:
             if table not in self._known and not self._is_definition(table) and not self._choice.may_be_personal(table):
                 self._leave_out(table, "what columns it has was not seen, so it may be personal")
-        told = {"tables": tables, "left_out": self._left_out, "missing": self._missing, "stopped": self._stopped}
+        masked = {table: labels for table, labels in self._masked.items() if labels and table in self._known}
+        told = {
+            "tables": tables,
+            "masked": masked,
+            "left_out": self._left_out,
+            "missing": self._missing,
+            "stopped": self._stopped,
+        }
         try:
             write(self._folder / END, told)
         except OSError as error:
@@ -121,8 +144,7 @@ class Writer:
             return self._left_out[table]
         if not self._choice.wants(table):
             return f"{table} is not among keep.tables"
-        declared = DECLARED.get(table, {})
-        if PERSONAL.intersection(declared.values()) and not self._choice.may_be_personal(table):
+        if Mark.PERSON in DECLARED.get(table, {}).values() and not self._choice.may_be_personal(table):
             self._left_out[table] = f"{table} has personal columns ([keep] personal)"
             return self._left_out[table]
         return ""
@@ -220,7 +242,8 @@ class _Answer:
 class Reader:
     """Plays one vendor of one run; the `Player` of `sources.kept`. From any number of threads.
 
-    `torn`: what is not there to its end, in words; `left_out`: tables that were not kept, and why.
+    `torn`: what is not there to its end, in words; `left_out`: tables that were not kept, and why; `masked`: tables of
+    which some columns were masked.
     """
 
     def __init__(self, folder: Path, *, run_id: str) -> None:
@@ -235,6 +258,7 @@ class Reader:
         end = read(folder / END) or {}
         self.tables: dict[str, dict[str, Any]] = end.get("tables", {})
         self.left_out: dict[str, str] = end.get("left_out", {})
+        self.masked: dict[str, list[str]] = end.get("masked", {})
         self.stopped: str = end.get("stopped", "")
         self._missing: dict[str, str] = end.get("missing", {})
         if not end:

@@ -13,7 +13,7 @@ def show_replayed(done: Replayed) -> None:
     """Each table then and now, and what was not kept."""
     grid = _grid("table", "vendor", "extracted", "digest", "", "")
     for each in done.compared:
-        verdict = {True: ("same", "green"), False: ("differs", "red"), None: ("not known then", "yellow")}[each.same]
+        verdict = {True: ("same", "green"), False: ("differs", "red"), None: ("not compared", "yellow")}[each.same]
         counts = (_number(each.now["vendor_count"]), _number(each.now["extracted"]))
         grid.add_row(Text(each.table), *counts, each.now["digest"][:12], Text(*verdict), Text(each.why))
     console.print(grid)

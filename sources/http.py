@@ -709,7 +709,7 @@ def _recorded(
         for chunk in chunks:
             held.append(chunk)
             yield chunk
-        tape.write(may_be_kept(b"".join(held), private=call.private))
+        tape.write(may_be_kept(b"".join(held), private=(*call.private, *recorder.private)))
         tape.end()
 
 

@@ -73,6 +73,9 @@ class Tape(Protocol):
 
 
 class Recorder(Protocol):
+    private: Sequence[str]
+    """Names of members that are masked in every answer of this vendor."""
+
     def begin(self, asked: Asked, *, table: str, status: int, headers: Mapping[str, str]) -> Tape | None:
         """None: this answer is not to be kept. `table` is the `dataset.table` it is asked for, "" for several."""
         ...
@@ -203,7 +206,9 @@ def _clean(value: Any, private: frozenset[str]) -> Any:
     secret_parameter = _CREDENTIAL.search(str(value.get("ParameterName") or ""))
     clean: dict[str, Any] = {}
     for name, each in value.items():
-        if isinstance(each, str) and each and (name in private or _CREDENTIAL.search(name)):
+        if name in private and each not in (None, "", [], {}):
+            clean[name] = MASK if isinstance(each, str) else None
+        elif isinstance(each, str) and each and _CREDENTIAL.search(name):
             clean[name] = MASK
         elif secret_parameter and name in ("DefaultValue", "ExampleValue"):
             clean[name] = None
