@@ -109,10 +109,11 @@ def forget(place: Place, value: str, columns: Sequence[str], *, agrees: Callable
                         columns=columns,
                     )
                     _record(session, told, value)
+                # before the warehouse says that it is done: killed in between, more is gone than had to be
+                _forget_pages(place, found)
                 warehouse.purge()
                 warehouse.publish(ledger)
             ledger.mask(found.wanted.sought.masked)
-            _forget_pages(place, found)
         finally:
             ledger.close()
             shutil.rmtree(place.work, ignore_errors=True)

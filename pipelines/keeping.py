@@ -116,8 +116,8 @@ class Recorded:
 
     @property
     def vendors(self) -> list[str]:
-        """Those of which anything was kept."""
-        return sorted(path.name for path in self.folder.iterdir() if any(path.glob(f"*{SUFFIX}")))
+        """Those that were recorded, whatever was kept of them."""
+        return sorted(path.name for path in self.folder.iterdir() if path.is_dir())
 
     def reader(self, vendor: str) -> Reader:
         return Reader(self.folder / vendor, run_id=self.run_id)

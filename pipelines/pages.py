@@ -143,7 +143,8 @@ class Writer:
         if table in self._left_out:
             return self._left_out[table]
         if not self._choice.wants(table):
-            return f"{table} is not among keep.tables"
+            self._left_out[table] = f"{table} is not among keep.tables"
+            return self._left_out[table]
         if Mark.PERSON in DECLARED.get(table, {}).values() and not self._choice.may_be_personal(table):
             self._left_out[table] = f"{table} has personal columns ([keep] personal)"
             return self._left_out[table]

@@ -173,6 +173,8 @@ def _replay(recorded: Recorded, target: Place, tables: Sequence[str], *, live: P
     then = {table: told for reader in readers.values() for table, told in reader.tables.items()}
     chosen = {name for name in then if name not in left_out and (not asked or name in asked)}
     lost = {name: left_out.get(name, f"that run has no pages of {name}") for name in tables if name not in chosen}
+    if not chosen and (then or not readers):
+        lost = lost or {name: why for name, why in left_out.items() if not asked or name in asked}
     if (lost and then) or not readers:
         raise ConfigurationError(
             what=f"{', '.join(lost) or 'the run'} cannot be replayed",
