@@ -146,7 +146,10 @@ def _forget_pages(place: Place, found: Found) -> None:
         lowered = text.lower()
         return any(value in lowered for value in values)
 
-    keeping.forget(place, is_theirs, [trace.place.where for trace in found.traces])
+    if found.columns:  # then the value alone is nobody
+        keeping.forget(place, lambda _: False, [trace.place.where for trace in found.traces])
+    else:
+        keeping.forget(place, is_theirs, [])
 
 
 def _mask_comments(session: Session, wanted: Wanted) -> None:

@@ -25,7 +25,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pipelines.pages import SUFFIX, Choice, Reader, Writer, read, write
+from pipelines.pages import Choice, Reader, Writer, read, write
 from pipelines.place import Place
 from pipelines.settings import section
 from sources import kept
@@ -183,8 +183,8 @@ def _begun(path: Path) -> datetime:
 def forget(place: Place, is_theirs: Callable[[str], bool], tables: Sequence[str]) -> int:
     """Remove the pages of every run and vendor in which a person stands; how many there were.
 
-    A page file goes if one of its bodies mentions the person, or if it holds a table of `tables`. What a run knew when
-    it began goes with the first, so that the run as a whole cannot be replayed any more.
+    All that is kept of a vendor's part of a run goes if one of its answers mentions the person, or was asked for one of
+    `tables`, or is torn so that it cannot be looked at.
     """
     gone = 0
     for run_id in kept_runs(place):
@@ -193,6 +193,8 @@ def forget(place: Place, is_theirs: Callable[[str], bool], tables: Sequence[str]
             if theirs:
                 shutil.rmtree(folder)
                 gone += 1
+        if not any(path.is_dir() for path in (place.pages / run_id).iterdir()):
+            remove(place.pages / run_id)
     return gone
 
 

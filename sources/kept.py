@@ -4,8 +4,8 @@
 the request. What is kept is what came, decoded, less
 
 - every registered secret, in each spelling (`sources.redaction`);
-- of JSON documents: members that are called like credentials (each Redash query carries a key), links that open a file
-  by their signature, and of people who stand in a row about something else all but their ids: no table has them;
+- of JSON documents: members that are called like credentials (each Redash query carries a key, each public dashboard
+  an address that is one), links that open a file by their signature, and of people who stand in a row about something else all but their ids: no table has them;
 - what a client says of its answers (`private`): tokens that a login gives, fields that are dropped unseen.
 
 A request is known again by its method, path, parameters and body with the credentials taken out: nonces, dates and
@@ -33,7 +33,8 @@ HEADERS = ("content-type", "date", "retry-after", "x-acs-retry-after")
 """What is kept of an answer's headers: what anybody here looks at."""
 
 _CREDENTIAL = re.compile(
-    r"secret|passw(or)?d|pwd|token|credential|^authorization$|^cookie$|api_?-?keys?$|(access|app|application)[_-]?(key|code)s?(_?id)?$",
+    r"secret|passw(or)?d|pwd|token|credential|^authorization$|^cookie$|^public_url$|^profile_image_url$|api_?-?keys?$|"
+    r"(access|app|application)[_-]?(key|code)s?(_?id)?$",
     re.IGNORECASE,
 )
 _SIGNED = re.compile(
@@ -42,7 +43,7 @@ _SIGNED = re.compile(
 )
 _HINTS = (
     b"secret", b"passw", b"pwd", b"token", b"credential", b"authorization", b"cookie", b"key", b"code", b"email",
-    b"sign", b"expires",
+    b"sign", b"expires", b"public_url", b"profile_image_url",
 )  # fmt: skip
 """No document without one of these words, in any case, has anything to take out."""
 
