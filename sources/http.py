@@ -698,19 +698,22 @@ def _recorded(
     tape = recorder.begin(call.asked, table=table_of_now(), status=response.status_code, headers=headers)
     if tape is None:
         yield from chunks
-    elif streams:
-        masked = Masked(tape)
+        return
+    masked, held, whole = Masked(tape), [], False
+    try:
         for chunk in chunks:
-            masked.write(chunk)
+            if streams:
+                masked.write(chunk)
+            else:
+                held.append(chunk)
             yield chunk
-        masked.end()
-    else:
-        held = []
-        for chunk in chunks:
-            held.append(chunk)
-            yield chunk
+        whole = True
+    finally:
+        if not whole:
+            tape.drop()
+    if held:
         tape.write(may_be_kept(b"".join(held), private=(*call.private, *recorder.private)))
-        tape.end()
+    masked.end()
 
 
 def in_order(fetch: Callable[[Item], Result], items: Iterable[Item], *, width: int) -> Iterator[Result]:

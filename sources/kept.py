@@ -5,7 +5,8 @@ the request. What is kept is what came, decoded, less
 
 - every registered secret, in each spelling (`sources.redaction`);
 - of JSON documents: members that are called like credentials (each Redash query carries a key, each public dashboard
-  an address that is one), links that open a file by their signature, and of people who stand in a row about something else all but their ids: no table has them;
+  an address that is one), links that open a file by their signature, and of people who stand in a row about something
+  else all but their ids: no table has them;
 - what a client says of its answers (`private`): tokens that a login gives, fields that are dropped unseen.
 
 A request is known again by its method, path, parameters and body with the credentials taken out: nonces, dates and
@@ -71,6 +72,10 @@ class Tape(Protocol):
     def write(self, data: bytes) -> None: ...
 
     def end(self) -> None: ...
+
+    def drop(self) -> None:
+        """The answer did not come whole."""
+        ...
 
 
 class Recorder(Protocol):
