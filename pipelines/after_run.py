@@ -41,6 +41,7 @@ def after_run(place: Place) -> None:
         "the metrics": _metrics,
         "the lineage": _lineage,
         "the report": _report,
+        "the kept pages": _prune,
     }
     for name, step in steps.items():
         try:
@@ -72,6 +73,12 @@ def _lineage(place: Place) -> None:
     with opened(place) as ledger:
         if ledger is not None:
             emit(place, ledger)
+
+
+def _prune(place: Place) -> None:
+    from pipelines.keeping import prune
+
+    prune(place)
 
 
 def _report(place: Place) -> None:

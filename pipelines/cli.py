@@ -14,7 +14,7 @@ from pipelines.commands import FAILED, OK, app, code_of, say_error
 from sources.errors import NightloadError, summarize
 from sources.redaction import install
 
-for chapter in ("loading", "watching", "asking", "mending", "tending"):
+for chapter in ("loading", "replaying", "watching", "asking", "mending", "tending"):
     import_module(f"pipelines.commands.{chapter}")  # which makes its commands, in this order
 
 

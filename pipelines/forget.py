@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines import __version__
+from pipelines import __version__, keeping
 from pipelines.forgotten import keep_out
 from pipelines.ledger import Ledger
 from pipelines.links import Link, links_of
@@ -109,6 +109,8 @@ def forget(place: Place, value: str, columns: Sequence[str], *, agrees: Callable
                         columns=columns,
                     )
                     _record(session, told, value)
+                # before the warehouse says that it is done: killed in between, more is gone than had to be
+                _forget_pages(place, found)
                 warehouse.purge()
                 warehouse.publish(ledger)
             ledger.mask(found.wanted.sought.masked)
@@ -133,6 +135,21 @@ def _look(database: Reader | Session, value: str, columns: Sequence[str]) -> Fou
         why_odd=_why_odd(value, traces),
         columns=columns,
     )
+
+
+def _forget_pages(place: Place, found: Found) -> None:
+    """What vendors said of the person in earlier runs, where that is kept."""
+    values = {value.lower() for value in found.wanted.values}
+    values |= {json.dumps(value)[1:-1].lower() for value in found.wanted.values}
+
+    def is_theirs(text: str) -> bool:
+        lowered = text.lower()
+        return any(value in lowered for value in values)
+
+    if found.columns:  # then the value alone is nobody
+        keeping.forget(place, lambda _: False, [trace.place.where for trace in found.traces])
+    else:
+        keeping.forget(place, is_theirs, [])
 
 
 def _mask_comments(session: Session, wanted: Wanted) -> None:

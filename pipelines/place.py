@@ -71,6 +71,11 @@ class Place:
         return self.state / "report.html"
 
     @property
+    def pages(self) -> Path:
+        """What vendors answered in the last runs, if that is kept."""
+        return self.state / "pages"
+
+    @property
     def build(self) -> Path:
         # the same file name: DuckDB names the catalog after it, and views hold that name
         return self.state / "build" / self.warehouse.name

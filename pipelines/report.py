@@ -24,6 +24,7 @@ class TableReport:
     load_id: str | None = None
     vendor_count: int | None = None
     extracted: int | None = None
+    digest: str = ""
     landed: int | None = None
     live: int | None = None
     deleted: int | None = None

@@ -6,11 +6,15 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from pipelines.place import Place
 from sources import VENDORS
 from sources.errors import ConfigurationError
 from sources.vendor import package
+
+if TYPE_CHECKING:
+    from pipelines.replay import Replaying
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,8 @@ class Request:
     until: datetime | None = None
     """So long, what failed in a way that passes by itself is tried again; None: as `[nightload] until` says."""
     on_progress: Callable[[str, str], None] | None = None
+    replay: Replaying | None = None
+    """Instead of the vendors, what they answered in an earlier run."""
 
 
 def choose(request: Request) -> tuple[list[str], list[str]]:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import dlt
@@ -28,6 +29,7 @@ from pipelines.comments import comment, of_vendor
 from pipelines.counts import count, live, mark_deleted
 from pipelines.dark import record_values
 from pipelines.forgotten import read_forgotten
+from pipelines.keeping import Keeping, read_choice
 from pipelines.ledger import Ledger
 from pipelines.pace import Pace, Publish, read_pace
 from pipelines.report import RunReport, TableReport, VendorReport
@@ -61,9 +63,11 @@ class Night:
     run_id: str
     until: pendulum.DateTime
     policy: Policy
-    pace: Pace
+    pace: Pace = field(default_factory=Pace)
     forgotten: Forgotten | None = None
     """Who is kept out; read when the first vendor begins."""
+    keeping: Keeping | None = None
+    """Where this run's pages are kept, if they are."""
     tries: dict[str, list[Try]] = field(default_factory=dict)
     """Vendor → what was tried of it, in the order in which they are told of."""
     unpublished: list[Try] = field(default_factory=list)
@@ -81,7 +85,8 @@ def run(request: Request) -> RunReport:
     """
     chosen, skipped = choose(request)
     project = dbt.find_project(request.place) if request.then_dbt else None
-    policy, pace = read_policy(), read_pace(request.place.home, until=request.until)
+    policy, keep = read_policy(), None if request.replay else read_choice(request.place.home)
+    pace = Pace() if request.replay else read_pace(request.place.home, until=request.until)
     for dataset, table, _ in policy.columns:
         refuse_unknown_table(f"{dataset}.{table}")
     with lock(request.place):
@@ -95,7 +100,7 @@ def run(request: Request) -> RunReport:
             datasets = [name for vendor in VENDORS for name in package(vendor).tables()]
             run_id = ledger.open_run(chosen, version=__version__)
             with _recorded(ledger, run_id), open_warehouse(request.place, datasets=datasets) as warehouse:
-                until = pendulum.now("UTC")
+                until = request.replay.until if request.replay else pendulum.now("UTC")
                 night = Night(
                     request=request,
                     ledger=ledger,
@@ -104,13 +109,28 @@ def run(request: Request) -> RunReport:
                     until=until,
                     policy=policy,
                     pace=pace,
+                    forgotten=request.replay.forgotten if request.replay else None,
                 )
+                if keep is not None:
+                    night.keeping = Keeping(request.place, run_id, keep, asked=_asked(request, chosen, until))
                 report = _night(night, chosen, skipped)
                 if project:
                     report.dbt = _dbt(night, project, green=report.status == "ok")
                 return report
         finally:
             ledger.close()
+
+
+def _asked(request: Request, chosen: Sequence[str], until: pendulum.DateTime) -> dict[str, Any]:
+    """What a replay must know to ask for the same."""
+    return {
+        "version": __version__,
+        "until": until.isoformat(),
+        "vendors": list(chosen),
+        "tables": sorted(request.tables),
+        "full": request.full,
+        "allow_empty": sorted(request.allow_empty),
+    }
 
 
 @contextmanager
@@ -129,13 +149,17 @@ def _night(night: Night, chosen: Sequence[str], skipped: Sequence[str]) -> RunRe
     night.tries = {vendor: [] for vendor in chosen}
     report = RunReport(run_id=night.run_id, vendors=[], skipped=list(skipped))
     try:
-        _all_vendors(night, [Try(vendor=vendor) for vendor in chosen])
+        try:
+            _all_vendors(night, [Try(vendor=vendor) for vendor in chosen])
+        finally:
+            for attempt in chain.from_iterable(night.tries.values()):
+                attempt.at_the_vendor.close()
         report.vendors = night.told()
         if night.request.tables:
             _refuse_unmet(night, report)
         # The last swap shows how the run ended, and only the swap ends it: killed before that, it has crashed.
         with night.ledger.at_once():
-            night.ledger.close_run(night.run_id, status=report.status)
+            night.ledger.close_run(night.run_id, status=_told(night, report.status))
             _publish(night)
         report.vendors = night.told()
         _show_ledger(night)
@@ -230,6 +254,7 @@ def _begin(night: Night, side: SideBySide[Try], attempt: Try) -> None:
     """Connect, read from the warehouse what the extraction goes on from, and let it extract in a thread of its own."""
     night.tries[attempt.vendor].append(attempt)
     try:
+        attempt.at_the_vendor.enter_context(_at_the_vendor(night, attempt))
         attempt.connected = package(attempt.vendor).connect()
         night.warehouse.begin()
         attempt.extraction = _extraction(night, attempt)
@@ -264,6 +289,7 @@ def _finish(night: Night, attempt: Try, failed: BaseException | None) -> list[Tr
         if attempt.connected is not None:
             report.requests = attempt.connected.http.requests
             attempt.connected.http.close()
+        attempt.at_the_vendor.close()
         report.seconds += time.monotonic() - started
         report.finished_at = pendulum.now("UTC")
     attempt.let_go()
@@ -276,6 +302,25 @@ def _finish(night: Night, attempt: Try, failed: BaseException | None) -> list[Tr
             at_stake += _lost(night)
     _record(night, attempt.vendor)
     return at_stake
+
+
+@contextmanager
+def _at_the_vendor(night: Night, attempt: Try) -> Iterator[None]:
+    """Inside, the vendor's answers are recorded, or played, if that is asked for."""
+    if night.request.replay is not None:
+        with night.request.replay.playing(attempt.vendor):
+            yield
+    elif night.keeping is not None:
+
+        def tables() -> dict[str, dict[str, Any]]:
+            told = ("vendor_count", "extracted", "digest", "status", "error")
+            report = whole([each.report for each in night.tries[attempt.vendor]])
+            return {table.table: {name: getattr(table, name) for name in told} for table in report.tables}
+
+        with night.keeping.vendor(attempt.vendor, tables, anew=attempt.tables if attempt.number > 1 else None):
+            yield
+    else:
+        yield
 
 
 def _lost(night: Night) -> list[Try]:
@@ -305,7 +350,8 @@ def _extraction(night: Night, attempt: Try) -> Extraction:
         on_progress=partial(request.on_progress, attempt.vendor) if request.on_progress else None,
         policy=night.policy,
         forgotten=_forgotten(night),
-        rebuilds=True,
+        rebuilds=request.replay is None,
+        known=request.replay.columns(attempt.vendor) if request.replay else None,
     )
 
 
@@ -326,11 +372,11 @@ def _load_vendor(night: Night, attempt: Try) -> None:
     night.warehouse.begin()
     changed = _load_parts(night, first, attempt.extracted, report)
     rebuild = frozenset(name for name, outcome in first.outcomes.items() if outcome.rebuild)
-    if rebuild:
+    if rebuild and night.request.replay is None:
         exposed = frozenset(name for name, outcome in first.outcomes.items() if outcome.exposed)
         changed |= _pass(night, vendor, _second(first, rebuild), report, rebuild=rebuild, exposed=exposed)
     parted = [table for table in report.tables if table.walk_whole]
-    if parted:
+    if parted and night.request.replay is None:
         for table in parted:
             log.info("%s: %s; walking it whole", table.table, table.error)
         changed |= _pass(night, vendor, _second(first, frozenset(table.table for table in parted)), report)
@@ -395,7 +441,12 @@ def _prepare(night: Night, vendor: Vendor, extraction: Extraction) -> list[Prepa
             dataset_name=part.dataset,
         )
         pipeline.sync_destination()
-        prepared.append(Prepared(part, pipeline, snapshot(pipeline)))
+        before = snapshot(pipeline)
+        if night.request.replay is not None:
+            night.request.replay.begin(extraction.vendor, part.dataset, pipeline)
+        elif night.keeping is not None:
+            night.keeping.knew(extraction.vendor, part.dataset, pipeline.state.get("sources", {}), before)
+        prepared.append(Prepared(part, pipeline, before))
     return prepared
 
 
@@ -531,8 +582,19 @@ def _load(
 def _count(night: Night, pipeline: dlt.Pipeline, outcomes: Sequence[Outcome], report: VendorReport) -> None:
     with night.warehouse.write() as session:
         there = session.tables(pipeline.dataset_name)
+        replay = night.request.replay
         for outcome in outcomes:
-            report.put(count(session, outcome, exists=outcome.table in there))
+            if replay is not None and replay.nothing_new(outcome):
+                table = TableReport(
+                    table=_name(outcome), mode=str(outcome.mode), status="unchanged", notes=outcome.notes
+                )
+                table.vendor_count, table.extracted = outcome.vendor_count, outcome.extracted
+            else:
+                table = count(session, outcome, exists=outcome.table in there)
+            table.digest = outcome.digest
+            if replay is not None:
+                replay.tell(table)
+            report.put(table)
 
 
 def _record(night: Night, name: str) -> None:
@@ -547,14 +609,17 @@ def _record(night: Night, name: str) -> None:
             {
                 "run_id": night.run_id,
                 "vendor": report.vendor,
-                "status": report.status,
+                "status": _told(night, report.status),
                 "error": report.error,
                 "requests": report.requests,
                 "seconds": report.seconds,
             }
         ],
     )
-    night.ledger.record("run_tries", [{"run_id": night.run_id, **row} for row in as_rows(tries)])
+    night.ledger.record(
+        "run_tries",
+        [{"run_id": night.run_id, **row, "status": _told(night, row["status"])} for row in as_rows(tries)],
+    )
     night.ledger.record(
         "run_tables",
         [
@@ -564,6 +629,7 @@ def _record(night: Night, name: str) -> None:
                 "dataset": table.table.split(".")[0],
                 "table_name": table.table.partition(".")[2],
                 "notes": json.dumps(table.notes, ensure_ascii=False) if table.notes else None,
+                "status": _told(night, table.status),
                 **{
                     name: getattr(table, name)
                     for name in [
@@ -574,7 +640,6 @@ def _record(night: Night, name: str) -> None:
                         "landed",
                         "live",
                         "deleted",
-                        "status",
                         "error",
                         "seconds",
                     ]
@@ -583,6 +648,12 @@ def _record(night: Night, name: str) -> None:
             for table in report.tables
         ],
     )
+
+
+def _told(night: Night, status: str) -> str:
+    """What went well in a replay makes nothing fresh, and is no good night to go by."""
+    good = status in ("ok", "unchanged", "warning")
+    return "replayed" if night.request.replay is not None and good else status
 
 
 def _record_changes(night: Night, report: VendorReport) -> None:

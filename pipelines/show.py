@@ -32,6 +32,7 @@ COLOURS = {
     "crashed": "red",
     "running": "yellow",
     "done": "green",
+    "replayed": "cyan",
 }
 
 # a log file has no width to keep to
@@ -203,7 +204,7 @@ def show_runs(rows: Sequence[Mapping[str, Any]]) -> None:
     if not rows:
         console.print("no run yet; start one with: nightload run")
         return
-    grid = _grid("run", "began", "ended", "vendors", "tables", "landed", "not good", "status")
+    grid = _grid("run", "began", "ended", "vendors", "tables", "landed", "not good", "status", "replay")
     for row in rows:
         grid.add_row(
             row["run_id"],
@@ -214,6 +215,7 @@ def show_runs(rows: Sequence[Mapping[str, Any]]) -> None:
             _number(row["landed"]),
             _number(row["not_good"] or None),
             _state(row["status"]),
+            Text("kept" if row["kept"] else "", style="dim"),
         )
     console.print(grid)
 
@@ -224,6 +226,8 @@ def show_run_info(found: Mapping[str, Any]) -> None:
     console.print(f"[bold]run {run['run_id']}[/] ", _state(run["status"]), Text(when), highlight=False)
     if run["error"]:
         say("  [red]✗[/] ", run["error"])
+    if run["kept"]:
+        say("  its pages are kept: ", f"{', '.join(run['kept'])}; nightload replay {run['run_id']}")
     for vendor in found["vendors"]:
         console.print(
             f"[bold]{vendor['vendor']}[/]  {vendor['requests'] or 0} requests, {vendor['seconds'] or 0:.1f} s"

@@ -216,7 +216,13 @@ def runs(place: Place, *, limit: int) -> list[dict[str, Any]]:
         )
     for row in rows:
         row["vendors"] = json.loads(row["vendors"] or "[]")
+        row["kept"] = kept_vendors(place, row["run_id"])
     return rows
+
+
+def kept_vendors(place: Place, run_id: str) -> list[str]:
+    """The vendors of whose pages some are kept, so that the run can be replayed."""
+    return sorted({path.parent.name for path in (place.pages / run_id).glob("*/*.pages")})
 
 
 def run_info(place: Place, prefix: str) -> dict[str, Any]:
@@ -239,6 +245,7 @@ def run_info(place: Place, prefix: str) -> dict[str, Any]:
         tables, changes = ledger.rows("run_tables", ids), ledger.rows("schema_changes", ids)
         tries = ledger.rows("run_tries", ids)
     run["vendors"] = json.loads(run["vendors"] or "[]")
+    run["kept"] = kept_vendors(place, run["run_id"])
     for row in (*vendors, *tables, *changes, *tries):
         del row["run_id"]
     for each in tries:

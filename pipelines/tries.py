@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -43,6 +44,8 @@ class Try:
     report: VendorReport = field(init=False)
     connected: Vendor | None = None
     extraction: Extraction | None = None
+    at_the_vendor: ExitStack = field(default_factory=ExitStack)
+    """Closed when nothing more is asked of the vendor."""
     prepared: list[Prepared] = field(default_factory=list)
     extracted: list[Prepared] = field(default_factory=list)
 

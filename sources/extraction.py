@@ -28,7 +28,7 @@ import pendulum
 from dlt.common.schema.typing import TColumnSchema
 from dlt.extract import DltResource
 
-from sources import naming, policy
+from sources import kept, naming, policy
 from sources.days import Days
 from sources.errors import (
     AccessDenied,
@@ -123,6 +123,7 @@ class Outcome:
     load_id: str = ""
     vendor_count: int | None = None
     extracted: int | None = None
+    digest: str = ""
     total: int | None = None
     complete: bool = False
     loaded: bool = False
@@ -250,6 +251,8 @@ class Extraction:
     forgotten: Forgotten = field(default_factory=Forgotten)
     rebuilds: bool = False
     """May tables that are walked in full be dropped and built anew, where older rows hold what is protected now?"""
+    known: Mapping[str, Mapping[str, TColumnSchema]] | None = None
+    """In a replay: `dataset.table` → the columns that it had when the run began, which decide names and types."""
     _fetches: dict[str, tuple[Table, Fetch]] = field(default_factory=dict)
     _ahead: dict[str, Walk] = field(default_factory=dict)
 
@@ -361,7 +364,8 @@ class Extraction:
                 self.on_progress(f"{dataset}.{name}")
             state = dlt.current.resource_state(table.name)
             stored = schema.tables.get(name, {}).get("columns", {})
-            item, new_state = self._fetch(table, fetch, outcome, dict(state), stored)
+            with kept.walking(f"{dataset}.{name}"):
+                item, new_state = self._fetch(table, fetch, outcome, dict(state), stored)
             if item is not None:
                 yield item
                 outcome.loaded = True
@@ -455,6 +459,14 @@ class Extraction:
         """What goes before a value into its hash, column by column."""
         return {column.name: walk.prefix if column.label in walk.decided else self.policy.prefix for column in columns}
 
+    def _meet(self, outcome: Outcome, walk: Walk, columns: Sequence[Column]) -> None:
+        """Tell whoever records which columns the table has, and whether some of them are protected."""
+        if kept.recorder_of(self.vendor) is not None:
+            told = [*self.policy.of(outcome.dataset, outcome.table, columns).values(), *walk.decided.values()]
+            labels = [column.label for column in columns]
+            protected = any(each != policy.KEEP for each in told)
+            kept.met(self.vendor, f"{outcome.dataset}.{outcome.table}", labels, protected=protected)
+
     def _exposed(
         self, dataset: str, table: Table, state: dict[str, Any], stored: Mapping[str, TColumnSchema]
     ) -> list[str]:
@@ -543,6 +555,7 @@ class Extraction:
         load_id = outcome.load_id = dlt.current.load_package_state()["load_id"]
         ahead = self._ahead.pop(f"{outcome.dataset}.{table.name}", None)
         spool = ahead.spool if ahead else Spool(self.spool_dir / f"{outcome.dataset}.{outcome.table}.json")
+        known = stored if self.known is None else self.known.get(where, {})
         walk = ahead or Walk(
             table=table,
             spool=spool,
@@ -551,7 +564,9 @@ class Extraction:
             state=state if self.window is None else deepcopy(state),
             window=self.window,
         )
-        walk.stored, walk.load_id = _columns_of(stored), load_id
+        walk.stored, walk.load_id = _columns_of(known), load_id
+        if walk.stored:
+            self._meet(outcome, walk, walk.stored)
         try:
             if ahead is None:
                 fetch(walk)
@@ -577,10 +592,11 @@ class Extraction:
                 outcome.unchanged, outcome.extracted = True, walk.unchanged_rows
                 return None, walk.state
             labelled = list(walk.columns if walk.columns is not None else table.columns)
-            converted, key, extra = self._convert(walk, labelled, stored, where=where, load_id=load_id)
+            converted, key, extra = self._convert(walk, labelled, known, where=where, load_id=load_id)
             if walk.open_columns and (strays := stray_labels(spool, labelled, converted.rows)):
                 labelled += [Column(label=label, declared=False) for label in strays]
-                converted, key, extra = self._convert(walk, labelled, stored, where=where, load_id=load_id)
+                converted, key, extra = self._convert(walk, labelled, known, where=where, load_id=load_id)
+            self._meet(outcome, walk, converted.columns)
             if walk.after is not None:
                 walk.after(converted)
                 outcome.emptied = walk.emptied
@@ -590,7 +606,7 @@ class Extraction:
         came = converted
         screened = self._screened(walk, converted, outcome, stored, key=key)
         converted, outcome.kept_out = screened.converted, screened.kept_out
-        outcome.extracted = converted.keys
+        outcome.extracted, outcome.digest = converted.keys, converted.digest
         if walk.counts_rows and converted.repeats:
             outcome.vendor_count = None if walk.vendor_count is None else walk.vendor_count - converted.repeats
             outcome.notes.append(f"{converted.repeats} rows repeat a key; each is loaded once")
@@ -600,14 +616,14 @@ class Extraction:
         if outcome.complete or table.mode == Mode.LATEST:
             if not {"*", where} & self.allow_empty:
                 _guard(came.rows, state.get("rows"), where=where)
-            known = state.get("digest")
+            before = state.get("digest")
             walk.state["rows"] = converted.rows
             walk.state["digest"] = converted.digest
             walk.state.pop("window", None)
             if table.mode == Mode.INCREMENTAL:
                 walk.state["whole_at"] = self.until.isoformat()
             # not where each load is told of elsewhere: there the same rows under a new id are news
-            if stored and known == converted.digest and not full and not walk.on_loaded:
+            if stored and before == converted.digest and not full and not walk.on_loaded:
                 outcome.unchanged = True
                 return None, walk.state
         elif stored and (converted.rows == 0 or (not self.window and state.get("window") == converted.digest)):

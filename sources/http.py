@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -47,7 +48,22 @@ from sources.errors import (
     VendorError,
     one_line,
 )
+from sources.kept import HEADERS as KEPT_HEADERS
+from sources.kept import (
+    Asked,
+    Masked,
+    Player,
+    Recorder,
+    asked,
+    may_be_kept,
+    pause,
+    player_of,
+    recorder_of,
+    table_of_now,
+)
+from sources.links import Links
 from sources.redaction import install, redact, register_secret
+from sources.unpacking import Bomb, gunzip
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +74,8 @@ TRIES = 5
 LONGEST_PAUSE = 120.0
 CONNECT_TIMEOUT = 10.0
 MAX_REDIRECTS = 3
+MAX_IN_MEMORY = 256 * 2**20
+"""What `json` and `body` hold at most, however much `spool` may bring to disk."""
 
 _BACKOFF_BASE, _BACKOFF_CAP = 0.5, 30.0
 _CHUNK = 2**20
@@ -86,6 +104,8 @@ class Options(TypedDict, total=False):
              It may return an error to raise; one whose recovery is RETRY is retried under the same rules.
     head     gets the first bytes (at most 256 KB) of an accepted answer in `body` and `spool`, for vendors that refuse
              under a status that is an answer. What it returns counts as what `inspect` returns.
+    private  names of members of the answer that are never kept, whatever is recorded
+    login    is this how credentials are got? Each such request is another one, and stands for all of them
     """
 
     params: Mapping[str, Scalar | Sequence[Scalar]]
@@ -97,6 +117,8 @@ class Options(TypedDict, total=False):
     accept: Sequence[int]
     inspect: Inspect
     head: Head
+    private: Sequence[str]
+    login: bool
 
 
 @dataclass(frozen=True)
@@ -169,6 +191,9 @@ class _Call:
     accept: Sequence[int]
     inspect: Inspect | None
     head: Head | None
+    private: Sequence[str]
+    asked: Asked | None
+    """As it is known again, where answers are recorded or played."""
 
 
 class _Failure(Exception):
@@ -202,8 +227,9 @@ class Http:
     `retry_budget` is shared by everything this instance does. `sign` is called with each request about to be sent,
     again for every retry: for signatures over a fresh nonce and date. `pause_asked` reads the pause in seconds from
     headers that a vendor has of its own; None leaves it to `Retry-After`. `sends` are patterns of `METHOD path`: with
-    them nothing but GET, HEAD and what fits one of them ever leaves. `requests`, `retries` and `bytes` (as
-    received, before decoding) count.
+    them nothing but GET, HEAD and what fits one of them ever leaves. With `links` it is for the files that a vendor's
+    reply names: each host and address is looked at before it is connected to, redirects too. `requests`, `retries` and
+    `bytes` (as received, before decoding) count.
 
     Raises ConfigurationError at once for a `base_url` or a header that cannot work.
     """
@@ -225,6 +251,7 @@ class Http:
         sign: Callable[[httpx.Request], None] | None = None,
         pause_asked: Callable[[Mapping[str, str]], float | None] | None = None,
         sends: Iterable[str] | None = None,
+        links: Links | None = None,
         sleep: Callable[[float], None] = interruption.sleep,
     ) -> None:
         # Here, not only in the command line: the dlt sources are also used without it, and httpx logs URLs.
@@ -244,7 +271,7 @@ class Http:
         self._budget = retry_budget
         self._slots = threading.BoundedSemaphore(concurrency)
         self._sign, self._sleep = sign, sleep
-        self._own_pause = pause_asked
+        self._own_pause, self._links = pause_asked, links
         self._sends = None if sends is None else tuple(map(re.compile, sends))
         # Only gzip is offered, because only gzip is decoded here (httpx lets a cut gzip stream pass as whole).
         offered = {"User-Agent": "nightload", "Accept-Encoding": "gzip", **_checked_headers(vendor, headers or {})}
@@ -319,7 +346,11 @@ class Http:
                 partial.unlink(missing_ok=True)
             return Spooled(path=file, size=size, headers=response.headers)
 
-        return self._run(call, receive)
+        return self._run(call, receive, streams=True)
+
+    def wait(self, seconds: float) -> None:
+        """What a client sleeps before it asks again after work that the vendor does; no time at all in a replay."""
+        pause(self.vendor, seconds)
 
     def close(self) -> None:
         self._client.close()
@@ -363,7 +394,22 @@ class Http:
             accept=options.get("accept", (200,)),
             inspect=options.get("inspect"),
             head=options.get("head"),
+            private=options.get("private", ()),
+            asked=self._asked_for(method.upper(), url, body, headers, options),
         )
+
+    def _asked_for(
+        self, method: str, url: httpx.URL, body: bytes | None, headers: Mapping[str, str], options: Options
+    ) -> Asked | None:
+        if player_of(self.vendor) is None and recorder_of(self.vendor) is None:
+            return None
+        if self._links is not None:  # what opens the file is a secret, and another one each time
+            return asked(method, f"{url.host}{url.path}")
+        path = url.path.removeprefix(self._base.path.rstrip("/"))
+        if options.get("login"):
+            return asked(method, path)
+        query = url.query.decode("ascii", "replace")
+        return asked(method, path, query=query, form=options.get("form"), body=body, headers=headers)
 
     def _refuse_write(self, method: str, path: str) -> None:
         if self._sends is None or method in {"GET", "HEAD"}:
@@ -372,10 +418,10 @@ class Http:
         if not any(pattern.fullmatch(asked) for pattern in self._sends):
             raise ValueError(f"{self.vendor}: {asked} is not among the requests that may be sent here")
 
-    def _run(self, call: _Call, receive: _Receive[Result]) -> Result:
+    def _run(self, call: _Call, receive: _Receive[Result], *, streams: bool = False) -> Result:
         repeated = False
         for tries in itertools.count(1):
-            outcome = self._attempt(call, receive)
+            outcome = self._attempt(call, receive, streams=streams)
             if isinstance(outcome, _Failure):
                 interruption.check()  # then it is no failure of the vendor
             # Errors are raised out here, not where they are met: they must not carry httpx's as their context.
@@ -400,18 +446,27 @@ class Http:
             self._pause(call, error, tries=tries, asked=pause)
         raise AssertionError("unreachable")
 
-    def _attempt(self, call: _Call, receive: _Receive[Result]) -> Result | _Failure:
+    def _attempt(self, call: _Call, receive: _Receive[Result], *, streams: bool) -> Result | _Failure:
         interruption.check()
-        self._limiters[call.group].take()
+        player = player_of(self.vendor)
+        if player is None:
+            self._limiters[call.group].take()
         answered = False
         with self._slots:
             until = time.monotonic() + self._deadline
             try:
-                with closing(self._send(call)) as response:
+                with closing(self._send(call) if player is None else _played(call, player)) as response:
                     answered = True
-                    chunks = self._chunks(call, response, until=until)
+                    most = self._max_bytes if streams else min(self._max_bytes, MAX_IN_MEMORY)
+                    chunks = self._chunks(call, response, until=until, most=most)
+                    recorder = recorder_of(self.vendor)
                     if response.status_code not in call.accept:
-                        return self._refusal(call, response, _head(chunks, _ERROR_BYTES))
+                        content = _head(chunks, _ERROR_BYTES)
+                        if recorder is not None:
+                            deque(_recorded(call, response, [content], recorder, streams=False), maxlen=0)
+                        return self._refusal(call, response, content)
+                    if recorder is not None:
+                        chunks = _recorded(call, response, chunks, recorder, streams=streams)
                     return receive(response, chunks)
             except _Failure as failure:
                 return failure
@@ -431,15 +486,16 @@ class Http:
             if self._sign:
                 self._sign(request)
             self._count(requests=1)
-            response = self._client.send(request, stream=True)
-            following = response.next_request
+            to = request.url
+            response = self._client.send(self._looked_at(request, call), stream=True)
+            following = self._following(response, to)
             if following is None or response.status_code in call.accept:
                 return response
             response.close()
             why = ""
             if call.method not in {"GET", "HEAD"}:
                 why = f"a {call.method} is never redirected"
-            elif _origin(following.url) != _origin(request.url):
+            elif self._links is None and _origin(following.url) != _origin(to):
                 why = "credentials never go to another host or scheme"
             elif hop == MAX_REDIRECTS:
                 why = f"it came after {MAX_REDIRECTS} others"
@@ -450,8 +506,27 @@ class Http:
             self._limiters[call.group].take()
         raise AssertionError("unreachable")
 
-    def _chunks(self, call: _Call, response: httpx.Response, *, until: float) -> Iterator[bytes]:
-        """The decoded body, bounded in time and size; a gzip stream must come to its end."""
+    def _looked_at(self, request: httpx.Request, call: _Call) -> httpx.Request:
+        """For a link's host: the request bound to an address that may be asked."""
+        if self._links is None:
+            return request
+        try:
+            self._links.connect(request, where=call.where)
+        except BrokenAnswer as error:
+            refused = _Failure(error)
+        else:
+            return request
+        raise refused
+
+    def _following(self, response: httpx.Response, asked: httpx.URL) -> httpx.Request | None:
+        following = response.next_request
+        if following is None or self._links is None:
+            return following
+        # not httpx's own, which goes on from the address; and a link's redirect takes nothing along
+        return self._client.build_request("GET", asked.join(response.headers["location"]))
+
+    def _chunks(self, call: _Call, response: httpx.Response, *, until: float, most: int) -> Iterator[bytes]:
+        """The decoded body, bounded in time and in size (`most` bytes); a gzip stream must come to its end."""
         smaller = "Ask for a smaller window or page"
 
         # made when needed: an error redacts its texts, which would cost more than a small answer does
@@ -462,7 +537,7 @@ class Http:
             return _Failure(error, again=True, once=True)
 
         def large() -> _Failure:
-            why = f"more than {self._max_bytes} bytes"
+            why = f"more than {most} bytes"
             return _Failure(_broken(call, response, what="the answer is too large", why=why, todo=smaller))
 
         def received() -> Iterator[bytes]:
@@ -473,7 +548,7 @@ class Http:
                 yield data
 
         length = response.headers.get("content-length", "")
-        if call.method != "HEAD" and length.isdecimal() and int(length) > self._max_bytes:
+        if call.method != "HEAD" and length.isdecimal() and int(length) > most:
             raise large()
         encoding = response.headers.get("content-encoding", "").strip().lower() or "identity"
         if encoding not in {"identity", "gzip", "x-gzip"}:
@@ -481,11 +556,18 @@ class Http:
             raise _Failure(_broken(call, response, what=what, why="only gzip was offered"))
         size = 0
         try:
-            for chunk in received() if encoding == "identity" else _gunzip(received()):
+            for chunk in received() if encoding == "identity" else gunzip(received()):
                 size += len(chunk)
-                if size > self._max_bytes:
+                if size > most:
                     raise large()
                 yield chunk
+        except Bomb as bomb:
+            what, todo = (
+                "the answer is packed as no honest one is",
+                f"Nothing was loaded; check {_setting(self.vendor)}",
+            )
+            packed = _broken(call, response, what=what, why=str(bomb), todo=todo)
+            raise _Failure(packed) from None
         except (zlib.error, EOFError):
             damaged = _broken(call, response, what="the gzip stream is broken", why="it is cut or damaged")
             raise _Failure(damaged, again=True) from None
@@ -589,6 +671,8 @@ class Http:
     def _pause(self, call: _Call, error: NightloadError, *, tries: int, asked: float | None) -> None:
         backoff = _dice.uniform(0, min(_BACKOFF_CAP, _BACKOFF_BASE * 2 ** (tries - 1)))
         wait = max(backoff, asked or 0.0)
+        if player_of(self.vendor) is not None:
+            return
         level, path = logging.INFO if tries == 1 else logging.WARNING, one_line(call.url.path)
         logger.log(level, "%s %s %s: %s; again in %.1f s", self.vendor, call.method, path, error.what, wait)
         if asked:
@@ -610,6 +694,41 @@ class Http:
             return True
 
 
+def _played(call: _Call, player: Player) -> httpx.Response:
+    assert call.asked is not None  # noqa: S101 - made where there is a player
+    kept = player.answer(call.asked)
+    return httpx.Response(kept.status, headers=dict(kept.headers), content=kept.content())
+
+
+def _recorded(
+    call: _Call, response: httpx.Response, chunks: Iterable[bytes], recorder: Recorder, *, streams: bool
+) -> Iterator[bytes]:
+    """The same pieces, written to a tape as they pass. What does not come to its end is no recording."""
+    if call.asked is None:
+        yield from chunks
+        return
+    headers = {name: redact(response.headers[name]) for name in KEPT_HEADERS if name in response.headers}
+    tape = recorder.begin(call.asked, table=table_of_now(), status=response.status_code, headers=headers)
+    if tape is None:
+        yield from chunks
+        return
+    masked, held, whole = Masked(tape), [], False
+    try:
+        for chunk in chunks:
+            if streams:
+                masked.write(chunk)
+            else:
+                held.append(chunk)
+            yield chunk
+        whole = True
+    finally:
+        if not whole:
+            tape.drop()
+    if held:
+        tape.write(may_be_kept(b"".join(held), private=(*call.private, *recorder.private)))
+    masked.end()
+
+
 def in_order(fetch: Callable[[Item], Result], items: Iterable[Item], *, width: int) -> Iterator[Result]:
     """`fetch` of every item over `width` threads, yielded in the order of `items`.
 
@@ -619,11 +738,16 @@ def in_order(fetch: Callable[[Item], Result], items: Iterable[Item], *, width: i
     source = iter(items)
     pool = ThreadPoolExecutor(max_workers=width, thread_name_prefix=f"{threading.current_thread().name}-fetch")
     window: deque[Future[Result]] = deque()
+
+    def begin(item: Item) -> Future[Result]:
+        # each thread knows what its caller is about: which table is walked
+        return pool.submit(copy_context().run, fetch, item)
+
     try:
-        window.extend(pool.submit(fetch, item) for item in itertools.islice(source, width))
+        window.extend(begin(item) for item in itertools.islice(source, width))
         while window:
             result = window.popleft().result()
-            window.extend(pool.submit(fetch, item) for item in itertools.islice(source, 1))
+            window.extend(begin(item) for item in itertools.islice(source, 1))
             yield result
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -763,29 +887,6 @@ def _head(chunks: Iterator[bytes], limit: int) -> bytes:
         if len(head) >= limit:
             break
     return head[:limit]
-
-
-def _gunzip(raw: Iterable[bytes]) -> Iterator[bytes]:
-    """Decode gzip (also several members in a row) in pieces of a megabyte, whatever the compression ratio.
-
-    Raises zlib.error if it is damaged and EOFError if it is cut.
-    """
-    member, begun = zlib.decompressobj(zlib.MAX_WBITS | 16), False
-    for data in raw:
-        while data:
-            if member.eof:
-                data = data.lstrip(b"\0")
-                if not data:
-                    break
-                member = zlib.decompressobj(zlib.MAX_WBITS | 16)
-            begun = True
-            piece = member.decompress(data, _CHUNK)
-            while piece:
-                yield piece
-                piece = member.decompress(member.unconsumed_tail, _CHUNK)
-            data = member.unused_data
-    if begun and not member.eof:
-        raise EOFError
 
 
 def _cause(exc: BaseException | None, kind: type[Item]) -> Item | None:

@@ -40,6 +40,7 @@ _LOUD = ("httpx", "httpcore", "hpack", "urllib3", "dlt")
 _lock = threading.RLock()
 _known: set[str] = set()
 _known_pattern: re.Pattern[str] | None = None
+_known_bytes: tuple[bytes, ...] = ()
 
 
 def register_secret(value: str) -> None:
@@ -47,22 +48,24 @@ def register_secret(value: str) -> None:
 
     Strings under six characters are ignored.
     """
-    global _known_pattern
+    global _known_pattern, _known_bytes
     forms = {form for text in (value, value.strip()) if len(text) >= _SHORTEST for form in _spellings(text)}
     if not forms:
         return
     with _lock:
         _known.update(forms)
         # Longest first: of two secrets where one begins the other, the long one must not leave its tail behind.
-        _known_pattern = re.compile("|".join(map(re.escape, sorted(_known, key=len, reverse=True))))
+        ordered = sorted(_known, key=len, reverse=True)
+        _known_pattern = re.compile("|".join(map(re.escape, ordered)))
+        _known_bytes = tuple(each.encode("utf-8", "replace") for each in ordered)
 
 
 def clear() -> None:
     """Forget every registered secret."""
-    global _known_pattern
+    global _known_pattern, _known_bytes
     with _lock:
         _known.clear()
-        _known_pattern = None
+        _known_pattern, _known_bytes = None, ()
 
 
 def redact(text: str) -> str:
@@ -73,6 +76,22 @@ def redact(text: str) -> str:
     for shape, replacement in _PATTERNS:
         text = shape.sub(replacement, text)
     return text
+
+
+def mask_known(data: bytes) -> bytes:
+    """`data` with every registered secret replaced by `***`, for bodies; what only looks like one is left alone.
+
+    One search for each spelling: several times faster than a regular expression of them all.
+    """
+    for form in _known_bytes:
+        if form in data:
+            data = data.replace(form, MASK.encode())
+    return data
+
+
+def longest_known() -> int:
+    """How many bytes the longest spelling of a registered secret has."""
+    return max(map(len, _known_bytes), default=0)
 
 
 class RedactingFilter(logging.Filter):

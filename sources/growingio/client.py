@@ -22,7 +22,6 @@ from typing import Any, TypeVar
 
 import orjson
 
-from sources import interruption
 from sources.errors import (
     AccessDenied,
     BrokenAnswer,
@@ -33,9 +32,9 @@ from sources.errors import (
     Unreachable,
     one_line,
 )
-from sources.growingio.settings import VENDOR, Settings, wrong
+from sources.growingio.settings import LINK_HOSTS, VENDOR, Settings, wrong
 from sources.http import Http, Rate, Scalar
-from sources.links import bad_link, checked_link
+from sources.links import Links, bad_link
 from sources.redaction import register_secret
 from sources.tables import cut_array
 
@@ -188,14 +187,17 @@ class Client:
         """Fetch what the links name, one after the other, as strangers: no header of ours goes along."""
         for number, link in enumerate(links):
             register_secret(link)
-            parts = checked_link(
-                link, base_url=self._settings.base_url, hosts=self._settings.link_hosts or (), where=where
-            )
+            allowed = links_of(self._settings)
+            parts = allowed.checked(link, where=where)
             if parts.query:
                 register_secret(parts.query)
             part = file if number == 0 else file.with_suffix(f".{number}")
             with Http(
-                vendor=VENDOR, base_url=f"{parts.scheme}://{parts.netloc}", max_bytes=_LARGEST, deadline=3600.0
+                vendor=VENDOR,
+                base_url=f"{parts.scheme}://{parts.netloc}",
+                max_bytes=_LARGEST,
+                deadline=3600.0,
+                links=allowed,
             ) as stranger:
                 try:
                     stranger.spool(parts._replace(scheme="", netloc="").geturl(), part)
@@ -226,7 +228,7 @@ class Client:
                 where=where,
                 todo=f"Come back later, or raise sources.{VENDOR}.poll_timeout",
             )
-        interruption.sleep(self._settings.poll_seconds)
+        self.http.wait(self._settings.poll_seconds)
 
     # -- the token --------------------------------------------------------------------------------
 
@@ -313,6 +315,8 @@ class Client:
             body=f"{text}&auth={auth}".encode(),
             headers={"Content-Type": "application/x-www-form-urlencoded"},
             inspect=inspect,
+            private=("code",),
+            login=True,
         )
         register_secret(answer["code"])
         return str(answer["code"])
@@ -333,6 +337,11 @@ class Client:
         full = f"projects/{self._project}/{path}"
         self._call(lambda headers: self.http.spool(full, file, headers=headers, inspect=_refusal))
         _refuse_json(file, where=f"{VENDOR}, {full}")
+
+
+def links_of(settings: Settings) -> Links:
+    """Which download links are followed: the vendor's own hosts, and what the settings name."""
+    return Links(vendor=VENDOR, base_url=settings.base_url, usual=LINK_HOSTS, named=settings.link_hosts or ())
 
 
 def _refuse_json(file: Path, *, where: str) -> None:

@@ -18,6 +18,7 @@ from dlt.common.typing import TSecretStrValue
 
 from sources.errors import ConfigurationError
 from sources.extraction import Mode, Table
+from sources.links import HOST
 from sources.tables import Column, Kind
 
 VENDOR = "growingio"
@@ -43,7 +44,8 @@ KINDS = ("chart", "funnel", "retention")
 RANGES = ("day", "week", "month")
 POLICIES = ("keep", "hash", "drop")
 _UID = re.compile(r"[A-Za-z0-9_-]+")
-_HOST = re.compile(r"[A-Za-z0-9.-]+|[0-9A-Fa-f:.]+")
+LINK_HOSTS = ("*.growingio.com", "*.growingio.cn")
+"""Where the files of exports come from, as far as the vendor tells; no document names the host of its storage."""
 
 
 @configspec
@@ -292,7 +294,7 @@ def check(settings: Settings) -> None:
         for given in getattr(settings, name) or ():
             _uid(name, given)
     for host in settings.link_hosts or ():
-        if not _HOST.fullmatch(host):
+        if not HOST.fullmatch(host):
             raise wrong(
                 f"link_hosts holds {host[:40]!r}, which is no host", 'Write "files.example.com", without https://'
             )

@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from sources import interruption
 from sources.errors import BrokenAnswer, CountMismatch, NotReady, Refused
 from sources.http import Http, Rate, in_order
 from sources.tables import Spool
@@ -205,7 +204,7 @@ class Client:
                 )
             if time.monotonic() > until:
                 raise self._late(task_id, status)
-            interruption.sleep(pause)
+            self.http.wait(pause)
             pause = min(pause * 1.5, LONGEST_PAUSE)
 
     def _late(self, task_id: str, status: str) -> NotReady:
@@ -276,7 +275,7 @@ class Client:
             except StillRunning:
                 if time.monotonic() > until:
                     raise self._late(task.id, "") from None
-            interruption.sleep(pause)
+            self.http.wait(pause)
             pause = min(pause * 1.5, LONGEST_PAUSE)
 
     def _labels(self, labels: tuple[str, ...] | None, block: Block, where: str) -> tuple[str, ...] | None:

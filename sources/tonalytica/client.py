@@ -17,7 +17,6 @@ from typing import Any
 
 import orjson
 
-from sources import interruption
 from sources.errors import (
     AccessDenied,
     BrokenAnswer,
@@ -279,7 +278,7 @@ class Client:
                     where=f"{VENDOR}, query {query_id}",
                     todo="Make the query faster, or raise sources.tonalytica.execution_timeout",
                 )
-            interruption.sleep(pause)
+            self.http.wait(pause)
             pause = min(pause * 1.5, 5.0)
             try:
                 job = self.get(path, key=key)["job"]

@@ -29,7 +29,7 @@ from sources.http import Answer, Http, Inspect, Limiter, Rate, Scalar, in_order
 from sources.redaction import register_secret
 from sources.tables import cut_array
 from sources.tune.fields import Metadata, types_of
-from sources.tune.settings import VENDOR, Settings
+from sources.tune.settings import PERSONAL, VENDOR, Settings
 
 Result = TypeVar("Result")
 
@@ -58,6 +58,7 @@ class Client:
     def __init__(self, settings: Settings) -> None:
         self._key = str(settings.api_key)
         self._with_session = settings.session
+        self._keeps = frozenset(settings.keep_personal or ())
         self._token: str | None = None
         self._lock = threading.Lock()
         self._limiters: dict[str, dict[str, Limiter]] = {}
@@ -127,9 +128,17 @@ class Client:
     ) -> memoryview:
         """The list that one `find` answers with, as the bytes of a JSON array."""
 
+        # without metadata, the default fields come, and with them what no table takes
+        private = [name for name in PERSONAL if f"{path.rpartition('/')[0]}.{name}" not in self._keeps]
+
         def fetch(credentials: Mapping[str, str]) -> memoryview:
             inspect = _inspect(path, params)
-            options: Any = {"params": {**params, **credentials}, "group": "find", "inspect": inspect}
+            options: Any = {
+                "params": {**params, **credentials},
+                "group": "find",
+                "inspect": inspect,
+                "private": private,
+            }
             answer = self.http.body("GET", _action(path), **options)
             try:
                 return _rows(answer, inspect, where=where, may_be_empty=may_be_empty)
@@ -234,7 +243,12 @@ class Client:
             if self._token is None or self._token == refused:
                 params = {"api_keys": self._key}
                 answer = self.http.json(
-                    "GET", f"{_AUTHENTICATE}.json", params=params, inspect=_inspect(_AUTHENTICATE, {})
+                    "GET",
+                    f"{_AUTHENTICATE}.json",
+                    params=params,
+                    inspect=_inspect(_AUTHENTICATE, {}),
+                    private=("data",),
+                    login=True,
                 )
                 token = answer.get("data")
                 if not isinstance(token, str) or not token:

@@ -6,7 +6,6 @@ and the third version has handles in its path. What they answer differs in the n
 
 from __future__ import annotations
 
-import gzip
 import logging
 import re
 import threading
@@ -14,16 +13,18 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult
 
-from sources import interruption
 from sources.errors import AccessDenied, BrokenAnswer, NotReady, Refused, Unavailable
 from sources.http import Http
-from sources.links import bad_link, checked_link
+from sources.kept import pause
+from sources.links import Links, bad_link
 from sources.redaction import register_secret
-from sources.tune.settings import VENDOR, Settings
+from sources.tune.settings import LINK_HOSTS, VENDOR, Settings
+from sources.unpacking import Bomb, gunzip
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,11 @@ def job_of(data: Any, *names: str, where: str) -> str:
     return str(told)
 
 
-def wait_for(ask: Ask, settings: Settings, *, where: str, sleep: Callable[[float], None] = interruption.sleep) -> Ready:
+def _pause(seconds: float) -> None:
+    pause(VENDOR, seconds)
+
+
+def wait_for(ask: Ask, settings: Settings, *, where: str, sleep: Callable[[float], None] = _pause) -> Ready:
     """Ask after the job until its link is there: after 10 s, then 20, and so on up to 60, 60 times at most.
 
     Raises `NotReady` then, and `Unavailable` if the vendor gave the job up.
@@ -89,6 +94,9 @@ class Downloads:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._links = Links(
+            vendor=VENDOR, base_url=settings.base_url, usual=LINK_HOSTS, named=settings.link_hosts or ()
+        )
         self._lock = threading.Lock()
         self._https: dict[str, Http] = {}
 
@@ -129,7 +137,9 @@ class Downloads:
         with self._lock:
             if origin not in self._https:
                 most = self._settings.download_megabytes * 2**20
-                self._https[origin] = Http(vendor=VENDOR, base_url=origin, max_bytes=most, retry_budget=10)
+                self._https[origin] = Http(
+                    vendor=VENDOR, base_url=origin, max_bytes=most, retry_budget=10, links=self._links
+                )
             http = self._https[origin]
         try:
             http.spool(path, file)
@@ -140,7 +150,7 @@ class Downloads:
         """The link's parts, its backslashes mended. Raises `BrokenAnswer` for one that leads where it should not."""
         # seen as https:\\s3.amazonaws.com\...: slashes that were escaped, once or twice
         text = re.sub(r"^([a-z]+):/?\\[\\/]*", r"\1://", link.strip(), flags=re.IGNORECASE)
-        return checked_link(re.sub(r"\\+/?", "/", text), base_url=self._settings.base_url, where=where)
+        return self._links.checked(re.sub(r"\\+/?", "/", text), where=where)
 
 
 @contextmanager
@@ -159,15 +169,17 @@ def _unpack(file: Path, *, most: int, where: str) -> None:
             return
     target = file.with_suffix(".unpacked")
     try:
-        with gzip.open(file) as packed, target.open("wb") as out:
+        with file.open("rb") as packed, target.open("wb") as out:
             size = 0
-            while chunk := packed.read(_CHUNK):
+            for chunk in gunzip(iter(partial(packed.read, _CHUNK), b"")):
                 size += len(chunk)
                 if size > most:
                     raise BrokenAnswer(what="the export is too large", where=where, todo="Ask for smaller windows")
                 out.write(chunk)
         target.replace(file)
-    except (OSError, EOFError, zlib.error):
+    except Bomb as bomb:
+        raise BrokenAnswer(what="the export is packed as no honest one is", where=where, why=str(bomb)) from None
+    except (EOFError, zlib.error):
         raise BrokenAnswer(what="the export's gzip is cut or damaged", where=where, todo="Run again") from None
     finally:
         target.unlink(missing_ok=True)

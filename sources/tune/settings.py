@@ -34,6 +34,12 @@ WALKS = 3
 PERSONAL = ("password", "phone", "cell_phone", "signup_ip")
 """Not asked for, on any endpoint and through any relation, unless `keep_personal` names it."""
 
+LINK_HOSTS = (
+    "s3.amazonaws.com", "*.s3.amazonaws.com", "s3.*.amazonaws.com", "*.s3.*.amazonaws.com", "s3-*.amazonaws.com",
+    "*.mobileapptracking.com", "*.tune.com", "*.branch.io",
+)  # fmt: skip
+"""Where the files of exports come from: the manual's samples lie at Amazon's S3."""
+
 CREDENTIAL = re.compile(r"password|passwd|secret|api_?key|session_token", re.IGNORECASE)
 """Never asked for, whatever the configuration says."""
 
@@ -72,6 +78,7 @@ class Settings(BaseConfiguration):
     poll_tries: int = 60
     polls_per_hour: int = 384
     download_megabytes: int = 2048
+    link_hosts: list[str] | None = None
 
     secrets: ClassVar[tuple[str, ...]] = ("api_key",)
 

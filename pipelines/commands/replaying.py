@@ -1,0 +1,48 @@
+"""A run played again from what was kept of it."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Annotated
+
+import typer
+
+from pipelines import place as places
+from pipelines.after_run import telling
+from pipelines.commands import (
+    MISMATCH,
+    OK,
+    AsJson,
+    Home,
+    Verbose,
+    WarehouseUrl,
+    app,
+    engine,
+    print_json,
+)
+
+
+@app.command()
+def replay(
+    run_id: Annotated[str, typer.Argument(metavar="ID", help="A run's id, or enough of its beginning.")],
+    check: Annotated[bool, typer.Option("--check", help="Compare counts and digests, load nowhere (default).")] = False,
+    to: Annotated[str | None, typer.Option("--to", metavar="PATH", help="Load into this fresh DuckDB file.")] = None,
+    into: Annotated[bool, typer.Option("--into", help="Load into the warehouse; cursors stay as they are.")] = False,
+    table: Annotated[list[str] | None, typer.Option("--table", help="Only DATASET.TABLE; may be repeated.")] = None,
+    warehouse: WarehouseUrl = None,
+    home: Home = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run once more from the kept pages, without calling a vendor: same counts, same digests?"""
+    place = places.find(home, warehouse)
+    with engine(place, verbose=verbose, quiet=as_json), telling(place) if into else nullcontext():
+        from pipelines.replay import replay as play
+        from pipelines.show_replay import show_replayed
+        from sources.errors import ConfigurationError
+
+        if check and (to is not None or into):
+            raise ConfigurationError(what="--check loads nowhere", todo="Leave it out, or --to and --into")
+        done = play(place, run_id, to=to, into=into, tables=table or ())
+    print_json(done.as_json()) if as_json else show_replayed(done)
+    raise typer.Exit(OK if done.same else MISMATCH)
