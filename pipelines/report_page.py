@@ -298,6 +298,10 @@ def _nights(ledger: Ledger, runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     rows = []
     for run in runs:
         vendors = ledger.query("SELECT vendor, status FROM run_vendors WHERE run_id = ?", (run["run_id"],))
+        again = ledger.query(
+            "SELECT vendor, max(attempt) AS tries FROM run_tries WHERE run_id = ? GROUP BY 1 HAVING max(attempt) > 1",
+            (run["run_id"],),
+        )
         (counted,) = ledger.query(
             "SELECT count(*) AS tables, sum(CASE WHEN status IN ('ok', 'warning') THEN landed END) AS landed "
             "FROM run_tables WHERE run_id = ?",
@@ -314,7 +318,9 @@ def _nights(ledger: Ledger, runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                 _duration(took),
                 f"{counted['tables']:,}",
                 _count(counted["landed"]),
-                (_badge("ok", f"{green} green") + " " if green else "") + states,
+                (_badge("ok", f"{green} green") + " " if green else "")
+                + states
+                + "".join(f'<p class="muted">{_e(each["vendor"])}: tried {each["tries"]} times</p>' for each in again),
             ]
         )
     yield from _grid("the last runs", ("began", "status", "took", "tables", "rows landed", "vendors"), rows)

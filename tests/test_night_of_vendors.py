@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import threading
@@ -20,7 +21,9 @@ import duckdb
 import pytest
 
 from conftest import Night, one_database
+from pipelines import place as places
 from pipelines import run
+from pipelines.ledger import Ledger
 from pipelines.side_by_side import SideBySide
 from pipelines.warehouse import WarehouseBusy
 from pipelines.warehouse.duckdb_file import DuckDbFile
@@ -242,6 +245,64 @@ def test_readers_see_all_of_a_night_at_once_where_that_is_wanted(
     assert pace(small, publish="night").run().code == 0
     assert seen == [true(sandbox)]
     assert small.rows("SELECT status FROM nightload.runs") == [("ok",)]
+
+
+def test_a_file_is_built_in_steps_of_which_the_last_may_fail(tmp_path: Path) -> None:
+    place = places.at(places.DEFAULT, tmp_path)
+    place.warehouse.parent.mkdir()
+    with duckdb.connect(str(place.warehouse)) as connection:
+        connection.execute("CREATE SCHEMA before")
+    place.warehouse.chmod(0o640)
+    warehouse, book = DuckDbFile(place, datasets=[]), Ledger(place.ledger)
+
+    def make(schema: str) -> None:
+        warehouse.begin()
+        with warehouse.write() as session:
+            session.change(f"CREATE SCHEMA {schema}")
+
+    for schema in ("one", "two"):
+        make(schema)
+        warehouse.keep()
+    make("three")
+    warehouse.discard()
+    assert warehouse.kept
+    warehouse.begin()
+    warehouse.publish(book)
+    assert not warehouse.kept
+    book.close()
+    with duckdb.connect(str(place.warehouse), read_only=True) as connection:
+        ours = connection.execute("SELECT schema_name FROM duckdb_schemas() WHERE NOT internal ORDER BY 1").fetchall()
+    assert [name for (name,) in ours] == ["before", "nightload", "one", "two"]
+    assert stat.S_IMODE(place.warehouse.stat().st_mode) == 0o640
+    make("four")
+    warehouse.keep()
+    warehouse.discard(kept=True)
+    assert not place.build.parent.exists()
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+def test_a_connection_lost_when_all_are_extracted_is_made_anew_for_each(
+    small: Night, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their pipelines were made on the old one."""
+    ended, cut = threading.Semaphore(0), []
+    extract, load = run._extract_first, run._load_vendor
+
+    def extracting(*told: Any) -> None:
+        extract(*told)
+        ended.release()
+
+    def loading(night: Any, attempt: Any) -> None:
+        if not cut:
+            cut.append(1)
+            assert all(ended.acquire(timeout=60) for _ in range(2))
+            night.warehouse._shared.connection.close()
+        load(night, attempt)
+
+    monkeypatch.setattr(run, "_extract_first", extracting)
+    monkeypatch.setattr(run, "_load_vendor", loading)
+    assert small.run().code == 0
+    assert (cut, has(small)) == ([1], true(sandbox))
 
 
 @pytest.mark.parametrize("database", ["postgres"], indirect=True)

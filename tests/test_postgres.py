@@ -126,6 +126,7 @@ def test_readers_see_a_vendor_whole_or_as_it_was_and_never_wait(
 def test_a_connection_lost_in_mid_load_changes_nothing_and_the_other_vendors_go_on(
     moment: str, night: Night, sandbox: SandboxProcess, sql: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    night.settings["NIGHTLOAD__SIDE_BY_SIDE"] = "1"  # which one is first is known then
     assert night.run().code == 0
     before = snippets(sql)
     edit(sandbox, "query_snippets", 1, snippet="changed")
@@ -164,6 +165,7 @@ def test_a_server_that_starts_anew_costs_one_vendor_and_not_the_lock(
     """Every connection of the run is cut; the vendor after goes on, and the run has its lock again."""
     from pipelines import run
 
+    night.settings["NIGHTLOAD__SIDE_BY_SIDE"] = "1"  # which one is first is known then
     assert night.run().code == 0
     edit(sandbox, "query_snippets", 1, snippet="changed")
     edit(sandbox, "advertiser", truth(sandbox, "advertiser", "tune")[0]["id"], vendor="tune", name="renamed")

@@ -66,6 +66,7 @@ class DuckDbFile:
         if self.kept:
             self._remove_build()
             _copy(self._kept, build)
+            shutil.copymode(self._kept, build)
             self._built = True
             return
         shutil.rmtree(build.parent, ignore_errors=True)
