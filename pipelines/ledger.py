@@ -229,12 +229,16 @@ class Ledger:
             )
             self._touch(run_id)
 
+    def has_missed(self, due: datetime, *, schedule: str) -> bool:
+        """Is it recorded that this run was missed?"""
+        return bool(self.query("SELECT 1 FROM runs WHERE run_id = ?", (_id_of_missed(due, schedule),)))
+
     def missed(self, due: datetime, *, schedule: str, vendors: Sequence[str], version: str, why: str) -> None:
         """Record a run that was due and never began: its `started_at` and `finished_at` are when it was due.
 
         Said again, it is the same row.
         """
-        run_id = run_id_of(due, hashlib.sha256(schedule.encode()).hexdigest()[:6])
+        run_id = _id_of_missed(due, schedule)
         row = {
             "run_id": run_id,
             "started_at": _iso(due),
@@ -427,6 +431,10 @@ def run_id_of(at: datetime, tag: str) -> str:
 def key_of(table: str) -> str:
     """The column that holds the id of what the table's rows tell of."""
     return next(iter(TABLES[table]))
+
+
+def _id_of_missed(due: datetime, schedule: str) -> str:
+    return run_id_of(due, hashlib.sha256(schedule.encode()).hexdigest()[:6])
 
 
 def _plain(value: Any) -> Any:

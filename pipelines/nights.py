@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,18 +30,33 @@ class Nights:
         self._place = place
         self._environment = environment
         self._last: dict[str, datetime] | None = None
+        self._owed: list[tuple[Schedule, datetime, str]] = []
 
     def missed(self, schedule: Schedule, instants: Sequence[datetime], why: str) -> None:
-        """Record nights that were due and never began. Said again, it is the same; a failure is logged."""
+        """Record nights that were due and never began. Said again, it is the same; a failure is logged, and the ledger
+        is owed them until `catch_up`."""
         for due in instants:
             log.error("schedule %s: missed %s: %s", schedule.name, told(due, schedule), why)
+            self._owed.append((schedule, due, why))
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Record what was missed and could not be recorded then: a full disk is not full for ever."""
+        if not self._owed:
+            return
         try:
-            with self._ledger() as ledger, ledger.at_once():
-                for due in instants:
-                    ledger.missed(
-                        due, schedule=schedule.name, vendors=schedule.vendors, version=__version__, why=f"missed: {why}"
-                    )
-        except NightloadError as error:
+            with self._ledger() as ledger:
+                with ledger.at_once():
+                    for schedule, due, why in self._owed:
+                        ledger.missed(
+                            due,
+                            schedule=schedule.name,
+                            vendors=schedule.vendors,
+                            version=__version__,
+                            why=f"missed: {why}",
+                        )
+                self._owed = [owed for owed in self._owed if not ledger.has_missed(owed[1], schedule=owed[0].name)]
+        except (NightloadError, sqlite3.Error) as error:
             log.error("what was missed cannot be recorded: %s", summarize(error))
 
     def began(self, pid: int, since: datetime) -> bool:

@@ -328,6 +328,7 @@ class _Scheduler:
 
     def _over(self, due: Due, pid: int | None, why: str) -> None:
         """A night is over. One whose run did not come so far as the ledger is missed."""
+        self._nights.catch_up()
         if pid is None or not self._nights.began(pid, due.at):
             self._nights.missed(due.schedule, [due.at], f"{why} before it had begun" if pid else why)
         self._rota.note(due, done=True)

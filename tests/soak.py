@@ -120,6 +120,8 @@ class Soak:
         self.figures: list[dict[str, Any]] = []
         self.codes: dict[int, int | None] = {}
         self.compared = 0
+        self.loaded: set[str] = set()
+        """Schedules that had a good night: whoever says at first that there is nothing is believed."""
         self.calm = 0.5
         """The share of nights that meet nothing."""
 
@@ -257,7 +259,7 @@ class Soak:
                 ("a sign-in page", ends(1), {"html": True}, -1),
                 ("wrong counts", ends(0, 1, 4), {"count": dice.choice([-2, 3])}, -1),
                 ("empty answers", ends(0, 1, 4), {"empty": True}, -1),
-            ]
+            ][: None if schedule.name in self.loaded else -1]
         )
         skip = dice.choice([0, 0, 3, 11])
         if skip and codes([1]):
@@ -412,6 +414,8 @@ class Soak:
         (self.control / "next.json").write_text("[]")
         codes, runs = self.collect()
         self.line(number, at, schedule, meeting.name, codes, runs, started)
+        if codes[-1:] == [0]:
+            self.loaded.add(schedule.name)
         if not meeting.codes(codes):
             raise Wrong(f"{meeting.name}: the tries of {schedule.name} ended with {codes}")
         if meeting.after:

@@ -22,6 +22,9 @@ import pytest
 from apscheduler.triggers.cron import CronTrigger
 
 from conftest import Night
+from pipelines import place as places
+from pipelines.ledger import Ledger
+from pipelines.nights import Nights
 from pipelines.rota import Clock, Rota
 from pipelines.schedules import Schedule, parse_cron, parse_period, read
 from sources.errors import ConfigurationError
@@ -368,6 +371,28 @@ def test_every_instant_is_run_or_missed_exactly_once_whatever_is_killed(
     # only the one that waits when all ends may be in neither
     assert sorted({*run, *missed}) == list(HOURLY.fires(began, known))
     assert not missed & set(run)
+
+
+def test_what_a_full_disk_kept_from_the_ledger_is_recorded_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = places.at(places.DEFAULT, tmp_path)
+    nights, due = Nights(place, {}), datetime(2026, 11, 1, 2, tzinfo=UTC)
+
+    def rows() -> list[tuple[Any, ...]]:
+        with sqlite3.connect(place.ledger) as ledger:
+            return ledger.execute("SELECT started_at, status FROM runs").fetchall()
+
+    def full(*_: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Ledger, "_insert", full)
+        nights.missed(HOURLY, [due], "it had not begun")
+    assert rows() == []
+    nights.catch_up()
+    nights.catch_up()
+    assert rows() == [("2026-11-01T02:00:00.000+00:00", "missed")]
 
 
 # -- processes -----------------------------------------------------------------------------------------

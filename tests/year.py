@@ -227,13 +227,17 @@ class Tune(Part):
         self._keep("clicks", day, "logs/clicks", self.click, row)
 
     def check(self, night: Night, now: datetime) -> int:
-        assert tune_facts.found_actuals(night) == tune_facts.expected_actuals(self.vendor)
+        there, true = tune_facts.found_actuals(night), tune_facts.expected_actuals(self.vendor)
+        apart = [(key, there.get(key), true.get(key)) for key in there | true if there.get(key) != true.get(key)]
+        assert not apart, f"actuals, {len(apart)} apart, there and true: {apart[:2]}"
         tune_facts.same_retention(night, self.vendor)
         tune_facts.same_log(night, self.vendor, export=True)
         with duckdb.connect(str(night.warehouse), read_only=True) as connection:
             for path in self.records:
-                true, table = truth(self.box, path, vendor="tune"), path.replace("/", "_")
-                wrong = differences(connection, "tune", table, true, labels=("id", "name"), where="_deleted_at IS NULL")
+                records, table = truth(self.box, path, vendor="tune"), path.replace("/", "_")
+                wrong = differences(
+                    connection, "tune", table, records, labels=("id", "name"), where="_deleted_at IS NULL"
+                )
                 assert not wrong, wrong
         return counted(night, self.name)
 
