@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from unicodedata import normalize
 
 from pipelines import __version__
 from pipelines.forgotten import keep_out
@@ -147,6 +148,7 @@ def _mask_comments(session: Session, wanted: Wanted) -> None:
 def _forms(values: Sequence[str]) -> list[str]:
     """The values and their hashes, in lower and upper case too where case does not tell them apart."""
     plain = [form for value in values for form in ((value, value.lower(), value.upper()) if "@" in value else (value,))]
+    plain += [normalize(form, each) for each in plain for form in ("NFC", "NFD")]
     plain = list(dict.fromkeys(plain))
     policy = read_policy()
     hashes = [policy.hashed(each) for each in plain] if policy.prefix else []
