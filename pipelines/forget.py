@@ -148,7 +148,7 @@ def _mask_comments(session: Session, wanted: Wanted) -> None:
 def _forms(values: Sequence[str]) -> list[str]:
     """The values and their hashes, in lower and upper case too where case does not tell them apart."""
     plain = [form for value in values for form in ((value, value.lower(), value.upper()) if "@" in value else (value,))]
-    plain += [normalize(form, each) for each in plain for form in ("NFC", "NFD")]
+    plain += [form for each in plain for form in (normalize("NFC", each), normalize("NFD", each))]
     plain = list(dict.fromkeys(plain))
     policy = read_policy()
     hashes = [policy.hashed(each) for each in plain] if policy.prefix else []

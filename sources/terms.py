@@ -42,7 +42,10 @@ def normal(text: str) -> str:
 
 def normal_sql(value: str) -> str:
     """`normal` of an SQL expression, for DuckDB."""
-    text = f"replace(nfc_normalize(trim({value}, '{SPACES}')), '%40', '@')"
+    return lowered_sql(f"replace(nfc_normalize(trim({value}, '{SPACES}')), '%40', '@')")
+
+
+def lowered_sql(text: str) -> str:
     return f"CASE WHEN contains({text}, '@') THEN lower({text}) ELSE {text} END"
 
 

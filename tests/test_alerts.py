@@ -263,7 +263,8 @@ def test_a_server_that_answers_a_byte_at_a_time_is_given_up(
 
 def test_a_message_that_is_never_taken_keeps_no_other_from_being_told(told: Story) -> None:
     out = told.place.home / "told.ndjson"
-    script = f"import sys; text = sys.stdin.read(); 'dataworks' in text and sys.exit(1); open({str(out)!r}, 'a').write(text)"
+    take = f"'dataworks' in text and sys.exit(1); open({str(out)!r}, 'a').write(text)"
+    script = f"import sys; text = sys.stdin.read(); {take}"
     told.settings(f"[alerts]\ncommand = {json.dumps([sys.executable, '-c', script])}\n")
     told.night(0, {"tune": DENIED, "dataworks": "it said no"})
     sweep(told.place, now=NOON)
@@ -296,9 +297,7 @@ def test_a_command_that_ended_well_has_told(told: Story, monkeypatch: pytest.Mon
     assert sweep(told.place, now=NOON) == []
 
 
-def test_a_command_that_never_ends_is_ended_with_all_it_started(
-    told: Story, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_command_that_never_ends_is_ended_with_all_it_started(told: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channels, "COMMAND_SECONDS", 0.5)
     pid = told.place.home / "pid"
     told.settings(f"[alerts]\ncommand = {json.dumps(['sh', '-c', f'sleep 60 & echo $! > {pid}; wait'])}\n")
