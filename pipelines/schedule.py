@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -140,6 +140,7 @@ class _Scheduler:
         self._events: SimpleQueue[str] = SimpleQueue()
         self._waiting: dict[str, _Try] = {}
         self._running: tuple[_Try, subprocess.Popen[bytes], float] | None = None
+        self._left: dict[int, tuple[float, signal.Signals]] = {}
         self._signals = 0
         self._ahead = self._difference()
 
@@ -244,6 +245,7 @@ class _Scheduler:
         if due.left is not None and _is_run_of(due.left, self._place.home):
             if not attempt.not_before:
                 log.info("schedule %s: the run that the last scheduler left goes on (process %s)", name, due.left)
+            self._mind_left(due.left, due.schedule)
             attempt.not_before = now + LOOK
             return
         del self._waiting[name]
@@ -270,6 +272,18 @@ class _Scheduler:
         log.info("schedule %s: begun (process %s), due %s", name, child.pid, told(due.at, due.schedule))
         self._running = attempt, child, now
         self._rota.note(due, done=False, pid=due.left or child.pid)
+
+    def _mind_left(self, pid: int, schedule: Schedule) -> None:
+        """End a run that a former scheduler left when its deadline is over, counted from when it was met here."""
+        now = self._clock.monotonic()
+        ends, number = self._left.setdefault(pid, (now + schedule.deadline.total_seconds(), signal.SIGTERM))
+        if now < ends:
+            return
+        log.error("schedule %s: process %s was left and is beyond its deadline: %s", schedule.name, pid, number.name)
+        self._left[pid] = now + KILL_AFTER, signal.SIGKILL
+        with suppress(OSError):
+            with_all_of_it = number == signal.SIGKILL and os.getpgid(pid) == pid
+            (os.killpg if with_all_of_it else os.kill)(pid, number)
 
     def _mind_child(self) -> None:
         if self._running is None:
