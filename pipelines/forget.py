@@ -27,7 +27,7 @@ from pipelines.warehouse import Session, lock, open_warehouse, quote
 from pipelines.warehouse.reader import Reader, open_reader
 from pipelines.warehouse.session import TYPES
 from sources import VENDORS
-from sources.errors import ConfigurationError
+from sources.errors import ConfigurationError, NightloadError
 from sources.policy import read_policy
 from sources.redaction import register_secret
 from sources.vendor import package
@@ -113,6 +113,7 @@ def forget(place: Place, value: str, columns: Sequence[str], *, agrees: Callable
                 warehouse.purge()
                 warehouse.publish(ledger)
             ledger.mask(found.wanted.sought.masked)
+            _mask_files(place, found.wanted)
         finally:
             ledger.close()
             shutil.rmtree(place.work, ignore_errors=True)
@@ -143,6 +144,18 @@ def _mask_comments(session: Session, wanted: Wanted) -> None:
         masked = {place: wanted.sought.masked(text) for place, text in there.items() if text}
         if changed := {place: text for place, text in masked.items() if text != there[place]}:
             session.comment(dataset, changed)
+
+
+def _mask_files(place: Place, wanted: Wanted) -> None:
+    """What stands beside the warehouse and quotes it or its errors; and what was asked of it in a shell."""
+    for path in (place.report, place.state / "sql_history", place.state / "cron.log"):
+        try:
+            if path.exists() and (masked := wanted.sought.masked(told := path.read_text("utf-8", "replace"))) != told:
+                path.write_text(masked, "utf-8")
+        except OSError as error:
+            raise NightloadError(
+                what=f"{path} could not be cleaned", why=error.strerror or "", todo="Remove it yourself"
+            ) from None
 
 
 def _forms(values: Sequence[str]) -> list[str]:
