@@ -21,11 +21,11 @@ from pipelines import __version__
 from pipelines.forgotten import keep_out
 from pipelines.ledger import Ledger
 from pipelines.links import Link, links_of
-from pipelines.place import OWN_DATASET, Place
+from pipelines.place import Place
 from pipelines.traces import Trace, Wanted, carry_out, find, spellings
-from pipelines.warehouse import Session, lock, open_warehouse, quote
+from pipelines.warehouse import Session, lock, open_warehouse
 from pipelines.warehouse.reader import Reader, open_reader
-from pipelines.warehouse.session import TYPES
+from pipelines.warehouse.session import add_rows
 from sources import VENDORS
 from sources.errors import ConfigurationError, NightloadError
 from sources.policy import read_policy
@@ -206,12 +206,7 @@ def _record(session: Session, found: Found, value: str) -> None:
         "to_edit": json.dumps([link.as_json() for link in found.links], ensure_ascii=False),
         "columns": json.dumps(list(found.columns), ensure_ascii=False),
     }
-    types = {name: TYPES.get(kind, kind) for name, kind in COLUMNS.items()}
-    if TABLE not in session.tables(OWN_DATASET):
-        session.create_dataset(OWN_DATASET)
-        spec = ", ".join(f"{quote(name)} {kind}" for name, kind in types.items())
-        session.change(f"CREATE TABLE {quote(OWN_DATASET, TABLE)} ({spec})")
-    session.insert(quote(OWN_DATASET, TABLE), types, [row])
+    add_rows(session, TABLE, COLUMNS, [row])
 
 
 def _user() -> str:
