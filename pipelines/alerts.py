@@ -12,8 +12,8 @@ import shlex
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 SETTINGS = ("webhook", "email", "command", "heartbeat", "remind_after")
 MANY = 5
+FAILURES = 2
+"""So many, and a channel is left alone until the next sweep; a single one may be of that message."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +73,34 @@ class Message:
 Send = Callable[[Message], None]
 
 
+@dataclass
+class Channels:
+    """How to send on each that is set up, where the heartbeat goes, and what is wrong with others."""
+
+    sends: dict[str, Send] = field(default_factory=dict)
+    heartbeat: str | None = None
+    wrong: list[ConfigurationError] = field(default_factory=list)
+
+
 def sweep(place: Place, *, now: datetime | None = None, dry_run: bool = False) -> list[tuple[str, Message]]:
-    """Tell what was not told yet: (channel, message) of what was told, or would be. Raises `ConfigurationError`."""
-    now = now or datetime.now(UTC)
+    """Tell what was not told yet: (channel, message) of what was told, or would be.
+
+    Raises `ConfigurationError`; for a channel that is set up wrong, when the others were told.
+    """
     settings = section(place.home, "alerts", known=SETTINGS)
-    sends = channels(settings)
+    found = channels(settings)
     remind = duration(settings.get("remind_after", "never"), setting="alerts.remind_after")
+    if found.wrong and dry_run:
+        raise found.wrong[0]
+    told = _sweep(place, found, now=now or datetime.now(UTC), remind=remind, dry_run=dry_run)
+    if found.wrong:
+        raise found.wrong[0]
+    return told
+
+
+def _sweep(
+    place: Place, found: Channels, *, now: datetime, remind: timedelta | None, dry_run: bool
+) -> list[tuple[str, Message]]:
     told: list[tuple[str, Message]] = []
     with opened(place) as ledger:
         if ledger is None:
@@ -85,7 +109,7 @@ def sweep(place: Place, *, now: datetime | None = None, dry_run: bool = False) -
             rows = observe(ledger, place, now=now)
             return [
                 (channel, message)
-                for channel in sends or ["nobody"]
+                for channel in found.sends or ["nobody"]
                 for message, _, _ in _untold(rows, channel, place, now=now, remind=remind)
             ]
         try:
@@ -93,9 +117,9 @@ def sweep(place: Place, *, now: datetime | None = None, dry_run: bool = False) -
                 before = ledger.incidents()
                 rows = observe(ledger, place, now=now)
                 ledger.keep_incidents(row for row in rows if row not in before)
-                for channel, send in sends.items():
+                for channel, send in found.sends.items():
                     told += _tell(ledger, place, channel, send, rows, now=now, remind=remind)
-                _heartbeat(ledger, place, text(settings, "heartbeat", where="alerts"), now=now)
+                _heartbeat(ledger, place, found.heartbeat, now=now)
                 if place.postgres is not None and rows != before:
                     _show(place.postgres, ledger)
         except Timeout:
@@ -103,27 +127,55 @@ def sweep(place: Place, *, now: datetime | None = None, dry_run: bool = False) -
     return told
 
 
-def channels(settings: Section) -> dict[str, Send]:
-    """The channels that are set up: name → how to send. Their secrets become known. Raises `ConfigurationError`."""
-    found: dict[str, Send] = {}
-    for name in ("webhook", "heartbeat"):
-        if url := text(settings, name, where="alerts"):
-            register_secret(url)
-            register_secret(url.partition("://")[2].partition("/")[2])
-            if not url.startswith(("https://", "http://")):
-                raise ConfigurationError(what=f"alerts.{name} is no http(s) address", todo="Write the whole URL")
-    if webhook := text(settings, "webhook", where="alerts"):
-        found["webhook"] = lambda message: post(webhook, {"text": _for_slack(message.text)})
-    if email := settings.get("email"):
-        if not isinstance(email, dict) or not email.get("host") or not email.get("to"):
-            raise ConfigurationError(what="alerts.email lacks host or to", todo="Write both under [alerts.email]")
-        if password := email.get("password"):
-            register_secret(str(password))
-        found["email"] = lambda message: mail(email, subject=message.title, body=message.text)
-    if command := settings.get("command"):
-        words = shlex.split(command) if isinstance(command, str) else list(command)
-        found["command"] = lambda message: run_command(words, message.as_json())
+def channels(settings: Section) -> Channels:
+    """The channels that are set up. Their secrets become known."""
+    found = Channels()
+    for name, channel in (("webhook", _webhook), ("email", _email), ("command", _command)):
+        try:
+            if send := channel(settings):
+                found.sends[name] = send
+        except ConfigurationError as error:
+            found.wrong.append(error)
+    try:
+        found.heartbeat = _address(settings, "heartbeat")
+    except ConfigurationError as error:
+        found.wrong.append(error)
     return found
+
+
+def _address(settings: Section, name: str) -> str | None:
+    if url := text(settings, name, where="alerts"):
+        register_secret(url)
+        register_secret(url.partition("://")[2].partition("/")[2])
+        if not url.startswith(("https://", "http://")):
+            raise ConfigurationError(what=f"alerts.{name} is no http(s) address", todo="Write the whole URL")
+    return url
+
+
+def _webhook(settings: Section) -> Send | None:
+    url = _address(settings, "webhook")
+    return (lambda message: post(url, {"text": _for_slack(message.text)})) if url else None
+
+
+def _email(settings: Section) -> Send | None:
+    if not (email := settings.get("email")):
+        return None
+    if not isinstance(email, dict) or not email.get("host") or not email.get("to"):
+        raise ConfigurationError(what="alerts.email lacks host or to", todo="Write both under [alerts.email]")
+    if password := email.get("password"):
+        register_secret(str(password))
+    return lambda message: mail(email, subject=message.title, body=message.text)
+
+
+def _command(settings: Section) -> Send | None:
+    command = settings.get("command")
+    try:
+        words = shlex.split(command) if isinstance(command, str) else list(command or ())
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            what="alerts.command cannot be read", why=str(error), todo='Write a list of words: ["/usr/bin/tell", "me"]'
+        ) from None
+    return (lambda message: run_command(words, message.as_json())) if words else None
 
 
 def _for_slack(text: str) -> str:
@@ -135,21 +187,23 @@ def _tell(
 ) -> list[tuple[str, Message]]:
     told = []
     at = now.isoformat(timespec="milliseconds")
-    failure: str | None = None
+    failures: list[str] = []
     for message, group, column in _untold(rows, channel, place, now=now, remind=remind):
-        if failure is None:
+        well = False
+        if len(failures) < FAILURES:
             try:
                 send(message)
                 told.append((channel, message))
+                well = True
             except Exception as error:  # noqa: BLE001 - whatever an alert does, it fails no run
-                failure = summarize(error)
+                failures.append(summarize(error))
         for row in group:
             seen = told_on(row, column)
-            if failure is None or channel not in seen:
-                row[column] = json.dumps(seen | {channel: at if failure is None else None})
+            if well or channel not in seen:
+                row[column] = json.dumps(seen | {channel: at if well else None})
         ledger.keep_incidents(group)  # at once: what was told is not told again, even if the next one is our end
-    if told or failure:
-        _mark(ledger, channel, at=at, error=failure)
+    if told or failures:
+        _mark(ledger, channel, at=at, error=failures[0] if failures else None)
     return told
 
 

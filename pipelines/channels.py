@@ -8,15 +8,48 @@ import signal
 import smtplib
 import ssl
 import subprocess
-from collections.abc import Mapping, Sequence
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
-from typing import Any
+from functools import wraps
+from typing import IO, Any, ParamSpec
 
 from sources.errors import ConfigurationError, NightloadError, one_line
 
 SECONDS = 10
 COMMAND_SECONDS = 60
+SEND_SECONDS = 90
+"""Of all steps together: `SECONDS` is of a single one, and a server may take many."""
+WHY_BYTES = 2000
+
+P = ParamSpec("P")
+
+
+def _in_time(send: Callable[P, None]) -> Callable[P, None]:
+    """Give it up where it comes to no end: a name that is not resolved, a server that answers a byte at a time."""
+
+    @wraps(send)
+    def bounded(*args: P.args, **named: P.kwargs) -> None:
+        failed: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                send(*args, **named)
+            except BaseException as error:  # noqa: BLE001 - raised again below, in the thread that waits
+                failed.append(error)
+
+        sending = threading.Thread(target=work, daemon=True)
+        sending.start()
+        sending.join(SEND_SECONDS)
+        if sending.is_alive():
+            raise NightloadError(what=f"it took more than {SEND_SECONDS} s")
+        if failed:
+            raise failed[0]
+
+    return bounded
 
 
 def post(url: str, document: Mapping[str, Any], *, headers: Mapping[str, str] | None = None) -> None:
@@ -28,13 +61,18 @@ def ping(url: str) -> None:
     _ask("GET", url, None, None)
 
 
+@_in_time
 def _ask(method: str, url: str, body: bytes | None, headers: Mapping[str, str] | None) -> None:
     import httpx
 
     kind = {"Content-Type": "application/json; charset=utf-8"} if body else {}
     try:
-        with httpx.Client(timeout=SECONDS, follow_redirects=False) as client:
-            status = client.request(method, url, content=body, headers={**kind, **(headers or {})}).status_code
+        with (
+            httpx.Client(timeout=SECONDS, follow_redirects=False) as client,
+            # what it answers beside the status is not read: it may have no end
+            client.stream(method, url, content=body, headers={**kind, **(headers or {})}) as answer,
+        ):
+            status = answer.status_code
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         # the type alone: an error's text may hold the address, which is a secret
         raise NightloadError(what="no answer", why=f"{type(error).__name__} within {SECONDS} s") from None
@@ -42,6 +80,7 @@ def _ask(method: str, url: str, body: bytes | None, headers: Mapping[str, str] |
         raise NightloadError(what=f"HTTP {status}", todo="See that the address is the one you were given")
 
 
+@_in_time
 def mail(settings: Mapping[str, Any], *, subject: str, body: str) -> None:
     """Send a plain mail. Raises `ConfigurationError`, OSError, SMTPException."""
     host, port = str(settings["host"]), int(settings.get("port") or 587)
@@ -65,28 +104,47 @@ def mail(settings: Mapping[str, Any], *, subject: str, body: str) -> None:
         server: smtplib.SMTP = smtplib.SMTP_SSL(host, port, timeout=SECONDS, context=context)
     else:
         server = smtplib.SMTP(host, port, timeout=SECONDS)
-    with server:
+    try:
         if security == "starttls":
             server.starttls(context=context)
         if user and password:
             server.login(str(user), str(password))
         server.send_message(message)
+        with suppress(OSError, smtplib.SMTPException):  # it has the mail, however it parts
+            server.quit()
+    finally:
+        server.close()
 
 
 def run_command(words: Sequence[str], document: Mapping[str, Any]) -> None:
     """Run a command with the document as JSON on its stdin. Raises `NightloadError` if it fails or takes too long."""
-    with subprocess.Popen(  # noqa: S603 - the user's own command, without a shell
-        [str(word) for word in words],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    ) as process:
-        try:
-            _, told = process.communicate(json.dumps(document, ensure_ascii=False).encode("utf-8"), COMMAND_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise NightloadError(what=f"the command took more than {COMMAND_SECONDS} s") from None
-    if process.returncode:
-        why = one_line(told.decode("utf-8", "replace"))[:200]
-        raise NightloadError(what=f"the command ended with {process.returncode}", why=why)
+    with tempfile.TemporaryFile() as given:  # a pipe would have to be read
+        given.write(json.dumps(document, ensure_ascii=False).encode("utf-8", "replace"))
+        given.seek(0)
+        process = subprocess.Popen(  # noqa: S603 - the user's own command, without a shell
+            [str(word) for word in words],
+            stdin=given,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    told = bytearray()
+    reading = threading.Thread(target=_drain, args=(process.stderr, told), daemon=True)
+    reading.start()
+    try:
+        code = process.wait(COMMAND_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise NightloadError(what=f"the command took more than {COMMAND_SECONDS} s") from None
+    reading.join(1)  # what it left running may hold its stderr open
+    if code:
+        why = one_line(bytes(told).decode("utf-8", "replace"))[:200]
+        raise NightloadError(what=f"the command ended with {code}", why=why)
+
+
+def _drain(pipe: IO[bytes], told: bytearray) -> None:
+    """Read to the end, and keep the beginning."""
+    with pipe:
+        while some := os.read(pipe.fileno(), 65536):
+            told += some[: WHY_BYTES - len(told)]

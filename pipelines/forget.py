@@ -15,18 +15,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from unicodedata import normalize
 
 from pipelines import __version__, keeping
 from pipelines.forgotten import keep_out
 from pipelines.ledger import Ledger
 from pipelines.links import Link, links_of
-from pipelines.place import OWN_DATASET, Place
+from pipelines.place import Place
 from pipelines.traces import Trace, Wanted, carry_out, find, spellings
-from pipelines.warehouse import Session, lock, open_warehouse, quote
+from pipelines.warehouse import Session, lock, open_warehouse
 from pipelines.warehouse.reader import Reader, open_reader
-from pipelines.warehouse.session import TYPES
+from pipelines.warehouse.session import add_rows
 from sources import VENDORS
-from sources.errors import ConfigurationError
+from sources.errors import ConfigurationError, NightloadError
 from sources.policy import read_policy
 from sources.redaction import register_secret
 from sources.vendor import package
@@ -114,6 +115,7 @@ def forget(place: Place, value: str, columns: Sequence[str], *, agrees: Callable
                 warehouse.purge()
                 warehouse.publish(ledger)
             ledger.mask(found.wanted.sought.masked)
+            _mask_files(place, found.wanted)
         finally:
             ledger.close()
             shutil.rmtree(place.work, ignore_errors=True)
@@ -161,9 +163,22 @@ def _mask_comments(session: Session, wanted: Wanted) -> None:
             session.comment(dataset, changed)
 
 
+def _mask_files(place: Place, wanted: Wanted) -> None:
+    """What stands beside the warehouse and quotes it or its errors; and what was asked of it in a shell."""
+    for path in (place.report, place.state / "sql_history", place.state / "cron.log"):
+        try:
+            if path.exists() and (masked := wanted.sought.masked(told := path.read_text("utf-8", "replace"))) != told:
+                path.write_text(masked, "utf-8")
+        except OSError as error:
+            raise NightloadError(
+                what=f"{path} could not be cleaned", why=error.strerror or "", todo="Remove it yourself"
+            ) from None
+
+
 def _forms(values: Sequence[str]) -> list[str]:
     """The values and their hashes, in lower and upper case too where case does not tell them apart."""
     plain = [form for value in values for form in ((value, value.lower(), value.upper()) if "@" in value else (value,))]
+    plain += [form for each in plain for form in (normalize("NFC", each), normalize("NFD", each))]
     plain = list(dict.fromkeys(plain))
     policy = read_policy()
     hashes = [policy.hashed(each) for each in plain] if policy.prefix else []
@@ -208,12 +223,7 @@ def _record(session: Session, found: Found, value: str) -> None:
         "to_edit": json.dumps([link.as_json() for link in found.links], ensure_ascii=False),
         "columns": json.dumps(list(found.columns), ensure_ascii=False),
     }
-    types = {name: TYPES.get(kind, kind) for name, kind in COLUMNS.items()}
-    if TABLE not in session.tables(OWN_DATASET):
-        session.create_dataset(OWN_DATASET)
-        spec = ", ".join(f"{quote(name)} {kind}" for name, kind in types.items())
-        session.change(f"CREATE TABLE {quote(OWN_DATASET, TABLE)} ({spec})")
-    session.insert(quote(OWN_DATASET, TABLE), types, [row])
+    add_rows(session, TABLE, COLUMNS, [row])
 
 
 def user() -> str:

@@ -7,7 +7,7 @@ import secrets
 
 from pipelines.place import OWN_DATASET, Place
 from pipelines.warehouse.reader import Reader, open_reader
-from pipelines.warehouse.session import TYPES, Session, quote
+from pipelines.warehouse.session import Session, add_rows, quote
 from sources.terms import Forgotten, Known, normal, phrase, salted
 
 TABLE = "forgotten"
@@ -49,11 +49,6 @@ def keep_out(session: Session, values: list[str], *, columns: list[str], forget_
     salt = known.salt or secrets.token_hex(16)
     fresh = {(salted(salt, normal(value)), salted(salt, phrase(value)), len(phrase(value).split())) for value in values}
     there = {(each.cell, each.phrase, each.size) for each in known.entries if list(each.columns) == columns}
-    types = {name: TYPES.get(kind, kind) for name, kind in COLUMNS.items()}
-    if TABLE not in session.tables(OWN_DATASET):
-        session.create_dataset(OWN_DATASET)
-        spec = ", ".join(f"{quote(name)} {kind}" for name, kind in types.items())
-        session.change(f"CREATE TABLE {quote(OWN_DATASET, TABLE)} ({spec})")
     rows = [
         {
             "forget_id": forget_id,
@@ -66,5 +61,4 @@ def keep_out(session: Session, values: list[str], *, columns: list[str], forget_
         }
         for cell, words, size in sorted(fresh - there)
     ]
-    if rows:
-        session.insert(quote(OWN_DATASET, TABLE), types, rows)
+    add_rows(session, TABLE, COLUMNS, rows)

@@ -67,10 +67,13 @@ def install_schedules(
             where=str(place.home / ".dlt" / "config.toml"),
             todo='Write one: [schedules.nightly] with cron = "30 2 * * *"',
         )
+    if kind != "kubernetes":  # whose pods have an environment of their own, as a unit's and a crontab's runs have none
+        warehouse = warehouse or os.environ.get("NIGHTLOAD_WAREHOUSE")
     if warehouse and urlsplit(warehouse).password:
         raise ConfigurationError(
             what="the warehouse's URL has a password, which must not stand in a file that all may read",
-            todo="Write it into .dlt/secrets.toml ([nightload] warehouse = …) and leave --warehouse out",
+            todo="Write it into .dlt/secrets.toml ([nightload] warehouse = …) and leave --warehouse and "
+            "NIGHTLOAD_WAREHOUSE out",
         )
     for text in (str(place.home), str(place.warehouse), sys.executable, warehouse or ""):
         if not text.isprintable():

@@ -54,6 +54,8 @@ class _Mark:
     """The process that was begun for it."""
     since: float | None = None
     """When it fell due, on the clock that only goes on; None: before this process."""
+    said: str | None = None
+    """What the schedule said then; None: nobody wrote it down."""
 
 
 class Book(Protocol):
@@ -83,7 +85,7 @@ class Rota:
         """What was not done while no scheduler ran: of each schedule the newest, the others missed.
 
         A schedule that is not remembered is taken up where its vendors were run last; if they never were, it owes
-        nothing yet.
+        nothing yet. One that was edited has missed nothing of what it says since, but its newest is due.
         """
         remembered, now = self._read(), self._clock.now()
         found = []
@@ -92,7 +94,8 @@ class Rota:
             if mark.at > now and not self._the_same_night(schedule, mark, now):
                 mark = _Mark(at=now)
             self._marks[name] = mark
-            if due := self._next(schedule, mark, "no scheduler was there"):
+            edited = mark.said not in (None, _said(schedule))
+            if due := self._next(schedule, mark, "no scheduler was there", only_newest=edited):
                 found.append(due)
             elif not mark.done:
                 found.append(Due(schedule=schedule, at=mark.at, left=mark.pid))
@@ -106,8 +109,8 @@ class Rota:
             self._write()
         return due
 
-    def _next(self, schedule: Schedule, mark: _Mark, why: str) -> Due | None:
-        slots = list(deque(schedule.fires(mark.at, self._clock.now()), maxlen=MISSED_KEPT))
+    def _next(self, schedule: Schedule, mark: _Mark, why: str, *, only_newest: bool = False) -> Due | None:
+        slots = list(deque(schedule.fires(mark.at, self._clock.now()), maxlen=1 if only_newest else MISSED_KEPT))
         if not slots:
             return None
         if not mark.done and (mark.pid is None or (mark.since is None and not self._book.began(mark.pid, mark.at))):
@@ -147,7 +150,12 @@ class Rota:
         try:
             told: dict[str, Any] = json.loads(self._file.read_text(encoding="utf-8"))
             return {
-                name: _Mark(at=datetime.fromisoformat(mark["due_at"]), done=bool(mark["done"]), pid=mark["pid"])
+                name: _Mark(
+                    at=datetime.fromisoformat(mark["due_at"]),
+                    done=bool(mark["done"]),
+                    pid=mark["pid"],
+                    said=mark.get("said"),
+                )
                 for name, mark in told.items()
                 if name in self._schedules
             }
@@ -159,7 +167,12 @@ class Rota:
 
     def _write(self) -> None:
         told = {
-            name: {"due_at": mark.at.astimezone(UTC).isoformat(), "done": mark.done, "pid": mark.pid}
+            name: {
+                "due_at": mark.at.astimezone(UTC).isoformat(),
+                "done": mark.done,
+                "pid": mark.pid,
+                "said": _said(self._schedules[name]),
+            }
             for name, mark in self._marks.items()
         }
         new = self._file.with_suffix(".json.new")
@@ -171,3 +184,7 @@ class Rota:
             new.replace(self._file)
         except OSError as error:  # a full disk stops no night
             log.error("%s cannot be written: %s", self._file, error.strerror)
+
+
+def _said(schedule: Schedule) -> str:
+    return f"{schedule.cron} {schedule.zone.key}"

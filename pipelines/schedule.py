@@ -140,6 +140,7 @@ class _Scheduler:
         self._events: SimpleQueue[None] = SimpleQueue()
         self._waiting: dict[str, _Try] = {}
         self._running: tuple[_Try, subprocess.Popen[bytes], float] | None = None
+        self._left: dict[int, tuple[float, signal.Signals]] = {}
         self._signals = 0
         self._ahead = self._difference()
 
@@ -242,6 +243,7 @@ class _Scheduler:
         if due.left is not None and _is_run_of(due.left, self._place.home):
             if not attempt.not_before:
                 log.info("schedule %s: the run that the last scheduler left goes on (process %s)", name, due.left)
+            self._mind_left(due.left, due.schedule)
             attempt.not_before = now + LOOK
             return
         del self._waiting[name]
@@ -275,6 +277,18 @@ class _Scheduler:
         following = min(schedule.next_fire(now) for schedule in self._schedules.values())
         seconds = int(min(left, (following - now).total_seconds()))
         return ["--until", f"{seconds}s"] if seconds > 0 else []
+
+    def _mind_left(self, pid: int, schedule: Schedule) -> None:
+        """End a run that a former scheduler left when its deadline is over, counted from when it was met here."""
+        now = self._clock.monotonic()
+        ends, number = self._left.setdefault(pid, (now + schedule.deadline.total_seconds(), signal.SIGTERM))
+        if now < ends:
+            return
+        log.error("schedule %s: process %s was left and is beyond its deadline: %s", schedule.name, pid, number.name)
+        self._left[pid] = now + KILL_AFTER, signal.SIGKILL
+        with suppress(OSError):
+            with_all_of_it = number == signal.SIGKILL and os.getpgid(pid) == pid
+            (os.killpg if with_all_of_it else os.kill)(pid, number)
 
     def _mind_child(self) -> None:
         if self._running is None:

@@ -7,7 +7,7 @@ import re
 # What may hold a semicolon that ends nothing. An alternative without its end runs to the end of the text.
 _SPANS = re.compile(
     r"""
-      (?P<line>--[^\n]*)
+      (?P<line>--[^\n\r]*)
     | (?P<open>/\*)
     | \b[eE]'(?:[^'\\]|\\.|'')*(?:'|\Z)
     | '(?:[^']|'')*(?:'|\Z)
@@ -44,7 +44,7 @@ def split(sql: str) -> tuple[list[str], str]:
 def first_word(sql: str) -> str:
     """The word that says what a statement does, in capitals; comments and brackets before it do not count."""
     at = 0
-    while (span := re.compile(r"[\s(]+|--[^\n]*|/\*").match(sql, at)) is not None:
+    while (span := re.compile(r"[\s(]+|--[^\n\r]*|/\*").match(sql, at)) is not None:
         at = _comment_end(sql, span.end()) if span[0] == "/*" else span.end()
     word = re.compile(r"\w+").match(sql, at)
     return word[0].upper() if word else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -25,7 +26,7 @@ _KINDS = {
     "json": Kind.JSON,
     "jsonb": Kind.JSON,
 }
-_WHOLE = ("bigint", "integer", "hugeint")
+_WHOLE = ("bigint", "integer", "hugeint", "decimal", "numeric")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +125,7 @@ def places(database: Reader | Session, columns: Sequence[str], datasets: Sequenc
         "AND c.table_catalog = current_database() AND c.table_schema NOT IN ('pg_catalog', 'information_schema') "
         "ORDER BY c.table_schema, c.table_name, c.ordinal_position"
     ):
-        if kind.lower() not in (*_KINDS, *_WHOLE) or (dataset == OWN_DATASET and table in OURS_ALONE):
+        if kind.lower().partition("(")[0] not in (*_KINDS, *_WHOLE) or (dataset == OWN_DATASET and table in OURS_ALONE):
             continue
         if table.startswith("_dlt_") and (table, column) != ("_dlt_version", "schema"):
             continue
@@ -182,8 +183,9 @@ def _may_hold(place: Place, wanted: Wanted) -> tuple[str, list[str]]:
                 parameters.append(value.strip())
             continue
         needle = max(words(value), key=lambda word: (word.isascii(), len(word)), default=value.strip())
+        forms = (needle, unicodedata.normalize("NFD", needle), needle.replace("@", "%40"))
         escaped = json.dumps(needle)[1:-1]
-        for text in dict.fromkeys((needle, *((escaped, escaped.upper()) if place.kind == Kind.JSON else ()))):
+        for text in dict.fromkeys((*forms, escaped, escaped.upper().replace("\\U", "\\u"))):
             lowered = "@" in value and text.isascii()
             tests.append(f"strpos({f'lower({place.as_text})' if lowered else place.as_text}, ?) > 0")
             parameters.append(text.lower() if lowered else text)

@@ -636,7 +636,7 @@ class Extraction:
         else:
             walk.state["window"] = converted.digest
             walk.state.pop("digest", None)  # it stood for the last whole walk, and the table moves on from there
-        if getattr(self, "window", None) is None:  # what days of the past lack says nothing of today
+        if self.window is None:  # what days of the past lack says nothing of today
             withheld: dict[str, int | None] = dict.fromkeys(column.name for column in came.columns)
             outcome.came, outcome.filled = converted.rows, withheld | filled(converted)
         hints = dlt.mark.make_hints(

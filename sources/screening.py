@@ -14,13 +14,16 @@ import duckdb
 from sources.personal import is_about_whom_it_names
 from sources.policy import DROP, HASH
 from sources.tables import LOAD_ID, PARQUET, Column, Converted, Kind, _digest, _quote, _text, connect, still_nullable
-from sources.terms import WORD_RE2, Forgotten, Sought, salted
+from sources.terms import TEXT_OR_NUMBER, WORD_RE2, Forgotten, Sought, lowered_sql, normal_sql, salted
 
 REMEMBERED = 100_000
 """So many rows of forgotten people are remembered by their keys at most; a total is not compared beyond."""
 _TEXTS = (Kind.TEXT, Kind.JSON)
 _WHOLE = (Kind.BIGINT, Kind.DECIMAL)
-_ESCAPED = r"\\\\."
+_ESCAPED, _ESCAPED_TWICE = r"\\.", r"\\+[bfnrtu/\"]"
+"""What is no word in a JSON document, and in one that stands in a text, be it of another."""
+_BACKSLASH = "\\"
+_NESTED_LETTER = r"\\u[0-9a-fA-F]{4}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,22 +137,30 @@ def _candidates(
     cells = forgotten.cells(where, column.label, column.name)
     tests = []
     if cells and column.kind != Kind.JSON:
-        tests.append(f"{_hash(forgotten, f'trim({raw})')} IN ({_listed(cells)})")
+        tests.append(f"{_salted(forgotten, normal_sql(raw))} IN ({_listed(cells)})")
     if column.kind in _TEXTS:
         plain = f"CASE WHEN json_valid({raw}) THEN json({raw})::VARCHAR ELSE {raw} END"
-        text = f"regexp_replace({plain}, {_text(_ESCAPED)}, ' ', 'g')" if column.kind == Kind.JSON else raw
-        told = f"regexp_extract_all({text}, {_text(WORD_RE2)})"
-        for size, phrases in forgotten.phrases().items():
-            grams = told
-            if size > 1:
-                grams = (
-                    f"list_transform(range(1, greatest(len({told}) - {size - 2}, 1)), "
-                    f"lambda i: array_to_string({told}[i:i + {size - 1}], ' '))"
-                )
-            hashes = f"list_transform({grams}, lambda w: {_hash(forgotten, 'w')})"
-            tests.append(f"list_has_any({hashes}, [{_listed(phrases)}])")
-        if column.kind == Kind.JSON and cells:  # values of a column that was named stand in no text, but as leaves
-            tests.append(f"list_has_any(list_transform({told}, lambda w: {_hash(forgotten, 'w')}), [{_listed(cells)}])")
+        is_json = column.kind == Kind.JSON
+        nested = f"contains({raw}, {_text(_BACKSLASH * (1 + is_json))}) AND "
+        first = f"regexp_replace({plain}, {_text(_ESCAPED)}, ' ', 'g')" if is_json else raw
+        second = f"regexp_replace({plain}, {_text(_ESCAPED_TWICE)}, ' ', 'g')"
+        for reading, condition in ((first, ""), (second, nested)):
+            told = f"regexp_extract_all(replace(nfc_normalize({reading}), '%40', '@'), {_text(WORD_RE2)})"
+            for size, phrases in forgotten.phrases().items():
+                grams = told
+                if size > 1:
+                    grams = (
+                        f"list_transform(range(1, greatest(len({told}) - {size - 2}, 1)), "
+                        f"lambda i: array_to_string({told}[i:i + {size - 1}], ' '))"
+                    )
+                hashes = f"list_transform({grams}, lambda w: {_salted(forgotten, lowered_sql('w'))})"
+                tests.append(f"{condition}list_has_any({hashes}, [{_listed(phrases)}])")
+        if tests:  # a letter that is still escaped shows only when the text is read as JSON
+            tests.append(f"{nested}regexp_matches({plain}, {_text(_NESTED_LETTER)})")
+        if is_json and cells:  # values of a column that was named stand in no text, but as leaves
+            leaf = _salted(forgotten, normal_sql("""CASE WHEN starts_with(t, '"') THEN t ->> '$' ELSE t END"""))
+            leaves = f"list_transform(regexp_extract_all({plain}, {_text(TEXT_OR_NUMBER)}), lambda t: {leaf})"
+            tests.append(f"list_has_any({leaves}, [{_listed(cells)}])")
     if not tests:
         return []
     found = connection.execute(
@@ -225,8 +236,8 @@ def _scopes(connection: duckdb.DuckDBPyConnection, source: str, scope: str, forg
     return frozenset(salted(forgotten.salt, str(value))[:16] for (value,) in found)
 
 
-def _hash(forgotten: Forgotten, value: str) -> str:
-    return f"sha256({_text(forgotten.salt)} || CASE WHEN contains({value}, '@') THEN lower({value}) ELSE {value} END)"
+def _salted(forgotten: Forgotten, value: str) -> str:
+    return f"sha256({_text(forgotten.salt)} || {value})"
 
 
 def _listed(hashes: frozenset[str]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import socketserver
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -14,11 +15,14 @@ from typing import Any
 
 @dataclass
 class Receiver:
-    """`status` is what it answers to the next request; 0 hangs up."""
+    """`status` is what it answers to the next request; 0 hangs up. `endless`: its answer has no end; `drips`: it comes
+    a byte at a time."""
 
     url: str = ""
     port: int = 0
     status: int = 200
+    endless: bool = False
+    drips: bool = False
     paths: list[str] = field(default_factory=list)
     bodies: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -42,9 +46,19 @@ def http_receiver() -> Iterator[Receiver]:
                 kept.paths.append(self.path)
                 kept.headers.append(dict(self.headers))
                 kept.bodies.append(body)
+            if kept.drips:
+                with suppress(OSError):
+                    for _ in range(60):
+                        self.wfile.write(b"H")
+                        self.wfile.flush()
+                        time.sleep(0.05)
+                return
             self.send_response(kept.status)
-            self.send_header("Content-Length", "0")
+            self.send_header("Content-Length", str(10**12) if kept.endless else "0")
             self.end_headers()
+            with suppress(OSError):
+                while kept.endless:
+                    self.wfile.write(b"x" * 65536)
 
         do_GET = do_POST
 
@@ -56,7 +70,7 @@ def http_receiver() -> Iterator[Receiver]:
 
 
 @contextmanager
-def mail_receiver() -> Iterator[Receiver]:
+def mail_receiver(*, parting: bytes = b"221 bye\r\n") -> Iterator[Receiver]:
     """A mail server that takes what it is given; `paths` are the recipients."""
     kept = Receiver()
 
@@ -73,7 +87,7 @@ def mail_receiver() -> Iterator[Receiver]:
                     kept.bodies.append("".join(lines))
                 if word == "RCPT":
                     kept.paths.append(line.partition(":")[2])
-                self.wfile.write(b"221 bye\r\n" if word == "QUIT" else b"250 well\r\n")
+                self.wfile.write(parting if word == "QUIT" else b"250 well\r\n")
                 if word == "QUIT":
                     return
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -15,6 +17,7 @@ from filelock import FileLock
 
 from conftest import Night, empty, settle
 from ledger_story import NOON, Story, command, story
+from pipelines import channels
 from pipelines.alerts import sweep
 from pipelines.ledger import Ledger
 from pipelines.status import last_runs
@@ -238,6 +241,81 @@ def test_mail_goes_to_all_who_are_named(told: Story) -> None:
     head = mail.partition("\r\n\r\n")[0]
     assert "Subject: nightload: tune failed, and nothing of it was published" in head
     assert "\r\nBcc:" not in head
+
+
+def test_an_answer_without_an_end_is_not_read(told: Story, hook: Receiver) -> None:
+    hook.endless = True
+    told.night(0, {"tune": DENIED})
+    assert len(sweep(told.place, now=NOON)) == 1
+    assert len(texts(hook)) == 1
+
+
+def test_a_server_that_answers_a_byte_at_a_time_is_given_up(
+    told: Story, hook: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channels, "SEND_SECONDS", 0.3)
+    hook.drips = True
+    told.night(0, {"tune": DENIED})
+    assert sweep(told.place, now=NOON) == []
+    (channel,) = told.ledger.marks("channel:").values()
+    assert "took more than" in channel["error"]
+
+
+def test_a_message_that_is_never_taken_keeps_no_other_from_being_told(told: Story) -> None:
+    out = told.place.home / "told.ndjson"
+    take = f"'dataworks' in text and sys.exit(1); open({str(out)!r}, 'a').write(text)"
+    script = f"import sys; text = sys.stdin.read(); {take}"
+    told.settings(f"[alerts]\ncommand = {json.dumps([sys.executable, '-c', script])}\n")
+    told.night(0, {"tune": DENIED, "dataworks": "it said no"})
+    sweep(told.place, now=NOON)
+    assert json.loads(out.read_text())["vendor"] == "tune"
+
+
+def test_a_mail_that_was_taken_is_told_though_the_server_parts_rudely(told: Story) -> None:
+    with mail_receiver(parting=b"421 too busy to part\r\n") as server:
+        told.settings(
+            f'[alerts.email]\nhost = "127.0.0.1"\nport = {server.port}\nsecurity = "none"\nto = "a@example.org"\n'
+        )
+        told.night(0, {"tune": DENIED})
+        assert len(sweep(told.place, now=NOON)) == 1
+        assert sweep(told.place, now=NOON) == []
+        assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["exec sleep 30 & exit 0", "exit 0", "head -c 150000000 /dev/zero >&2; exit 0"],
+    ids=["leaves something running", "does not read what it is told", "says much"],
+)
+def test_a_command_that_ended_well_has_told(told: Story, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    monkeypatch.setattr(channels, "COMMAND_SECONDS", 15)
+    told.settings(f"[alerts]\ncommand = {json.dumps(['sh', '-c', script])}\n")
+    told.night(0, {"tune": "no " * 100_000})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert len(sweep(told.place, now=NOON)) == 1
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+    assert sweep(told.place, now=NOON) == []
+
+
+def test_a_command_that_never_ends_is_ended_with_all_it_started(told: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels, "COMMAND_SECONDS", 0.5)
+    pid = told.place.home / "pid"
+    told.settings(f"[alerts]\ncommand = {json.dumps(['sh', '-c', f'sleep 60 & echo $! > {pid}; wait'])}\n")
+    told.night(0, {"tune": DENIED})
+    assert sweep(told.place, now=NOON) == []
+    started = Path(f"/proc/{pid.read_text().strip()}/cmdline")
+    until = time.monotonic() + 10
+    while started.exists() and started.read_bytes():  # empty: ended, and nobody has asked how
+        assert time.monotonic() < until
+
+
+@pytest.mark.parametrize("wrong", ["email = 5", 'command = "say \'it"', "command = 7", 'heartbeat = "nowhere"'])
+def test_a_channel_that_is_set_up_wrong_silences_no_other(told: Story, hook: Receiver, wrong: str) -> None:
+    told.settings(f'[alerts]\nwebhook = "{hook.url}/CANARYhook"\n{wrong}\n')
+    told.night(0, {"tune": DENIED})
+    ran = command(told.place.home).main("alert")
+    assert (ran.code, ran.err.count("\n"), wrong.split()[0] in ran.err) == (2, 1, True), ran.err
+    assert len(texts(hook)) == 1
 
 
 def test_a_password_is_not_sent_where_it_could_be_read(told: Story) -> None:

@@ -336,6 +336,22 @@ def test_an_interrupted_copy_tells_what_it_made(writable: SandboxProcess, night:
     control(writable, "reset", None)
 
 
+def test_a_copy_whose_reader_went_away_tells_what_it_made(writable: SandboxProcess, night: Night) -> None:
+    old = a_rich_dashboard(writable)
+    rule = {"match": {"method": "POST", "path": "/fork$"}, "times": 1, "do": {"delay": 1}}
+    control(writable, "faults", rule)
+    process = night.start("clone-dashboard", str(old), "--name", NEW, "--yes")
+    assert process.stdout is not None and process.stderr is not None
+    for line in process.stdout:
+        if line.startswith("made dashboard"):
+            break
+    process.stdout.close()
+    told = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(20) == 1
+    assert len(re.findall(r"^  dashboard \d+ ", told, re.M)) == 1 and "the copy is not whole" in told, told
+
+
 def test_an_edit_in_the_meantime_ends_the_copy(writable: SandboxProcess, night: Night) -> None:
     old = a_rich_dashboard(writable)
     chart = query_named(writable, "Timestamps of every kind")["visualizations"][0]["id"]

@@ -125,6 +125,19 @@ def test_the_ledger_says_nothing_of_the_person(home: Home) -> None:
     assert any("[forgotten]" in (row["notes"] or "") for row in _rows(home, "nightload.run_tables"))
 
 
+def test_the_files_beside_the_warehouse_say_nothing_of_the_person(home: Home) -> None:
+    home.run("tune")
+    state = next(home.home.rglob("ledger.sqlite")).parent
+    for name in ("sql_history", "cron.log", "report.html"):
+        with (state / name).open("a") as file:
+            file.write(f"SELECT * FROM tune.account_users WHERE email = '{LOW}';\n")
+        (state / name).chmod(0o600)
+    assert home.main("forget", LOW, "--yes").code == 0
+    assert home.traces() == []
+    assert (state / "sql_history").read_text() == "SELECT * FROM tune.account_users WHERE email = '[forgotten]';\n"
+    assert (state / "sql_history").stat().st_mode & 0o777 == 0o600
+
+
 @pytest.mark.parametrize(
     "point",
     [

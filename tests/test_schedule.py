@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -236,6 +237,18 @@ def test_the_newest_missed_night_is_caught_up_and_the_others_are_missed(tmp_path
     told = Told("2026-11-17T02:30:05Z")
     assert rota(Clocks("2026-11-20T10:00Z"), tmp_path, told=told)[1] == ["20 02:30"]
     assert told.shown() == ["18 02:30", "19 02:30"]
+
+
+def test_a_schedule_that_was_edited_has_missed_nothing_it_never_promised(tmp_path: Path) -> None:
+    clocks, told = Clocks("2026-11-17T01:00Z"), Told()
+    rota(clocks, tmp_path, told=told)
+    clocks.on(days=3)
+    often = replace(NIGHTLY, cron="*/5 * * * *")
+    assert rota(clocks, tmp_path, often, told=told)[1] == ["20 01:00"]
+    assert told.shown() == []
+    clocks.on(minutes=12)
+    assert rota(clocks, tmp_path, often, told=told)[1] == ["20 01:10"]
+    assert told.shown() == ["20 01:00", "20 01:05"]  # 01:00 was due, and never begun
 
 
 def test_what_was_begun_and_not_ended_is_owed_at_the_next_start(tmp_path: Path) -> None:
@@ -704,6 +717,22 @@ def test_the_next_scheduler_does_not_overlap_the_run_that_a_killed_one_left(nigh
                 process.kill()
 
 
+def test_a_run_that_was_left_and_never_ends_keeps_no_later_night(stage: Stage) -> None:
+    stage.mode("stubborn 60")
+    told = {"name": "often", "period": 3600 * 24 * 365}
+    first = stage.serve(told)
+    caught_up(stage)
+    stage.until(lambda: stage.said("begin"))
+    first.kill()
+    first.wait()
+    stage.mode("ok")
+    second = stage.serve({**told, "deadline": 6}, KILL_AFTER=0.5)
+    stage.until(lambda: "all green" in stage.log)
+    assert re.findall("beyond its deadline: (.*)", stage.log) == ["SIGTERM", "SIGKILL"]
+    assert stage.said() == ["begin", "term", "begin", "end"]
+    assert ended(second) == 0
+
+
 def test_a_clock_that_jumps_on_fires_what_it_jumped_over_and_tells_the_rest(stage: Stage) -> None:
     stage.serve({"name": "daily", "period": 86400, "vendors": ["tune"]})
     stage.until(lambda: "daily: next" in stage.log)
@@ -768,6 +797,7 @@ def test_a_lost_disk_takes_over_the_ledger_though_nights_were_missed_first(night
 @pytest.mark.parametrize("database", ["postgres"], indirect=True)
 def test_a_fresh_disk_owes_what_the_ledger_in_the_database_says(night: Night) -> None:
     assert night.run("tune").code == 0
+    night.settings["STATUS__STALE_AFTER"] = '{"default": "0m"}'  # as after nights that were missed
     shutil.rmtree(night.state)
     stage = Stage(night.home)
     (night.home / "shift").write_text(str(3 * 86400))

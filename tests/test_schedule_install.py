@@ -336,6 +336,19 @@ def test_a_password_is_not_written_where_all_may_read(tmp_path: Path) -> None:
     assert "CANARY" not in str(refused.value)
 
 
+@pytest.mark.parametrize("kind", ["systemd", "cron"])
+def test_a_warehouse_that_the_environment_names_is_that_of_the_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("NIGHTLOAD_WAREHOUSE", "duckdb:///other.duckdb")
+    told = install_schedules(kind, places.find(str(tmp_path)), [schedule(zone=ZoneInfo("UTC"))], dry_run=True)
+    assert len([line for line in told if "--warehouse" in line and "duckdb:///other.duckdb" in line]) == 1
+    monkeypatch.setenv("NIGHTLOAD_WAREHOUSE", "postgresql://me:CANARYsecret@h/db")
+    with pytest.raises(ConfigurationError) as refused:
+        install_schedules(kind, places.find(str(tmp_path)), [schedule()], dry_run=True)
+    assert "NIGHTLOAD_WAREHOUSE" in str(refused.value) and "CANARY" not in str(refused.value)
+
+
 def test_the_commands_of_units_are_those_of_this_installation(tmp_path: Path) -> None:
     told = installer(tmp_path, warehouse="duckdb:///w.duckdb").command(schedule(vendors=("tune",)))
     assert told[0] == str(Path(sys.executable).with_name("nightload"))

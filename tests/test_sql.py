@@ -156,6 +156,25 @@ def test_a_write_is_refused_in_one_line(there: Warehouse, write: str) -> None:
     assert there.rows("SELECT * FROM tune.cities") == before
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "COPY (SELECT 1 AS a) TO '{file}'",
+        "COPY (SELECT 1 AS a) TO '{warehouse}'",
+        "ATTACH '{file}' AS other",
+        "EXPORT DATABASE '{file}'",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SET enable_external_access = true; COPY (SELECT 1 AS a) TO '{file}'",
+    ],
+)
+def test_a_statement_has_the_warehouse_and_no_file(there: Warehouse, statement: str) -> None:
+    before, file = there.rows("SELECT * FROM tune.cities"), there.night.home / "out.csv"
+    sql = statement.format(file=file, warehouse=there.night.home / "data" / "warehouse.duckdb")
+    ran = there.night.main("sql", sql)
+    assert (ran.code, ran.err.count("\n"), file.exists()) == (2, 1, False), ran
+    assert there.rows("SELECT * FROM tune.cities") == before
+
+
 def test_a_write_is_refused_though_the_setting_was_turned_off(there: Warehouse) -> None:
     if there.database == "duckdb":
         settings, write = "SET access_mode = 'read_write'", "DELETE FROM tune.cities"
@@ -380,6 +399,7 @@ def test_an_idle_shell_holds_no_transaction(there: Warehouse) -> None:
         ("SELECT 'open ;", [], "SELECT 'open ;"),
         ("SELECT a$1$b; SELECT 2;", ["SELECT a$1$b", "SELECT 2"], ""),
         ("-- nothing but words;\n", [], ""),
+        ("SELECT 1 -- a;\r; SELECT 2", ["SELECT 1 -- a;"], "SELECT 2"),
     ],
 )
 def test_a_semicolon_ends_a_statement_only_where_it_is_one(sql: str, statements: list[str], rest: str) -> None:

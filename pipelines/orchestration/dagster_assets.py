@@ -131,7 +131,7 @@ def tables(place: Place, planned: Sequence[Schedule]) -> list[Item]:
                     mode=str(table.mode),
                     key=table.key,
                     cursor=table.cursor,
-                    zone=getattr(table, "zone", None),
+                    zone=table.zone,
                 )
                 found[item.name] = item
     of_dataset = {dataset: vendor for vendor in VENDORS for dataset in package(vendor).tables()}

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import duckdb
 
-from pipelines.warehouse.reader import Answer, interrupted, only_reads, refused
+from pipelines.warehouse.reader import Answer, interrupted, only_reads, refused, warehouse_alone
 from pipelines.warehouse.session import quote
 from pipelines.warehouse.types import ColumnType, from_duckdb
 
@@ -37,6 +37,8 @@ class DuckDbReader:
 
     @contextmanager
     def stream(self, sql: str) -> Iterator[Answer]:
+        # a user's statement has the warehouse and nothing else: it could write files, the warehouse's own among them
+        self._connection.execute("SET enable_external_access = false")
         answer = self.answer(sql)
         tells = duckdb.extract_statements(sql)[0].expected_result_type
         # SET and its like answer with an empty column
@@ -92,5 +94,7 @@ def _explained() -> Iterator[None]:
         yield
     except duckdb.InterruptException:
         raise interrupted() from None
+    except duckdb.PermissionException as error:
+        raise warehouse_alone(str(error)) from None
     except duckdb.Error as error:
         raise (only_reads if "read-only mode" in str(error) else refused)(str(error)) from None

@@ -87,6 +87,14 @@ def only_reads(why: str) -> QueryRefused:
     )
 
 
+def warehouse_alone(why: str) -> QueryRefused:
+    return QueryRefused(
+        what="the query was refused, for it reaches out of the warehouse",
+        why=why,
+        todo="Ask the warehouse's own tables; --csv and --json write what they answer",
+    )
+
+
 def interrupted() -> Interrupted:
     return Interrupted(what="the query was interrupted")
 

@@ -136,19 +136,25 @@ def quote(*names: str) -> str:
     return ".".join('"' + name.replace('"', '""') + '"' for name in names)
 
 
-def replace_rows(
-    session: Session, table: str, columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]], *, where: str
-) -> None:
-    """In `nightload.<table>`, put `rows` in place of those that meet the SQL condition `where`."""
+def add_rows(session: Session, table: str, columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add rows to `nightload.<table>`, which is made if it is not there."""
     target = quote(OWN_DATASET, table)
     types = {name: TYPES.get(kind, kind) for name, kind in columns.items()}
     if table not in session.tables(OWN_DATASET):
         session.create_dataset(OWN_DATASET)
         spec = ", ".join(f"{quote(name)} {kind}" for name, kind in types.items())
         session.change(f"CREATE TABLE {target} ({spec})")
-    session.change(f"DELETE FROM {target} WHERE {where}")  # noqa: S608
     if rows:
         session.insert(target, types, rows)
+
+
+def replace_rows(
+    session: Session, table: str, columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]], *, where: str
+) -> None:
+    """In `nightload.<table>`, put `rows` in place of those that meet the SQL condition `where`."""
+    if table in session.tables(OWN_DATASET):
+        session.change(f"DELETE FROM {quote(OWN_DATASET, table)} WHERE {where}")  # noqa: S608
+    add_rows(session, table, columns, rows)
 
 
 def write_ledger(session: Session, ledger: Ledger, runs: Sequence[str]) -> None:

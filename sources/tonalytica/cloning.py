@@ -161,10 +161,10 @@ def clone(client: Client, what: Plan, *, on_made: Callable[[Made], None]) -> Mad
     writer = _Writer(client, what, made, on_made)
     try:
         return writer.copy()
-    except (NightloadError, KeyboardInterrupt, KeyError, TypeError, ValueError) as error:
+    except (NightloadError, KeyboardInterrupt, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         unsure = writer.doing if writer.sent and _may_have_worked(error) else ""
         why = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
-        if not isinstance(error, NightloadError | KeyboardInterrupt):
+        if not isinstance(error, NightloadError | KeyboardInterrupt | OSError):
             why = "an answer has not the shape of a Redash's"
         raise HalfCloned(
             what="the copy is not whole" if made else "nothing was copied",
