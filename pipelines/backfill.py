@@ -22,6 +22,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import dlt.common.libs.pyarrow  # noqa: F401 - threads that import it at once would find it half made
 import pendulum
 from dlt.pipeline.exceptions import PipelineStepFailed
 from filelock import FileLock, Timeout
