@@ -50,7 +50,6 @@ log = logging.getLogger(__name__)
 WELL = ("ok", "unchanged", "warning")
 IN_A_ROW = 3
 """After so many chunks in a row that failed, the others are not tried."""
-MOST_WORKERS = 16
 
 
 @dataclass(kw_only=True)

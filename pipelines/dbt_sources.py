@@ -30,6 +30,8 @@ OWN_TABLES = {
     "run_tables": "the counts of each run and table: vendor, extracted, landed, live",
     "schema_changes": "every change of a table's columns",
     "dbt_runs": "what came of dbt after a run",
+    "backfills": "each chunk of a backfill, as it went last",
+    "interventions": "what a person did to a table: state reset, drop",
     "columns": "each column that came from a vendor, with the vendor's own label",
 }
 OWN_COLUMNS = {
