@@ -22,6 +22,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import dlt.common.libs.pyarrow  # noqa: F401 - threads that import it at once would find it half made
 import pendulum
 from dlt.pipeline.exceptions import PipelineStepFailed
 from filelock import FileLock, Timeout
@@ -49,7 +50,6 @@ log = logging.getLogger(__name__)
 WELL = ("ok", "unchanged", "warning")
 IN_A_ROW = 3
 """After so many chunks in a row that failed, the others are not tried."""
-MOST_WORKERS = 16
 
 
 @dataclass(kw_only=True)

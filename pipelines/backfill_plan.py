@@ -73,6 +73,8 @@ class Plan:
     vendor: str
     zone: str
     chunks: Sequence[Chunk]
+    asked: int = 0
+    """How often the vendor was asked for this plan: once and more where it alone knows its tables."""
 
     @property
     def due(self) -> list[Chunk]:
@@ -89,6 +91,7 @@ class Plan:
         return {
             "table": self.table,
             "zone": self.zone,
+            "asked": self.asked,
             "calls": calls.least if calls else None,
             "calls_beyond": (calls.beyond or None) if calls else None,
             "chunks": [chunk.as_json() for chunk in self.chunks],
@@ -133,7 +136,7 @@ def planned(place: Place, name: str, days: Days, *, chunk: int, again: bool = Fa
             calls = vendor.calls(name, part, states.get(table.name, {})) if isinstance(vendor, TellsCalls) else None
             each = Chunk(table=name, days=part, calls=calls)
             chunks.append(Chunk(table=name, days=part, calls=calls, done=each.id in done))
-        yield Plan(table=name, vendor=owner, zone=zone, chunks=chunks), vendor
+        yield Plan(table=name, vendor=owner, zone=zone, chunks=chunks, asked=vendor.http.requests), vendor
     finally:
         vendor.http.close()
 
@@ -152,11 +155,8 @@ def _owner(name: str) -> str:
 
 
 def _table(vendor: Vendor, owner: str, name: str) -> Table:
-    """The table as its vendor defines it; where only a connection knows the tables, the vendor is asked for them."""
-    dataset, _, table = name.partition(".")
-    declared = {each.name: each for each in package(owner).tables()[dataset]}
-    if table in declared:
-        return declared[table]
+    """The table as the connected vendor defines it, who is asked where only an answer knows the tables."""
+    dataset = name.partition(".")[0]
     with tempfile.TemporaryDirectory(prefix="nightload-") as folder:
         extraction = Extraction(
             vendor=owner, spool_dir=Path(folder), until=pendulum.now("UTC"), tables=frozenset({name})

@@ -32,6 +32,8 @@ OWN_TABLES = {
     "schema_changes": "every change of a table's columns",
     "column_values": "each column that came from a vendor: does it still have values",
     "dbt_runs": "what came of dbt after a run",
+    "backfills": "each chunk of a backfill, as it went last",
+    "interventions": "what a person did to a table: state reset, drop",
     "columns": "each column that came from a vendor, with the vendor's own label",
 }
 OWN_COLUMNS = {

@@ -6,6 +6,7 @@ together, at once or not at all. What the vendor has no more is gone for good.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,9 @@ from pipelines.warehouse import Warehouse, quote
 from pipelines.warehouse.reader import Reader, open_reader
 from pipelines.warehouse.session import void_backfills
 from sources.errors import ConfigurationError, NightloadError
+
+_ASIDE = "_before_[0-9]{8}_[0-9]{6}"
+"""What a run adds to the name of a table that it puts aside."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +56,14 @@ class Doomed:
 
 def look(place: Place, name: str) -> list[Doomed]:
     """What would go. Raises `ConfigurationError` if there is nothing of that name."""
+    wanted = datasets_of(name)
     with open_reader(place) as reader, reader.one_state():
-        return _look(reader, place, name)
+        found = [each for dataset, tables in wanted.items() for each in _in_dataset(reader, dataset, tables)]
+    if not found:
+        raise ConfigurationError(
+            what=f"there is nothing of {name} in the warehouse", where=place.shown, todo="Nothing was changed"
+        )
+    return found
 
 
 def drop(place: Place, name: str, *, agrees: Callable[[list[Doomed]], bool]) -> list[Doomed] | None:
@@ -94,21 +104,19 @@ def refuse_depended(place: Place, doomed: Sequence[Doomed]) -> None:
         )
 
 
-def _look(reader: Reader, place: Place, name: str) -> list[Doomed]:
-    found = [each for dataset, tables in datasets_of(name).items() for each in _in_dataset(reader, dataset, tables)]
-    if not found:
-        raise ConfigurationError(
-            what=f"there is nothing of {name} in the warehouse", where=place.shown, todo="Nothing was changed"
-        )
-    return found
-
-
 def _in_dataset(reader: Reader, dataset: str, tables: Collection[str] | None) -> Iterator[Doomed]:
-    there = {table for table in reader.columns(dataset) if not table.startswith("_dlt_")}
+    """What nightload made there: a table that somebody else put into the dataset stays."""
+    there = {
+        name
+        for (name,) in reader.query(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = ? AND table_type = 'BASE TABLE'",
+            [dataset],
+        )
+    }
     states = states_of(reader, dataset)
-    main = {table for table in there if not _is_aside(table, there | set(states))} | set(states)
-    for table in sorted(main if tables is None else main.intersection(tables)):
-        asides = sorted(each for each in there if each.startswith(f"{table}_before_") and each not in main)
+    made = _described(reader, dataset) | set(states)
+    for table in sorted(made if tables is None else made.intersection(tables)):
+        asides = sorted(each for each in there if re.fullmatch(re.escape(table) + _ASIDE, each))
         yield Doomed(
             vendor=vendor_of(dataset),
             dataset=dataset,
@@ -120,10 +128,12 @@ def _in_dataset(reader: Reader, dataset: str, tables: Collection[str] | None) ->
         )
 
 
-def _is_aside(table: str, known: Collection[str]) -> bool:
-    """Is it what was kept of a table when that was built anew?"""
-    head, found, _ = table.rpartition("_before_")
-    return bool(found) and head in known
+def _described(reader: Reader, dataset: str) -> set[str]:
+    """The tables that `nightload.columns` tells of."""
+    if "columns" not in reader.tables(OWN_DATASET):
+        return set()
+    rows = reader.query(f"SELECT DISTINCT table_name FROM {quote(OWN_DATASET, 'columns')} WHERE dataset = ?", [dataset])  # noqa: S608
+    return {table for (table,) in rows}
 
 
 def _count(reader: Reader, dataset: str, table: str) -> int:

@@ -101,7 +101,8 @@ def show_plan(plan: Plan) -> None:
         say("", f"calls: at least {calls.least:,}; how many in all nobody can know before: {calls.beyond}")
     else:
         say("", f"calls: {calls.least:,}")
-    say("", "nothing was asked or loaded")
+    asked = f"; {plan.asked} requests were made to find the table" if plan.asked else ", and nobody was asked"
+    say("", f"nothing was loaded{asked}")
 
 
 def _calls(least: int, beyond: str) -> str:

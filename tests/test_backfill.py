@@ -225,7 +225,8 @@ def test_growingio_and_thinkingengine_are_true_too(
     night.set("growingio", **growingio_basics(vendor) | {"backfill_days": 2}, window_days=2)
     newest = newest_day(Settings(), datetime.now(UTC))
     names = ("growingio.chart_points", "growingio_charts.chart_ta_ble001", "growingio.funnel_steps")
-    assert night.run("growingio", tables=list(names)).code == 0
+    users = "growingio.segmentation_users"
+    assert night.run("growingio", tables=[*names, users]).code == 0
     before = night.main("state", "show", "growingio", "--json").json
     days = [newest - timedelta(days=n) for n in range(7)]
     for name in names:
@@ -244,6 +245,9 @@ def test_growingio_and_thinkingengine_are_true_too(
         return [{**each["state"], "window": 0, "digest": 0} for each in document["tables"]]
 
     assert kept(night.main("state", "show", "growingio", "--json").json) == kept(before)
+    assert night.main("state", "reset", users, "--yes").code == 0
+    table = night.run("growingio", tables=[users]).tables[users]
+    assert table["landed"] == table["extracted"] > 0 and table["status"] != "unchanged", "all segments are read anew"
 
     ready, began = process.ready["thinkingengine"], datetime.now(UTC).date() - timedelta(days=2)
     process.control("thinkingengine", "POST", "reset")

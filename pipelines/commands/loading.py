@@ -37,7 +37,10 @@ class Then(StrEnum):
 def run(
     vendors: Vendors = None,
     table: Annotated[list[str] | None, typer.Option("--table", help="Only DATASET.TABLE; may be repeated.")] = None,
-    full: Annotated[bool, typer.Option("--full", help="Fetch everything anew, whatever was loaded before.")] = False,
+    full: Annotated[
+        bool,
+        typer.Option("--full", help="Fetch everything anew now, and forget nothing (see also: state reset, drop)."),
+    ] = False,
     allow_empty: Annotated[
         list[str] | None, typer.Option("--allow-empty", help="DATASET.TABLE that may really have become empty.")
     ] = None,

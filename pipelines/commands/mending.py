@@ -41,7 +41,7 @@ def backfill(
     again: Annotated[bool, typer.Option("--again", help="Also what was backfilled before.")] = False,
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Days may really have become empty.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the chunks and the number of calls; call nobody.")
+        bool, typer.Option("--dry-run", help="Show the chunks and the number of calls; load nothing.")
     ] = False,
     warehouse: WarehouseUrl = None,
     home: Home = None,
