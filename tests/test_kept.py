@@ -235,3 +235,34 @@ def test_a_broken_answer_that_was_whole_is_played_as_broken(server: Server, reco
     with recording.http() as http, kept.playing("acme", recording.reader()), pytest.raises(BrokenAnswer) as now:
         http.json("GET", "x")
     assert str(now.value) == str(then.value)
+
+
+class Noted:
+    """A tape in memory."""
+
+    def __init__(self) -> None:
+        self.content = b""
+        self.ended = self.dropped = False
+
+    def write(self, data: bytes) -> None:
+        self.content += data
+
+    def end(self) -> None:
+        self.ended = True
+
+    def drop(self) -> None:
+        self.dropped = True
+
+
+def test_a_secret_that_lies_across_two_pieces_is_masked() -> None:
+    redaction.clear()
+    redaction.register_secret("s3cr3t-0123456789")
+    body = b"a=s3cr3t-0123456789,b=s3cr3t-0123456789s3cr3t-0123456789"
+    for first in range(len(body)):
+        for second in (first + 1, first + 9, len(body)):
+            masked = kept.Masked(tape := Noted())
+            for piece in (body[:first], body[first:second], body[second:]):
+                masked.write(piece)
+            masked.end()
+            assert tape.content == b"a=***,b=******" and tape.ended, (first, second)
+    redaction.clear()
