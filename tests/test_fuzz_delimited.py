@@ -167,8 +167,8 @@ PLAIN = st.lists(st.text("aAé城 _.1", min_size=1, max_size=8).map(str.strip).f
 
 @costly
 @example((["a"], [["x"], ["y"]]), "comma", "\r\n", csv.QUOTE_ALL, "\ufeff")
-@given(tables(labelled=PLAIN), SEPARATORS, st.sampled_from(["\n", "\r\n"]), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
-       st.sampled_from(["", "\ufeff"]))  # fmt: skip
+@given(tables(labelled=PLAIN), SEPARATORS, st.sampled_from(["\n", "\r\n"]),
+       st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), st.sampled_from(["", "\ufeff"]))  # fmt: skip
 def test_a_segment_is_read_as_it_was_written(
     table: Table, separator: str, newline: str, quoting: int, head: str
 ) -> None:
