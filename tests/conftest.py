@@ -204,6 +204,8 @@ class Night:
         from pipelines import cli
 
         out, err, root = io.StringIO(), io.StringIO(), logging.getLogger()
+        umask = os.umask(0o022)
+        os.umask(umask)
         handlers, handler = root.handlers[:], signal.getsignal(signal.SIGTERM)
         root.handlers[:] = []
         try:
@@ -216,6 +218,7 @@ class Night:
             ):
                 cli.main()
         finally:
+            os.umask(umask)
             root.handlers[:] = handlers
             signal.signal(signal.SIGTERM, handler)
         return Ran(int(ended.value.code or 0), out.getvalue(), err.getvalue())

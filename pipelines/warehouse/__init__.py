@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from pipelines.place import OWN_DATASET, Place
+from pipelines.private import state_folder
 from pipelines.warehouse.session import Locked, Session, Warehouse, WarehouseBusy, WarehouseRefused, quote
 from sources.errors import ConfigurationError
 
@@ -52,7 +53,7 @@ def lock(place: Place) -> Iterator[None]:
     from filelock import FileLock, Timeout  # readers need no lock, and are quicker without it
 
     try:
-        place.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        state_folder(place.state)
         held = FileLock(place.lock)
         held.acquire(timeout=0)
     except Timeout:
