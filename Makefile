@@ -20,7 +20,7 @@ export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint type bench look lock clean FORCE
+.PHONY: help setup demo test lint type audit bench look lock clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,9 @@ lint: $(READY) ## ruff, and that pyproject.toml, uv.lock and requirements.lock a
 
 type: $(READY) ## mypy
 	@$(BIN)/mypy
+
+audit: $(READY) ## known holes in what is locked (ARGS=--strict: fail where none can be asked)
+	@$(BIN)/python .ci/audit.py $(ARGS)
 
 bench: $(READY) ## measure the ways to load, side by side
 	@$(BIN)/python -m bench $(ARGS)
