@@ -20,7 +20,7 @@ export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test soak lint type bench look dagster lock clean FORCE
+.PHONY: help setup demo test soak lint type audit bench look dagster lock clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,9 @@ type: $(READY) ## mypy
 
 soak: $(READY) ## a year of nights with faults (ARGS="--nights 365 --seed 7 --warehouse postgres")
 	@$(BIN)/python tests/soak.py $(ARGS)
+
+audit: $(READY) ## known holes in what is locked (ARGS=--strict: fail where none can be asked)
+	@$(BIN)/python .ci/audit.py $(ARGS)
 
 bench: $(READY) ## measure the ways to load, side by side
 	@$(BIN)/python -m bench $(ARGS)

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from pipelines import __version__
+from pipelines import __version__, private
 from pipelines.commands import FAILED, OK, app, code_of, say_error
 from sources.errors import NightloadError, summarize
 from sources.redaction import install
@@ -41,6 +41,8 @@ def main() -> NoReturn:
 def nightload(
     context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
 ) -> None:
+    if context.invoked_subcommand not in private.SHARED:
+        private.keep()
     if version:
         sys.stdout.write(f"nightload {__version__}\n")
     elif context.invoked_subcommand is None:

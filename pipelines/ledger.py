@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.place import OWN_DATASET
+from pipelines.private import state_folder
 from sources.errors import ConfigurationError, NightloadError
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            state_folder(path.parent)
             self._db = sqlite3.connect(path, isolation_level=None, timeout=10)
             self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA journal_mode = WAL")

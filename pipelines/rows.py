@@ -70,7 +70,7 @@ def write_table(
 
     coming = (tuple(map(_cell, row)) for row in rows)
     first = list(islice(coming, ROWS_THAT_SET_WIDTHS))
-    names = [_shown(name) for name in answer.columns]
+    names = [shown(name) for name in answer.columns]
     widths = [max(cell_len(row[place]) for row in (tuple(names), *first)) for place in range(len(names))]
     counted = _Counted(chain(first, coming))
     # a number stands to the right, as the first row that has one shows
@@ -125,11 +125,11 @@ def _cell(value: Any) -> str:
         return _Null("NULL")
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
         return _Number(as_text(value))
-    text = _shown(as_text(value))
+    text = shown(as_text(value))
     return '"NULL"' if text == "NULL" else text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """On one line, and without what a terminal would obey."""
     if text.isprintable():
         return text

@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 
 from pipelines.nights import COMMAND, Nights, told
 from pipelines.place import Place
+from pipelines.private import state_folder
 from pipelines.rota import Clock, Due, Rota
 from pipelines.schedules import Schedule
 from pipelines.warehouse.session import Locked
@@ -101,7 +102,7 @@ def serve(
 @contextmanager
 def _only_one(place: Place) -> Iterator[None]:
     try:
-        place.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        state_folder(place.state)
         held = FileLock(place.state / "schedule.lock")
         held.acquire(timeout=0)
     except Timeout:

@@ -125,7 +125,7 @@ def read(home: Path) -> tuple[Schedule, ...]:
         told = tomllib.loads(file.read_text(encoding="utf-8")).get("schedules", {})
     except FileNotFoundError:
         return ()
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigurationError(
             what=f"{file} is not valid TOML", why=str(error), todo="Mend that line; texts stand in quotes"
         ) from None

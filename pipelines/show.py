@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.report import TableReport
+from sources.errors import one_line
 from sources.redaction import redact
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ MANY = 40
 
 
 def say(markup: str, text: str) -> None:
-    """Our markup, then somebody else's text, redacted and never read as markup."""
-    console.print(f"{markup}{escape(redact(text))}", highlight=False)
+    """Our markup, then somebody else's text on one line: redacted, never read as markup, nor obeyed by a terminal."""
+    console.print(f"{markup}{escape(one_line(text))}", highlight=False)
 
 
 class Progress:
@@ -158,7 +159,7 @@ def show_status(found: Mapping[str, Any]) -> None:
             counts = (table["vendor_count"], table["extracted"], table["landed"], table["live"])
             state = Text("left out", style="dim") if table["left_out"] else _freshness(table["fresh"])
             good = table["last_good"] or "never"
-            grid.add_row(Text(table["table"]), *map(_number, counts), good, state, _state(table["status"]))
+            grid.add_row(Text(one_line(table["table"])), *map(_number, counts), good, state, _state(table["status"]))
         if many and well:
             least = min(table["last_good"] for table in well)
             live = _number(sum(table["live"] or 0 for table in well))
@@ -243,7 +244,9 @@ def show_run_info(found: Mapping[str, Any]) -> None:
         for table in vendor["tables"]:
             names = ("vendor_count", "extracted", "landed", "live")
             counts = [_number(table[name]) for name in names] + [_number(table["deleted"] or None)]
-            grid.add_row(Text(table["table"]), *counts, f"{table['seconds'] or 0:.1f}", _state(table["status"]))
+            grid.add_row(
+                Text(one_line(table["table"])), *counts, f"{table['seconds'] or 0:.1f}", _state(table["status"])
+            )
         if vendor["tables"]:
             console.print(grid)
         for change in vendor["schema_changes"]:
@@ -261,11 +264,11 @@ def show_tables(rows: Sequence[Mapping[str, Any]]) -> None:
         grid.add_row(
             Text(row["table"]),
             row["mode"],
-            ", ".join(row["key"]),
-            row["cursor"] or "",
+            Text(one_line(", ".join(row["key"]))),
+            Text(one_line(row["cursor"] or "")),
             row["last_good"] or "never",
             _number(row["live"]),
-            Text(row["about"]),
+            Text(one_line(row["about"])),
         )
     console.print(grid)
 
@@ -280,11 +283,13 @@ def show_copied(copied: Sequence[Copied], place: Place) -> None:
 
 
 def show_rows(table: str, columns: Sequence[Mapping[str, str]], rows: Sequence[Mapping[str, Any]]) -> None:
+    from pipelines.rows import shown
+
     grid = Table(title=Text(table), title_justify="left")
     for column in columns:
         grid.add_column(Text(f"{column['name']}\n{column['type']}"))
     for row in rows:
-        grid.add_row(*(Text("" if value is None else redact(str(value))[:60]) for value in row.values()))
+        grid.add_row(*(Text("" if value is None else shown(redact(str(value))[:60])) for value in row.values()))
     console.print(grid)
 
 

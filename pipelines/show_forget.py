@@ -6,11 +6,12 @@ import sys
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from pipelines.forget import Found
 from pipelines.place import Place
 from pipelines.show import console, say
-from sources.errors import ConfigurationError
+from sources.errors import ConfigurationError, one_line
 
 
 def show_found(found: Found, place: Place) -> None:
@@ -22,14 +23,14 @@ def show_found(found: Found, place: Place) -> None:
         for name in ("table", "column", "rows", "to do"):
             table.add_column(name, justify="right" if name == "rows" else "left")
         for trace in found.traces:
-            table.add_row(trace.place.where, trace.place.column, str(trace.rows), trace.action)
+            table.add_row(Text(trace.place.where), Text(one_line(trace.place.column)), str(trace.rows), trace.action)
         console.print(table)
     if any(trace.action == "not nightload's" for trace in found.traces):
         say("", "tables that nightload does not load stay as they are: build them anew, or delete there yourself")
     if found.links:
         say("", "mentioned at the vendor's, to be edited there:")
         for link in found.links:
-            say("", f"  {link.vendor} {link.what} {link.name} ({link.ids}): {link.url}")
+            say("  ", f"{link.vendor} {link.what} {link.name} ({link.ids}): {link.url}")
     if found.why_odd:
         say("[yellow]This can hardly be one person:[/] ", found.why_odd)
 

@@ -73,9 +73,10 @@ def columns_for(
     taken = set(reserved) | set((known or {}).values())
     new = [label for label in labels if label not in columns]
     for label in sorted(new, key=lambda label: (identifier_for(label) != label, label)):
-        column = identifier_for(label)
-        if column in taken:
-            column = shorten(f"{column}_{tag_for(label)}", tag_for(label), MAX_BYTES)
+        column, tag = identifier_for(label), tag_for(label)
+        while column in taken:
+            column = shorten(f"{column}_{tag}", tag, MAX_BYTES)
+            tag = tag_for(tag)  # a label may be another one's tagged name
         columns[label] = column
         taken.add(column)
     return {label: columns[label] for label in labels}

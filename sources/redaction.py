@@ -12,6 +12,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable
+from html.entities import codepoint2name
 from urllib.parse import quote, quote_plus
 
 MASK = "***"
@@ -38,40 +39,36 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 _LOUD = ("httpx", "httpcore", "hpack", "urllib3", "dlt")
 
 _lock = threading.RLock()
-_known: set[str] = set()
-_known_pattern: re.Pattern[str] | None = None
+_known: dict[str, re.Pattern[str]] = {}
+"""Longest first: of two secrets where one begins the other, the long one must not leave its tail behind."""
 _known_bytes: tuple[bytes, ...] = ()
+"""The spellings that the body of an answer may hold, the longest first."""
 
 
 def register_secret(value: str) -> None:
-    """From now on `redact` masks `value`, as it is and URL-quoted, JSON-escaped or in base64.
+    """From now on `redact` masks `value`, however it is spelled: see `_spelled`.
 
     Strings under six characters are ignored.
     """
-    global _known_pattern, _known_bytes
-    forms = {form for text in (value, value.strip()) if len(text) >= _SHORTEST for form in _spellings(text)}
-    if not forms:
-        return
+    global _known, _known_bytes
     with _lock:
-        _known.update(forms)
-        # Longest first: of two secrets where one begins the other, the long one must not leave its tail behind.
-        ordered = sorted(_known, key=len, reverse=True)
-        _known_pattern = re.compile("|".join(map(re.escape, ordered)))
-        _known_bytes = tuple(each.encode("utf-8", "replace") for each in ordered)
+        known = {text: _spelled(text) for text in {value, value.strip()} - _known.keys() if len(text) >= _SHORTEST}
+        if known:
+            _known = dict(sorted((_known | known).items(), key=lambda item: len(item[0]), reverse=True))
+            forms = {form for text in _known for form in _spellings(text)}
+            _known_bytes = tuple(sorted((form.encode("utf-8", "replace") for form in forms), key=len, reverse=True))
 
 
 def clear() -> None:
     """Forget every registered secret."""
-    global _known_pattern, _known_bytes
+    global _known, _known_bytes
     with _lock:
-        _known.clear()
-        _known_pattern, _known_bytes = None, ()
+        _known, _known_bytes = {}, ()
 
 
 def redact(text: str) -> str:
     """`text` with every registered secret, and whatever looks like a credential, replaced by `***`."""
-    pattern = _known_pattern
-    if pattern is not None:
+    for pattern in _known.values():
         text = pattern.sub(MASK, text)
     for shape, replacement in _PATTERNS:
         text = shape.sub(replacement, text)
@@ -150,8 +147,35 @@ def _mask(record: logging.LogRecord) -> None:
         record.stack_info = redact(record.stack_info)
 
 
-def _spellings(value: str) -> set[str]:
+# Escapes of JSON, SQL, a shell or Python before a character, also of a text that was escaped before. Bounded, as
+# whatever repeats must be: a text may be nothing but backslashes.
+_ESCAPED = r"\\{0,8}"
+_CONTROLS = {"\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t"}
+_BASE64 = {"+": r"(?:[+-]|%2[Bb])", "/": r"(?:\\{0,4}[/_]|%2[Ff])"}
+_LEAST_BASE64 = 7
+_LEAST_HEX = 12
+
+
+def _spelled(value: str) -> re.Pattern[str]:
+    """All the ways in which a secret travels: character by character quoted for URLs (once or twice, in large or small
+    letters), escaped for JSON, HTML, SQL or Python; as a whole in base64, wherever in it (`user:password`), or in hex.
+    """
     # A lone surrogate cannot be written as UTF-8; such a value still gets its other spellings.
+    data = value.encode("utf-8", "replace")
+    forms = ["".join(_ways(char) for char in value)]
+    for before in range(3):
+        text = base64.b64encode(bytes(before) + data).decode()
+        # what the characters that hold only bits of ours are depends on what stands there
+        inner = text[-(-before * 8 // 6) : (before + len(data)) * 8 // 6]
+        if len(inner) >= _LEAST_BASE64:
+            forms.append("".join(_BASE64.get(char, char) for char in inner) + r"[A-Za-z0-9+/_-]{0,2}")
+    if len(data) * 2 >= _LEAST_HEX:
+        forms.append(f"(?i:{data.hex()})")
+    return re.compile("|".join(forms))
+
+
+def _spellings(value: str) -> set[str]:
+    """The common ones among these, each as it stands."""
     data = value.encode("utf-8", "replace")
     return {
         value,
@@ -163,3 +187,24 @@ def _spellings(value: str) -> set[str]:
         base64.b64encode(data).decode().rstrip("="),
         base64.urlsafe_b64encode(data).decode().rstrip("="),
     }
+
+
+def _ways(char: str) -> str:
+    """A pattern of one character as it may be written."""
+    if char.isascii() and char.isalnum():
+        return char  # nobody escapes these
+    quoted = "".join(f"%(?:25){{0,3}}(?i:{byte:02x})" for byte in char.encode("utf-8", "replace"))
+    units = char.encode("utf-16-be", "surrogatepass")
+    unicode = "".join(rf"\\{{1,8}}u(?i:{units[at : at + 2].hex()})" for at in range(0, len(units), 2))
+    number = rf"#(?:0{{0,4}}{ord(char)}|[xX]0{{0,4}}(?i:{ord(char):x}))"
+    named = "|".join([number, *(each for each in (codepoint2name.get(ord(char)),) if each)])
+    ways = [_ESCAPED + re.escape(char), quoted, unicode, rf"&(?:amp;){{0,3}}(?:{named});"]
+    if char == "\\":
+        ways[0] = r"\\{1,8}"
+    elif char in "'\"":
+        ways.insert(0, char * 2)  # before the one of them that it begins with
+    elif char == " ":
+        ways.append(r"\+")
+    if char in _CONTROLS:
+        ways.append(rf"\\{{1,8}}{_CONTROLS[char]}")
+    return f"(?:{'|'.join(ways)})"

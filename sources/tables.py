@@ -25,6 +25,7 @@ import re
 import tempfile
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -51,6 +52,8 @@ ZERO_DATES = ("", "NULL", "0000-00-00", "0000-00-00 00:00:00", "0000-00-00T00:00
 REPLACEMENT = "\ufffd"
 LOAD_ID = "_dlt_load_id"
 _ZEROS = ", ".join(f"'{text}'" for text in ZERO_DATES)
+_TRIED = 2**26
+"""So many bytes does `cut_array` try as envelopes; then it reads the array: a body may hold a `]` in every place."""
 NO_NUMBER = r"(^|[:\[,])\s*[-+]?((?i:nan|inf(inity)?)|[0-9.]+[eE][+]?[0-9]{4,})\s*($|[\],}])"
 """Where a number is due in JSON: a value that DuckDB reads and that is not one."""
 _SURROGATE = re.compile("[\ud800-\udfff\x00]")
@@ -254,8 +257,9 @@ def cut_array(
     tail = body[tail_from:]
     found: tuple[Any, int, int] | None = None
     misses = 0
-    at = tail.rfind(b"]")
-    while at >= 0 and misses < 16:
+    at, left = tail.rfind(b"]"), _TRIED
+    while at >= 0 and misses < 16 and left > 0:
+        left -= len(prefix) + len(tail) - at
         try:
             found = (orjson.loads(prefix + tail[at + 1 :]), start, tail_from + at + 1)
             misses = 0
@@ -263,7 +267,7 @@ def cut_array(
             # arrays may follow ours ("errors": []), so the first hit from the end need not be the one
             misses += 1 if found else 0
         at = tail.rfind(b"]", 0, at)
-    if found is None or not whole(found[0]):
+    if found is None or left <= 0 or not whole(found[0]):
         found = _read_to_end(body, start)
     if found is None or not whole(found[0]):
         raise BrokenAnswer(
@@ -278,7 +282,7 @@ def _read_to_end(body: bytes | mmap.mmap, start: int) -> tuple[Any, int, int] | 
         # latin-1: one character per byte, so that the decoder's position is the body's
         _, length = json.JSONDecoder(strict=False).raw_decode(body[start:].decode("latin-1"))
         return orjson.loads(body[:start] + b"[]" + body[start + length :]), start, start + length
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -306,6 +310,8 @@ def iter_rows(path: Path, *, start: int = 0, as_written: bool = True) -> Iterato
                     raise json.JSONDecodeError("may go on in the next chunk", text, after)
                 position = after
                 yield row
+            except RecursionError:
+                raise ValueError("a row is nested too deep") from None
             except json.JSONDecodeError:
                 if ended:
                     raise
@@ -329,7 +335,7 @@ def spooled_rows(spool: Spool) -> Iterator[dict[str, Any]]:
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     row = dict(pairs)
     if len(row) < len(pairs):
-        twice = next(key for position, (key, _) in enumerate(pairs) if key in dict(pairs[:position]))
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
         raise ValueError(f"an object has the key {twice!r} twice, and one value would be lost")
     return row
 

@@ -36,9 +36,12 @@ from sandbox_process import SandboxProcess, start_sandbox
 NIGHTLOAD = Path(sys.executable).with_name("nightload")
 OURS = ("SOURCES__", "NIGHTLOAD_", "DLT_", "RUNTIME__", "DESTINATION__")
 
-# A busy machine is slow, and that is no mistake.
-hypothesis.settings.register_profile("nightload", deadline=None, print_blob=True)
-hypothesis.settings.load_profile("nightload")
+# A busy machine is slow, and that is no mistake. The same examples each time, so that a red night is red again;
+# HYPOTHESIS_PROFILE=deep looks for new ones, many of them.
+_QUIET = {"deadline": None, "print_blob": True, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("nightload", derandomize=True, database=None, **_QUIET)
+hypothesis.settings.register_profile("deep", max_examples=3000, **_QUIET)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "nightload"))
 
 # dlt looks for its settings when it is first imported; nothing of this machine's user may be found.
 _nowhere = Path(tempfile.mkdtemp(prefix="nightload-tests-"))
@@ -202,6 +205,8 @@ class Night:
         from pipelines import cli
 
         out, err, root = io.StringIO(), io.StringIO(), logging.getLogger()
+        umask = os.umask(0o022)
+        os.umask(umask)
         handlers, handler = root.handlers[:], signal.getsignal(signal.SIGTERM)
         root.handlers[:] = []
         try:
@@ -214,6 +219,7 @@ class Night:
             ):
                 cli.main()
         finally:
+            os.umask(umask)
             root.handlers[:] = handlers
             signal.signal(signal.SIGTERM, handler)
         return Ran(int(ended.value.code or 0), out.getvalue(), err.getvalue())

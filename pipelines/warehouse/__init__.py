@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 from pipelines.place import OWN_DATASET, Place
+from pipelines.private import state_folder
 from pipelines.warehouse.session import Locked, Session, Warehouse, WarehouseBusy, WarehouseRefused, quote
 from sources.errors import ConfigurationError
 
@@ -63,7 +64,7 @@ def lock(place: Place, *, chunk: bool = False) -> Iterator[None]:
     from filelock import FileLock, Timeout  # readers need no lock, and are quicker without it
 
     try:
-        place.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        state_folder(place.state)
         held = FileLock(place.lock)
         try:
             held.acquire(timeout=0)

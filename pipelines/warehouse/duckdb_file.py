@@ -27,6 +27,7 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 from pipelines.ledger import Ledger
 from pipelines.place import OWN_DATASET, Place
+from pipelines.private import published_mode
 from pipelines.warehouse.session import Rows, Session, WarehouseBusy, comment_statements, quote, write_ledger
 from pipelines.warehouse.types import ColumnType
 from sources.errors import ConfigurationError, NightloadError, Unavailable
@@ -80,7 +81,6 @@ class DuckDbFile:
             after = published.stat()
             if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
                 raise _busy(published, "")
-            shutil.copymode(published, build)
         self._built = True
 
     def keep(self) -> None:
@@ -125,6 +125,8 @@ class DuckDbFile:
         self._refuse_log()
         with build.open("rb") as file:
             os.fsync(file.fileno())
+        published = self.place.warehouse
+        build.chmod(published.stat().st_mode & 0o777 if published.exists() else published_mode())
         os.replace(build, self.place.warehouse)
         self._built = False
         self._stop_reading()

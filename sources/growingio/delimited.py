@@ -92,7 +92,10 @@ def dialect_of(file: Path, *, separator: str, taken: Sequence[str] = (), where: 
     bare = re.sub(r'"[^"]*"', "", line)
     # the vendor says tab, and one of its samples has commas
     sign = SEPARATORS.get(separator) or ("," if "," in bare and "\t" not in bare else "\t")
-    cells = [cell.strip() for cell in next(csv.reader([line], delimiter=sign))]
+    try:
+        cells = [cell.strip() for cell in next(csv.reader([line], delimiter=sign))]
+    except csv.Error as error:
+        raise BrokenAnswer(what="the header of the CSV cannot be read", where=where, why=str(error)) from None
     while cells and not cells[-1]:
         cells.pop()
     return Dialect(separator=sign, header=tuple(unique(cells, taken=(*taken, SPARE))), skip=number + 1)

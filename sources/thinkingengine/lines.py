@@ -7,6 +7,7 @@ array without being parsed. Only odd forms are looked at line by line; digits st
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ def read_block(content: bytes, labels: Sequence[str] | None, *, where: str) -> B
             continue
         try:
             values, names = elements(line.decode("utf-8", "replace").strip())
-        except ValueError:
+        except (ValueError, RecursionError):
             raise _broken(f"line {number} is no row: {line[:60].decode('utf-8', 'replace')!r}", where) from None
         if names is not None and "return_code" in names and "return_code" not in (keys or ()):
             raise refusal(where.removeprefix(f"{VENDOR}, "), envelope_of(line) or {}, 200) or _broken(
@@ -76,7 +77,7 @@ def elements(text: str) -> tuple[list[str], list[str] | None]:
     if text[:1] not in ("[", "{"):
         raise ValueError("no array or object")
     closing = "]" if text[0] == "[" else "}"
-    names: list[str] | None = None if closing == "]" else []
+    names: dict[str, None] | None = None if closing == "]" else {}
     values: list[str] = []
     at = _after_blanks(text, 1)
     while text[at : at + 1] != closing:
@@ -89,22 +90,30 @@ def elements(text: str) -> tuple[list[str], list[str] | None]:
             at = _after_blanks(text, at)
             if not isinstance(name, str) or name in names or text[at : at + 1] != ":":
                 raise ValueError("no key, or one twice")
-            names.append(name)
+            names[name] = None
             at = _after_blanks(text, at + 1)
         _, end = _decoder.raw_decode(text, at)
         values.append(text[at:end])
         at = _after_blanks(text, end)
     if at + 1 != len(text):
         raise ValueError("something follows")
-    return values, names
+    return values, None if names is None else list(names)
 
 
 def in_order_of(array: bytes, labels: Sequence[str], known: Sequence[str]) -> bytes:
-    """The rows of a block with their values brought into the order of `known`; what a row lacks is null."""
+    """The rows of a block with their values brought into the order of `known`; what a row lacks is null.
+
+    Raises `BrokenAnswer` for a line that is no row.
+    """
     places = {label: place for place, label in enumerate(labels)}
     rows = []
-    for line in array[1:-1].split(b"\n"):
-        values, _ = elements(line.decode().rstrip(","))
+    for number, line in enumerate(array[1:-1].split(b"\n"), start=1):
+        try:
+            values, _ = elements(line.decode().removesuffix(","))
+        except (ValueError, RecursionError):
+            raise _broken(f"line {number} is no row", VENDOR) from None
+        if len(values) != len(labels):
+            raise _broken(f"line {number} has {len(values)} values for {len(labels)} columns", VENDOR)
         rows.append(f"[{','.join(values[places[label]] if label in places else 'null' for label in known)}]")
     return f"[{_BETWEEN.join(rows)}]".encode()
 
@@ -126,13 +135,14 @@ def labels_from(headers: Any) -> tuple[str, ...] | None:
     """The headers as labels, each once: a name that comes again gets a number. None if there are none."""
     if not isinstance(headers, list) or not headers:
         return None
-    labels: list[str] = []
+    labels: dict[str, None] = {}
+    numbers: Counter[str] = Counter()
     for header in map(str, headers):
-        label, number = header, 1
+        label = header
         while label in labels:
-            number += 1
-            label = f"{header} ({number})"
-        labels.append(label)
+            numbers[header] += 1
+            label = f"{header} ({numbers[header] + 1})"
+        labels[label] = None
     return tuple(labels)
 
 
@@ -161,7 +171,7 @@ def _check_last(text: bytes, *, where: str) -> None:
     except orjson.JSONDecodeError:
         try:
             json.loads(last, strict=False)  # lone surrogates, NaN
-        except ValueError:
+        except (ValueError, RecursionError):
             raise _broken(f"the last line is no row: {last[:60].decode('utf-8', 'replace')!r}", where) from None
 
 

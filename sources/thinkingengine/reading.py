@@ -36,7 +36,7 @@ def check_sql(sql: str, *, where: str, forced: bool) -> None:
     ]
     try:
         tree = sqlglot.parse_one(sql, read="trino")
-    except sqlglot.errors.SqlglotError:
+    except (sqlglot.errors.SqlglotError, RecursionError):
         if named and not forced:
             raise _unseen(where, named[0]) from None
         return
@@ -80,7 +80,7 @@ def _tokens(sql: str, *, where: str) -> list[Any]:
 
     try:
         return sqlglot.tokenize(sql, read="trino")
-    except sqlglot.errors.SqlglotError:
+    except (sqlglot.errors.SqlglotError, RecursionError):
         raise wrong(f"{where}: this SQL cannot be read", "Close its quotes and comments") from None
 
 

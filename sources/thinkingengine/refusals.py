@@ -23,8 +23,9 @@ from sources.thinkingengine.settings import RETURN_CODES, VENDOR, Answered
 _RUNNING = re.compile(r"task is (still )?running|任务.{0,6}(运行|执行)中", re.IGNORECASE)
 # the task itself and not what it asks for: “task failed: Table … does not exist” is no lost task
 _LOST = re.compile(
-    r"\btask(\s*id)?[\s:=]*[\w-]{0,64}\s*((is|was|has|does|do|been)\s+)*(not found|not exist|expired)"
-    r"|(\btask|任务)[\s:=]*[\w-]{0,64}?\s*(不存在|已过期)",
+    r"\btask(\s{0,9}id)?[\s:=]{0,9}[\w-]{0,64}\s{0,9}((is|was|has|does|do|been)\s{1,9}){0,5}"
+    r"(not found|not exist|expired)"
+    r"|(\btask|任务)[\s:=]{0,9}[\w-]{0,64}?\s{0,9}(不存在|已过期)",
     re.IGNORECASE | re.ASCII,
 )
 _NO_PAGE = re.compile(r"page data (does not|doesn't|is not|do not) exist", re.IGNORECASE)
@@ -91,7 +92,7 @@ def envelope_of(content: bytes) -> Mapping[str, Any] | None:
         except orjson.JSONDecodeError:
             try:
                 parsed = json.loads(candidate, strict=False)  # lone surrogates, NaN
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
         return parsed if isinstance(parsed, dict) and "return_code" in parsed else None
     return None

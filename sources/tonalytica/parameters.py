@@ -7,13 +7,13 @@ it does there. "Now" is the frozen upper edge of the run, in the declared zone.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import pendulum
 
-from sources.errors import ConfigurationError
+from sources.errors import BrokenAnswer, ConfigurationError
 
 FORMATS = {
     "date": "YYYY-MM-DD",
@@ -28,12 +28,16 @@ _CALENDAR = re.compile(r"d_(this|last)_(week|month|year)")
 
 
 def resolve(
-    given: Mapping[str, Any], definitions: list[dict[str, Any]], *, now: datetime, zone: str, where: str
+    given: Mapping[str, Any], definitions: Sequence[Mapping[str, Any]], *, now: datetime, zone: str, where: str
 ) -> dict[str, Any]:
     """The parameters to send: those given, else the query's defaults, with every date token computed.
 
-    Raises `ConfigurationError` for a name that the query does not have, or an unknown token.
+    Raises `ConfigurationError` for a name that the query does not have, or an unknown token, and `BrokenAnswer` for a
+    definition without a name.
     """
+    for definition in definitions:
+        if not isinstance(definition, Mapping) or not isinstance(definition.get("name"), str):
+            raise BrokenAnswer(what="a parameter of the query has no name", where=where, todo="Run again")
     known = {definition["name"]: definition for definition in definitions}
     for name in given:
         if name not in known:
@@ -54,7 +58,10 @@ def resolve(
 def _value(value: Any, kind: str, now: pendulum.DateTime, *, where: str) -> Any:
     if not isinstance(value, str) or not value.startswith("d_") or kind not in FORMATS:
         return value
-    moments = _moments(value, kind, now)
+    try:
+        moments = _moments(value, kind, now)
+    except (ValueError, OverflowError):  # before the year 1
+        moments = None
     if moments is None or (len(moments) == 2) != ("range" in kind):
         raise ConfigurationError(
             what=f"{value} is no date token for a {kind}",

@@ -92,7 +92,7 @@ class Client:
     def count(self, path: str, text: str = "", params: Mapping[str, Scalar] | None = None) -> int:
         """How many rows the vendor counts under a filter."""
         data = self.data(f"{path}/count", {**(params or {}), "filter": text or None}, group="count")
-        if isinstance(data, bool) or not re.fullmatch("[0-9]+", str(data)):
+        if isinstance(data, bool) or not re.fullmatch("[0-9]{1,18}", str(data)):
             raise BrokenAnswer(
                 what="the vendor's count is no number", where=f"{VENDOR}, {path}/count", why=f"it is {str(data)[:40]!r}"
             )

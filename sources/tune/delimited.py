@@ -6,8 +6,10 @@ line ends there are, and whether a byte order mark comes, is not documented: any
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +44,8 @@ def to_array(
     if not labels:
         out.write_bytes(b"[]")
         return Lines(path=out, labels=(), rows=0)
-    twice = sorted({label for label in labels if labels.count(label) > 1 or label in constants or not label})
+    counted = Counter(labels)
+    twice = sorted(label for label, times in counted.items() if times > 1 or label in constants or not label)
     if twice:
         why = f"columns that cannot be told apart: {', '.join(map(repr, twice))}"
         raise _broken(why, where, todo='Leave all but one out of the report\'s fields and groups, or take via = "find"')
@@ -55,10 +58,16 @@ def to_array(
 def _header(file: Path, *, where: str) -> list[str]:
     with file.open("rb") as body:
         head = body.read(_HEAD)
+    limit = csv.field_size_limit(_HEAD)
     try:
-        cells = next(csv.reader(io.StringIO(head.decode("utf-8-sig", "ignore"), newline=""), strict=True), [])
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head, final=len(head) < _HEAD)
+        cells = next(csv.reader(io.StringIO(text, newline=""), strict=True), [])
     except csv.Error as error:
         raise _broken(f"its header: {error}", where) from None
+    except UnicodeDecodeError:
+        raise _broken("it is no UTF-8", where) from None
+    finally:
+        csv.field_size_limit(limit)
     return [cell.strip() for cell in cells]
 
 
@@ -71,6 +80,10 @@ def _fast(file: Path, out: Path, labels: list[str], constants: Mapping[str, str]
     )
     if len({label.lower() for label in labels}) < len(labels):
         return None  # DuckDB takes Name and name for one
+    with file.open("rb") as body:
+        marked = body.read(4) == codecs.BOM_UTF8 + b'"'
+    if marked or any(sign in label for label in labels for sign in "\r\n"):
+        return None  # DuckDB does not see where such a header ends, and drops as many rows
     source = (
         f"read_csv({_text(str(file))}, delim=',', header=true, quote='\"', escape='\"', strict_mode=true, "
         f"auto_detect=false, null_padding=false, parallel=false, max_line_size={_LINE}, columns={{{spec}}})"

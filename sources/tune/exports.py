@@ -79,7 +79,9 @@ def wait_for(ask: Ask, settings: Settings, *, where: str, sleep: Callable[[float
         # done, and no link yet, is a state that lasts a moment
         if state in ("complete", "completed") and percent in ("100", "100.0", "") and isinstance(link, str) and link:
             lines = told.get("lines_exported")
-            known = isinstance(lines, int | str) and not isinstance(lines, bool) and re.fullmatch("[0-9]+", str(lines))
+            known = (
+                isinstance(lines, int | str) and not isinstance(lines, bool) and re.fullmatch("[0-9]{1,18}", str(lines))
+            )
             return Ready(link=link, lines=int(lines) if known else None)  # type: ignore[arg-type]
     raise NotReady(
         what="the export is not ready",

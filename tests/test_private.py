@@ -1,0 +1,75 @@
+"""What a night writes is for its own user, whatever the umask; only the warehouse itself is there to be read."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+from conftest import Night, one_database
+from sandbox_process import SandboxProcess
+
+SETTINGS = """[metrics]
+file = "out/nightload.prom"
+[lineage]
+file = "out/lineage.ndjson"
+"""
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {
+        str(path.relative_to(folder)): stat.S_IMODE(path.lstat().st_mode)
+        for path in sorted(folder.rglob("*"))
+        if not path.is_relative_to(folder / ".dlt")
+    }
+
+
+def test_with_no_umask_at_all_a_night_leaves_nothing_open(
+    night: Night, sandbox: SandboxProcess, tmp_path: Path
+) -> None:
+    temp = tmp_path / "temp"
+    temp.mkdir()
+    (night.home / ".dlt").mkdir()
+    (night.home / ".dlt" / "config.toml").write_text(SETTINGS)
+    for arguments in (("run", "tune"), ("report",), ("alert",), ("status",), ("sql", "SELECT 1")):
+        ran = night(*arguments, env={"TMPDIR": str(temp)}, umask=0)
+        assert ran.code == 0, ran.err
+    assert modes(temp) == {}
+    found = modes(night.home)
+    shared = {"data": 0o777, "out/nightload.prom": 0o644, "temp": found["temp"]}
+    if night.database.url is None:
+        shared["data/warehouse.duckdb"] = 0o666
+    assert {name: mode for name, mode in found.items() if mode & 0o077} == {
+        name: mode for name, mode in shared.items() if mode & 0o077
+    }
+    assert found["out/lineage.ndjson"] == 0o600
+    assert len(found) > 6
+
+
+@one_database
+def test_a_new_warehouse_is_as_open_as_the_user_says(night: Night, sandbox: SandboxProcess) -> None:
+    umask = 0o027
+    assert night("run", "--table", "tune.countries", umask=umask).code == 0
+    assert stat.S_IMODE(night.warehouse.stat().st_mode) == 0o640
+    assert stat.S_IMODE(night.warehouse.parent.stat().st_mode) == 0o750
+    night.warehouse.chmod(0o660)
+    assert night("run", "--table", "tune.countries", "--full", umask=umask).code == 0
+    assert stat.S_IMODE(night.warehouse.stat().st_mode) == 0o660, "a mode that was given stays"
+
+
+def test_a_crash_leaves_no_core_file(tmp_path: Path) -> None:
+    """A core file holds every key: the kernel is told to write none, also where the shell allows it."""
+    script = (
+        "import os, resource, sys; from pipelines import private\n"
+        "soft = resource.getrlimit(resource.RLIMIT_CORE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_CORE, (soft, soft))\n"
+        "private.keep()\n"
+        "print(resource.getrlimit(resource.RLIMIT_CORE)[0], flush=True)\n"
+        "os.abort()"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False,
+                           env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)})  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (-6, "0\n"), ended.stderr
+    assert list(tmp_path.iterdir()) == []
