@@ -619,7 +619,7 @@ def play(
 ) -> Soak:
     """Raises `Wrong`, and keeps the folder, if anything is not as promised."""
     with (
-        start_sandbox("--scale", "0.01", "--now", START.isoformat(), "--seed", str(seed)) as box,
+        start_sandbox("--scale", "0.01", "--now", START.isoformat()) as box,
         forks() as forking,
         database_of(kind) as database,
         small_disk(folder / "home"),
