@@ -19,7 +19,12 @@ from conftest import DATABASES
 from sources import VENDORS
 from sources.vendor import package
 
-OF_SETTINGS = {"tonalytica": {"latest"}, "tune": {"windows"}, "growingio": {"windows"}, "thinkingengine": {"latest"}}
+OF_SETTINGS = {
+    "tonalytica": {"latest"},
+    "tune": {"windows"},
+    "growingio": {"windows"},
+    "thinkingengine": {"incremental", "windows"},
+}
 """Kinds of the tables that a vendor has only by its settings, which the tests set."""
 
 
