@@ -488,7 +488,7 @@ class Soak:
             try:
                 part.rows_there = part.check(self.night, self.now())
                 rows += part.rows_there
-            except AssertionError as wrong:
+            except Exception as wrong:
                 raise Wrong(f"{part.name} is not as its truth: {str(wrong)[:3000] or 'see the check'}") from wrong
         self.compared += rows
         self.ledger_is_true()
