@@ -1,4 +1,7 @@
-"""Killed at any moment, a night leaves yesterday's warehouse; the next one loads everything, once."""
+"""Killed at any moment, a night leaves yesterday's warehouse; the next one loads everything, once.
+
+`python tests/crash_matrix.py` shows whose night is killed where, on which database, with which kinds of tables.
+"""
 
 from __future__ import annotations
 
@@ -179,8 +182,15 @@ def play_unbroken(yesterday: Yesterday) -> tuple[dict[str, Any], float]:
     ran = yesterday.forking.night(night, "run", "tonalytica", "--json")
     assert ran.wait(60) == 0, ran.communicate()
     took = time.monotonic() - started
+    assert modes_loaded(night) == {"full", "history", "kept", "latest"}, "else the matrix has a hole"
     assert_warehouse_is_the_truth(night, yesterday.sandbox, results=yesterday.results, tables=TABLES)
     return contents(night.warehouse), took
+
+
+def modes_loaded(night: Night) -> set[str]:
+    """The kinds of tables into which the last night brought rows."""
+    last = "run_id = (SELECT max(run_id) FROM nightload.runs)"
+    return {mode for (mode,) in night.rows(f"SELECT mode FROM nightload.run_tables WHERE {last} AND status = 'ok'")}
 
 
 def play_kills(yesterday: Yesterday, took: float) -> dict[str, Killed]:
