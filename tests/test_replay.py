@@ -17,6 +17,7 @@ import pytest
 import tune_facts
 from conftest import Night
 from people import EMAIL, TRACE, VENDORS, home_of, plant
+from pipelines.nights import Nights
 from pipelines.pages import SUFFIX, Reader
 from sandbox_process import SandboxProcess, start_sandbox
 from test_crash_vendors import contents
@@ -222,6 +223,9 @@ def test_what_was_parsed_wrong_is_loaded_again_and_the_next_night_goes_on(
         "SELECT notes, status FROM nightload.run_tables WHERE status <> 'ok' AND table_name = 'advertiser_campaigns'"
     )
     assert (json.loads(note), status) == ([f"replayed from run {run_id}"], "replayed")
+    with night.here() as place:
+        (last,) = Nights(place, {})._last_runs().values()
+    assert last < datetime.fromisoformat(night.main("runs", "--json").json["runs"][0]["started_at"]), "no night of it"
     fresh = night.main("status", "--json").json["vendors"][0]
     assert fresh["last_good"] == night.main("run-info", run_id, "--json").json["run"]["finished_at"]
     assert night.run(tables=[TABLE]).code == 0
