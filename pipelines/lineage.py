@@ -82,7 +82,7 @@ def _events(ledger: Ledger, place: Place, run: dict[str, Any], namespace: str) -
             "schemaURL": SCHEMA,
         }
         yield start
-        good = vendor["status"] == "ok"
+        good = vendor["status"] in ("ok", "replayed")
         why = vendor["error"] or next((table["error"] for table in own if table["error"]), None) or vendor["status"]
         facets = {} if good else {"errorMessage": _facet(ERROR, message=why, programmingLanguage="Python")}
         yield start | {

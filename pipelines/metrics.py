@@ -14,7 +14,7 @@ from pipelines.settings import section, text
 from pipelines.status import standing
 
 Sample = tuple[dict[str, str], float]
-STATUSES = ("ok", "mismatch", "failed", "crashed", "running")
+STATUSES = ("ok", "mismatch", "failed", "crashed", "running", "replayed")
 
 
 def write(place: Place, ledger: Ledger, *, now: datetime | None = None) -> Path | None:
@@ -85,7 +85,7 @@ def _metrics(ledger: Ledger, vendors: list[dict[str, Any]]) -> Iterator[tuple[st
 
 def _number(row: Mapping[str, Any], key: str) -> float | None:
     if key == "ok":
-        return float(row["status"] in ("ok", "unchanged", "warning"))
+        return float(row["status"] in ("ok", "unchanged", "warning", "replayed"))
     value = row[key]
     if value is None:
         return None

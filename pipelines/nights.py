@@ -94,7 +94,7 @@ class Nights:
             with self._ledger() as ledger:
                 rows = ledger.query(
                     "SELECT v.vendor, max(r.started_at) AS started_at FROM run_vendors v JOIN runs r USING (run_id) "
-                    "WHERE r.status <> ? GROUP BY v.vendor",
+                    "WHERE r.status NOT IN (?, 'replayed') GROUP BY v.vendor",
                     (MISSED,),
                 )
         elif self._place.postgres is not None:

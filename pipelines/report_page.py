@@ -165,8 +165,8 @@ def _nights_of_vendors(ledger: Ledger, now: datetime) -> dict[str, dict[date, di
     since = (now - timedelta(weeks=WEEKS)).date().isoformat()
     found: dict[str, dict[date, dict[str, Any]]] = {}
     runs = ledger.query(
-        "SELECT run_id, started_at, status, vendors FROM runs WHERE started_at >= ? AND status <> 'running' "
-        "ORDER BY run_id",
+        "SELECT run_id, started_at, status, vendors FROM runs WHERE started_at >= ? "
+        "AND status NOT IN ('running', 'replayed') ORDER BY run_id",
         (since,),
     )
     reached = {
