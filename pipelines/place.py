@@ -139,6 +139,12 @@ def _duckdb_path(url: str, home: Path) -> Path:
     path = Path(unquote(parts.path[1:]))
     # resolved: a link to the file is a name of it, and a swap must not put a file in the link's place
     path = (path if path.is_absolute() else home / path).resolve()
+    if "'" in str(path):
+        raise ConfigurationError(
+            what=f"the warehouse {path} has an apostrophe in its path",
+            why="dlt writes the paths of its files into SQL as they are",
+            todo="Name another folder with --home or --warehouse",
+        )
     if not path.suffix:
         raise ConfigurationError(
             what=f"the warehouse {path.name} has no ending", todo=f"Name the file {path.name}.duckdb"
