@@ -107,9 +107,9 @@ def _files_of(url: str, home: Path) -> Path:
         password, database, port = parts.password, unquote(parts.path.strip("/")), parts.port
     except ValueError:
         password, database, port = None, "", None
-    if password:
-        register_secret(unquote(password))
-        register_secret(password)
+    told = [password or "", unquote(password or ""), os.environ.get("PGPASSWORD", "")]
+    for secret in (*told, *parse_qs(parts.query).get("password", ())):
+        register_secret(secret)
     if not database or "/" in database:
         raise ConfigurationError(
             what="the warehouse URL names no database",
