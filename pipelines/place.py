@@ -132,9 +132,9 @@ def _files_of(url: str, home: Path) -> Path:
         password, database, port = parts.password, unquote(parts.path.strip("/")), parts.port
     except ValueError:
         password, database, port = None, "", None
-    if password:
-        register_secret(unquote(password))
-        register_secret(password)
+    told = [password or "", unquote(password or ""), os.environ.get("PGPASSWORD", "")]
+    for secret in (*told, *parse_qs(parts.query).get("password", ())):
+        register_secret(secret)
     if not database or "/" in database:
         raise ConfigurationError(
             what="the warehouse URL names no database",
@@ -164,6 +164,12 @@ def _duckdb_path(url: str, home: Path) -> Path:
     path = Path(unquote(parts.path[1:]))
     # resolved: a link to the file is a name of it, and a swap must not put a file in the link's place
     path = (path if path.is_absolute() else home / path).resolve()
+    if "'" in str(path):
+        raise ConfigurationError(
+            what=f"the warehouse {path} has an apostrophe in its path",
+            why="dlt writes the paths of its files into SQL as they are",
+            todo="Name another folder with --home or --warehouse",
+        )
     if not path.suffix:
         raise ConfigurationError(
             what=f"the warehouse {path.name} has no ending", todo=f"Name the file {path.name}.duckdb"

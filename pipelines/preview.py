@@ -10,6 +10,7 @@ import duckdb
 import pendulum
 
 from pipelines.request import refuse_unknown_table, vendor_of
+from pipelines.warehouse.session import literal
 from sources.errors import ConfigurationError
 from sources.extraction import Extraction
 from sources.vendor import package
@@ -41,7 +42,7 @@ def read(name: str, *, limit: int) -> tuple[list[dict[str, str]], list[dict[str,
         with duckdb.connect() as connection:
             connection.execute("SET TimeZone = 'UTC'")
             found = connection.execute(
-                f"SELECT * EXCLUDE (_dlt_load_id) FROM '{converted.path}' LIMIT {limit}"  # noqa: S608
+                f"SELECT * EXCLUDE (_dlt_load_id) FROM {literal(converted.path)} LIMIT {limit}"  # noqa: S608
             )
             names = [column[0] for column in found.description or ()]
             rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]

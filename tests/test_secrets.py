@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import base64
+import html
+import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -59,6 +63,10 @@ def spellings(key: str) -> set[bytes]:
         quote(key, safe="").encode(),
         base64.b64encode(raw).rstrip(b"="),
         base64.urlsafe_b64encode(raw).rstrip(b"="),
+        base64.b64encode(b"user:" + raw).rstrip(b"=")[8:-1],
+        json.dumps(key)[1:-1].encode(),
+        html.escape(key).encode(),
+        quote(key, safe="").lower().encode(),
     }
 
 
@@ -171,3 +179,100 @@ def test_query_keys_are_not_told(night: Night, sandbox: SandboxProcess) -> None:
     ran = night.main("run", "-v")
     assert ran.code == 1
     assert_nothing_told(night, ran, *some.values())
+
+
+WORDS = """
+[schedules.nightly]
+cron = "30 2 * * *"
+[alerts]
+command = ["/bin/sh", "-c", "cat >> 'HOME/told.json'"]
+[metrics]
+file = "nightload.prom"
+[lineage]
+file = "lineage.ndjson"
+"""
+
+
+@one_database
+def test_no_command_and_no_file_tells_a_key(night: Night, sandbox: SandboxProcess) -> None:
+    """Each command that there is, after a night in which one vendor's key was refused with a text that repeats it."""
+    keys = {"tonalytica": sandbox.tonalytica["api_key"], "tune": f"{sandbox.tune['api_key']}+/=&%"}
+    for vendor, key in keys.items():
+        night.set(vendor, api_key=key)
+    (night.home / ".dlt").mkdir()
+    (night.home / ".dlt" / "secrets.toml").write_text('[alerts]\nwebhook = "http://127.0.0.1:9/CANARYhook"\n')
+    (night.home / ".dlt" / "config.toml").write_text(WORDS.replace("HOME", str(night.home)))
+    repeats = {"status": 401, "body": {"errors": f"the key {keys['tune']} ({quote(keys['tune'], safe='')}) may not"}}
+    sandbox.control("tune", "POST", "faults", [{"match": {"path": ""}, "times": -1, "do": repeats}])
+    night.set(exclude=[*(name for name in METADATA if name not in ("queries", "users")), "results"])
+    last = night.main("run", "-v", env={"RUNTIME__LOG_LEVEL": "DEBUG"})
+    assert last.code == 1, last.out
+    assert "may not" in last.out, "the vendor's text is told, without the key"
+    run_id = night.main("runs", "--json").json["runs"][0]["run_id"]
+    for command in (
+        ("run", "--json"),
+        ("check", "-v"),
+        ("status",),
+        ("status", "--json"),
+        ("runs",),
+        ("run-info", run_id),
+        ("run-info", run_id, "--json"),
+        ("report", "--out", str(night.home / "report.html")),
+        ("alert", "--dry-run"),
+        ("alert",),
+        ("tables", "--json"),
+        ("docs", "--dir", str(night.home / "docs")),
+        ("dbt", "sources", "--dir", str(night.home / "dbt")),
+        ("export-queries", str(night.home / "sql")),
+        ("schedule", "--list"),
+        ("schedule", "--install", "systemd", "--dry-run"),
+        ("schedule", "--install", "cron", "--dry-run"),
+        ("preview", "tune.countries"),
+        ("forget", "CANARYnobody@example.invalid", "--dry-run"),
+    ):
+        ran = night.main(*command)
+        assert ran.out or ran.err, command
+        assert_nothing_told(night, ran, *keys.values())
+    assert {"nightload.prom", "lineage.ndjson", "report.html", "told.json"} <= {
+        path.name for path in night.home.rglob("*")
+    }
+
+
+@one_database
+def test_no_process_of_a_night_has_a_key_in_its_arguments(night: Night, sandbox: SandboxProcess) -> None:
+    """Everybody on the machine can list them."""
+    keep(night, tonalytica=sandbox.tonalytica["api_key"], tune=sandbox.tune["api_key"])
+    seen: set[bytes] = set()
+    with night.start("run", "--table", "tune.countries") as process:
+        while process.poll() is None:
+            for pid in Path("/proc").glob("[0-9]*"):
+                try:
+                    if f"\nPPid:\t{process.pid}\n" in (pid / "status").read_text() or pid.name == str(process.pid):
+                        seen.add((pid / "cmdline").read_bytes())
+                except OSError:
+                    pass  # it has ended
+            time.sleep(0.02)
+        process.communicate()
+    assert process.returncode == 0
+    assert any(b"countries" in line for line in seen)
+    assert not any(b"CANARY" in line for line in seen)
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:CANARY%2Bpw@h/db", "postgresql://u@h/db?password=CANARY%2Bpw"])
+def test_the_databases_password_is_known_wherever_it_stands(url: str, tmp_path: Path) -> None:
+    from pipelines import place
+    from sources import redaction
+
+    redaction.clear()
+    place.at(url, tmp_path)
+    assert "CANARY" not in redaction.redact("fe_sendauth: CANARY+pw, CANARY%2Bpw and CANARY%2bpw")
+
+
+def test_the_databases_password_of_the_environment_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines import place
+    from sources import redaction
+
+    redaction.clear()
+    monkeypatch.setenv("PGPASSWORD", "CANARY+pw")
+    place.at("postgresql://u@h/db", tmp_path)
+    assert "CANARY" not in redaction.redact("fe_sendauth: CANARY+pw")

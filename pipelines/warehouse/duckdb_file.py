@@ -28,7 +28,7 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from pipelines.ledger import Ledger
 from pipelines.place import OWN_DATASET, Place
 from pipelines.private import published_mode
-from pipelines.warehouse.session import Rows, Session, WarehouseBusy, comment_statements, quote, write_ledger
+from pipelines.warehouse.session import Rows, Session, WarehouseBusy, comment_statements, literal, quote, write_ledger
 from pipelines.warehouse.types import ColumnType
 from sources.errors import ConfigurationError, NightloadError, Unavailable
 
@@ -201,7 +201,7 @@ class DuckDbFile:
         self._anew.parent.mkdir(exist_ok=True)
         self._anew.unlink(missing_ok=True)
         ((catalog,),) = session.query("SELECT current_database()")
-        session.change(f"ATTACH '{str(self._anew).replace(chr(39), chr(39) * 2)}' AS written_anew")
+        session.change(f"ATTACH {literal(self._anew)} AS written_anew")
         try:
             session.change(f"COPY FROM DATABASE {quote(catalog)} TO written_anew")
             session.change("CHECKPOINT written_anew")
@@ -288,7 +288,7 @@ class DuckDbSession:
         self.change(f"CREATE TABLE {quote(dataset, table)} ({spec})")
 
     def load(self, dataset: str, table: str, columns: Sequence[ColumnType], parquet: Path) -> None:
-        self.change(f"INSERT INTO {quote(dataset, table)} BY NAME FROM '{parquet}'")
+        self.change(f"INSERT INTO {quote(dataset, table)} BY NAME FROM {literal(parquet)}")
 
     def create_dataset(self, dataset: str) -> None:
         self.change(f"CREATE SCHEMA IF NOT EXISTS {quote(dataset)}")

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import duckdb
 
 from pipelines.warehouse.reader import Answer, interrupted, only_reads, refused, warehouse_alone
-from pipelines.warehouse.session import quote
+from pipelines.warehouse.session import literal, quote
 from pipelines.warehouse.types import ColumnType, from_duckdb
 
 ROWS_AT_ONCE = 1000
@@ -77,7 +77,7 @@ class DuckDbReader:
         return nullcontext()
 
     def to_parquet(self, dataset: str, table: str, path: Path) -> None:
-        self._connection.execute(f"COPY {quote(dataset, table)} TO '{path}' ({PARQUET})")
+        self._connection.execute(f"COPY {quote(dataset, table)} TO {literal(path)} ({PARQUET})")
 
     def _rows(self, found: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
         while True:

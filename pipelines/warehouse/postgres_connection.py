@@ -19,6 +19,7 @@ SETTINGS = {
     "application_name": "nightload",
     "client_encoding": "UTF8",
     "TimeZone": "UTC",
+    "standard_conforming_strings": "on",  # else a backslash in a text of a vendor's could end a literal
     "lock_timeout": f"{LOCK_WAIT}s",
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",

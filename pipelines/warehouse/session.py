@@ -136,6 +136,11 @@ def quote(*names: str) -> str:
     return ".".join('"' + name.replace('"', '""') + '"' for name in names)
 
 
+def literal(text: object) -> str:
+    """A text, or a path, as an SQL literal."""
+    return "'" + str(text).replace("'", "''") + "'"
+
+
 def add_rows(session: Session, table: str, columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> None:
     """Add rows to `nightload.<table>`, which is made if it is not there."""
     target = quote(OWN_DATASET, table)
@@ -185,7 +190,7 @@ def comment_statements(dataset: str, comments: Mapping[tuple[str, str], str]) ->
     """The statements that write comments; a comment is no parameter in either database."""
     return ";\n".join(
         f"COMMENT ON {'COLUMN' if column else 'TABLE'} {quote(dataset, table, *([column] if column else []))} "
-        f"IS '{text.replace(chr(0), '').replace(chr(39), chr(39) * 2)}'"
+        f"IS {literal(text.replace(chr(0), ''))}"
         for (table, column), text in comments.items()
     )
 
