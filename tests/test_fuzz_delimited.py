@@ -13,6 +13,7 @@ from pathlib import Path
 from unittest import mock
 
 import duckdb
+import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
@@ -115,6 +116,12 @@ def test_any_bytes_are_an_export_or_an_error(body: bytes) -> None:
     except NightloadError:
         return
     assert labels or not rows
+
+
+def test_rows_without_a_header_are_refused() -> None:
+    assert exported(b"\xef\xbb\xbf\r\n") == ((), [])
+    with pytest.raises(BrokenAnswer, match="header"):
+        exported(b'\n"x"\n')
 
 
 def test_an_export_that_is_evil_is_read_soon() -> None:

@@ -42,6 +42,9 @@ def to_array(
     """
     labels = [label_of(cell) for cell in _header(file, where=where)]
     if not labels:
+        with file.open("rb") as body:
+            if body.read(_HEAD).removeprefix(codecs.BOM_UTF8).strip():
+                raise _broken("it begins with an empty line, and not with its header", where)
         out.write_bytes(b"[]")
         return Lines(path=out, labels=(), rows=0)
     counted = Counter(labels)
