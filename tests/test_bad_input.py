@@ -506,3 +506,16 @@ def test_the_second_run_exits_3_and_the_first_goes_on(good: Night, sandbox_proce
     out, err = first.communicate(timeout=60)
     sandbox.control("tonalytica", "DELETE", "faults")
     assert first.returncode == 0, out + err
+
+
+def test_a_key_that_may_read_nothing_that_is_asked_for_makes_no_green_night(
+    night: Night, sandbox: SandboxProcess
+) -> None:
+    sandbox.control("tune", "POST", "options", {"forbid": ["agency", "languages"]})
+    ran = night.run("tune", tables=["tune.agency", "tune.languages"])
+    assert (ran.code, ran.json["status"]) == (1, "failed")
+    errors = [table["error"] for table in ran.tables.values() if table["error"]]
+    assert len(errors) == 1 and "the key may read nothing that is asked for" in errors[0]
+    ran = night.run("tune", tables=["tune.agency", "tune.languages", "tune.regions"])
+    assert ran.code == 0, "one that is out of sight among others is usual"
+    assert ran.tables["tune.agency"]["status"] == "unchanged"

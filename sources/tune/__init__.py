@@ -8,7 +8,7 @@ moved count shows some of that, the second look at the keys the rest (one row go
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -19,7 +19,7 @@ from dlt.extract import DltResource
 
 from sources.configuration import is_set, settings_of
 from sources.days import Calls, Days
-from sources.errors import ConfigurationError, CountMismatch, Refused
+from sources.errors import AccessDenied, ConfigurationError, CountMismatch, Refused
 from sources.extraction import Extraction, Fetch, Table, Walk
 from sources.http import in_order
 from sources.tables import Column, Converted, Spool, iter_rows, keys_apart, labels_of, newest_text
@@ -62,6 +62,25 @@ def _settings() -> Settings:
     return settings
 
 
+@dataclass
+class _Hidden:
+    """Endpoints that the key does not see, `of` all that are asked for: some are usual, all of them are no night."""
+
+    of: int = 0
+    paths: set[str] = field(default_factory=set)
+
+    def meet(self, endpoint: Endpoint, error: Refused) -> None:
+        """Raises `AccessDenied` for the last one, if no other was seen."""
+        self.paths.add(endpoint.path)
+        if len(self.paths) == self.of:
+            raise AccessDenied(
+                what="the key may read nothing that is asked for",
+                where=f"{VENDOR}, {len(self.paths)} endpoints",
+                why=str(error),
+                todo="Ask an administrator of the account for a key that may read it",
+            )
+
+
 class Tune:
     """A connected TUNE account."""
 
@@ -82,13 +101,14 @@ class Tune:
     def resources(self, extraction: Extraction) -> list[DltResource]:
         """A resource per endpoint and report that the extraction wants."""
         reporter = Reporter(self.client, self.settings, extraction.allow_empty)
+        hidden = _Hidden()
         made: list[tuple[Table, Fetch]] = [
-            *((table_of(endpoint, self.settings), self._fetch(endpoint)) for endpoint in self.endpoints),
+            *((table_of(endpoint, self.settings), self._fetch(endpoint, hidden)) for endpoint in self.endpoints),
             *((table_of_report(report), reporter.fetch(report)) for report in self.reports),
         ]
-        return [
-            extraction.resource(DATASET, table, fetch) for table, fetch in made if extraction.wants(DATASET, table.name)
-        ]
+        wanted = [(table, fetch) for table, fetch in made if extraction.wants(DATASET, table.name)]
+        hidden.of = len(wanted)
+        return [extraction.resource(DATASET, table, fetch) for table, fetch in wanted]
 
     def calls(self, name: str, days: Days, state: Mapping[str, Any]) -> Calls | None:
         """Of a window: its count and its pages, or an order, asking after it and the download."""
@@ -148,7 +168,7 @@ class Tune:
         dotted = any("." in name for name in (*endpoint.related, *endpoint.fields, endpoint.filter))
         return self.client.metadata(endpoint.path, related=dotted)
 
-    def _fetch(self, endpoint: Endpoint) -> Fetch:
+    def _fetch(self, endpoint: Endpoint, hidden: _Hidden) -> Fetch:
         def fetch(walk: Walk) -> None:
             try:
                 self._walk(endpoint, walk)
@@ -156,6 +176,7 @@ class Tune:
                 # What was visible once and is not any more is a failure; what never was is not.
                 if endpoint.configured or error.status not in (403, 404) or walk.state.get("rows") or walk.limit:
                     raise
+                hidden.meet(endpoint, error)
                 walk.notes.append(f"skipped: {error}")
                 walk.unchanged(0)
 
