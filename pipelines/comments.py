@@ -22,7 +22,7 @@ OURS = {
     ROW_VERSION: "a hash of the vendor's columns: another one is another version",
     VALID_FROM: "the night that saw this version first",
     VALID_TO: "the night that saw it changed or gone; NULL: it stands",
-    "_dlt_load_id": "the load that brought this row: load_id of nightload.run_tables or nightload.backfills",
+    "_dlt_load_id": "the load that brought this row: nightload.run_tables.load_id, or nightload.backfills.load_id",
 }
 OWN_TABLES: dict[str, dict[str, str]] = {
     "runs": {
