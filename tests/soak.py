@@ -114,6 +114,7 @@ class Soak:
         self.clock = Clock(START.timestamp(), time.monotonic())
         self.scheduler: Forked | None = None
         self.down_until: datetime | None = None
+        self.down_since = START
         self.seen = 0
         self.met: Counter[str] = Counter()
         self.outcomes: Counter[str] = Counter()
@@ -350,7 +351,8 @@ class Soak:
 
     def _down(self, schedule: Schedule) -> None:
         self.stop_scheduler()
-        self.down_until = self.now() + timedelta(days=self.dice.choice([1, 2, 3]))
+        self.down_since = self.now()
+        self.down_until = self.down_since + timedelta(days=self.dice.choice([1, 2, 3]))
 
     # -- nights ----------------------------------------------------------------------------------------
 
@@ -537,7 +539,8 @@ class Soak:
             self.same(twice, [], f"loads of {dataset} that are there twice")
 
     def every_night_is_told(self, runs: Sequence[dict[str, Any]]) -> None:
-        end = self.now()
+        # while no scheduler is there, the nights are owed: the next one tells them
+        end = self.now() if self.down_until is None else self.down_since
         for schedule in self.schedules.values():
             vendors = json.dumps(list(schedule.vendors))
             own = [run for run in runs if run["vendors"] == vendors]
