@@ -109,7 +109,7 @@ def _clocked_steps() -> Callable[[], dict[str, float]]:
     dlt's normalize and the copy of a DuckDB file; of that copy; of the counts."""
     import dlt
 
-    from pipelines import run
+    from pipelines import passes
     from pipelines.warehouse import duckdb_file, postgres
 
     taken: dict[str, float] = {}
@@ -129,8 +129,8 @@ def _clocked_steps() -> Callable[[], dict[str, float]]:
 
     clock(dlt.Pipeline, "normalize", "normalize")
     clock(dlt.Pipeline, "load", "load")
-    clock(run, "_load", "after")
-    clock(run, "_count", "after", "count")
+    clock(passes, "_load", "after")
+    clock(passes, "_count", "after", "count")
     clock(duckdb_file, "_copy", "copy")
     for warehouse in (duckdb_file.DuckDbFile, postgres.Postgres):
         clock(warehouse, "publish", "after")

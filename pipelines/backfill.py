@@ -32,10 +32,11 @@ from pipelines.backfill_plan import TABLE, Chunk, Plan, make, newest_run, publis
 from pipelines.forgotten import forgotten_in
 from pipelines.incidents import change_in_words
 from pipelines.ledger import Ledger
+from pipelines.night import Night
+from pipelines.passes import pass_over
 from pipelines.place import Place
 from pipelines.report import TableReport, VendorReport
 from pipelines.request import Request
-from pipelines.run import Night, _pass
 from pipelines.state import states_of
 from pipelines.warehouse import Locked, Warehouse, turn
 from sources import VENDORS
@@ -237,7 +238,7 @@ class _Backfill:
             forgotten=fetched.extraction.forgotten,
         )
         try:
-            changed = _pass(night, self.vendor, fetched.extraction, report)
+            changed = pass_over(night, self.vendor, fetched.extraction, report)
         except PipelineStepFailed as error:
             if isinstance(error.exception, KeyboardInterrupt):
                 raise error.exception from None

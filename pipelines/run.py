@@ -9,72 +9,39 @@ What may pass by itself is tried again within the night, if the night has an end
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain
 from typing import Any
 
-import dlt
 import pendulum
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from pipelines import __version__, dbt
-from pipelines.comments import comment, of_vendor
-from pipelines.counts import count, live, mark_deleted
-from pipelines.dark import record_values
-from pipelines.forgotten import read_forgotten
 from pipelines.keeping import Keeping, read_choice
 from pipelines.ledger import Ledger
+from pipelines.night import Night, as_told, folder, record, tell, who_is_forgotten
 from pipelines.pace import Pace, Publish, read_pace
-from pipelines.report import RunReport, TableReport, VendorReport
+from pipelines.passes import extract, load_parts, pass_over, prepare
+from pipelines.report import RunReport, TableReport
 from pipelines.request import Request, choose, refuse_unknown_table, vendor_of
-from pipelines.schema import changes_between, columns_of, keys_of, record_columns, snapshot
 from pipelines.side_by_side import SideBySide
-from pipelines.tries import Prepared, Try, again, as_rows, whole
-from pipelines.warehouse import Warehouse, lock, open_warehouse, quote
+from pipelines.tries import Try, again, whole
+from pipelines.warehouse import lock, open_warehouse
 from pipelines.warehouse.reader import open_reader
-from pipelines.warehouse.session import void_backfills
 from sources import VENDORS
-from sources.errors import AccessDenied, ConfigurationError, NightloadError, Recovery, Unreachable, summarize
-from sources.extraction import MERGED, Extraction, Mode, Outcome
-from sources.naming import MAX_BYTES, shorten, tag_for
-from sources.policy import Policy, read_policy
-from sources.terms import Forgotten
-from sources.vendor import Vendor, package
+from sources.errors import NightloadError, Recovery, summarize
+from sources.extraction import Extraction
+from sources.policy import read_policy
+from sources.vendor import package
 
 log = logging.getLogger(__name__)
 
 UNMET = "nothing to load: no such table or no result yet, or the key cannot see it, or the settings leave it out"
-
-
-@dataclass(kw_only=True)
-class Night:
-    """A run under way."""
-
-    request: Request
-    ledger: Ledger
-    warehouse: Warehouse
-    run_id: str
-    until: pendulum.DateTime
-    policy: Policy
-    pace: Pace = field(default_factory=Pace)
-    forgotten: Forgotten | None = None
-    """Who is kept out; read when the first vendor begins."""
-    keeping: Keeping | None = None
-    """Where this run's pages are kept, if they are."""
-    tries: dict[str, list[Try]] = field(default_factory=dict)
-    """Vendor → what was tried of it, in the order in which they are told of."""
-    unpublished: list[Try] = field(default_factory=list)
-    """Whose proven rows wait for `publish`: one vendor's, or all vendors' for the end of the night."""
-
-    def told(self) -> list[VendorReport]:
-        return [whole([each.report for each in tries]) for tries in self.tries.values()]
 
 
 def run(request: Request) -> RunReport:
@@ -159,7 +126,7 @@ def _night(night: Night, chosen: Sequence[str], skipped: Sequence[str]) -> RunRe
             _refuse_unmet(night, report)
         # The last swap shows how the run ended, and only the swap ends it: killed before that, it has crashed.
         with night.ledger.at_once():
-            night.ledger.close_run(night.run_id, status=_told(night, report.status))
+            night.ledger.close_run(night.run_id, status=as_told(night, report.status))
             _publish(night)
         report.vendors = night.told()
         _show_ledger(night)
@@ -187,7 +154,7 @@ def _all_vendors(night: Night, waiting: list[Try]) -> None:
             for each in dict.fromkeys(at_stake):
                 if (next_try := again(each, night.pace)) is not None:
                     waiting.append(next_try)
-                    _tell(night, each.vendor, f"waits until {next_try.at}")
+                    tell(night, each.vendor, f"waits until {next_try.at}")
             waiting.sort(key=lambda each: each.not_before)
 
 
@@ -214,7 +181,7 @@ def _publish(night: Night) -> list[Try]:
             each.report.failed(
                 f"the warehouse could not be published: {summarize(error)}", getattr(error, "recovery", None)
             )
-            _record(night, each.vendor)
+            record(night, each.vendor)
             log.error("%s: %s", each.vendor, each.report.error)
         night.warehouse.discard(kept=True)
         if night.ledger.is_closed(night.run_id):
@@ -246,7 +213,7 @@ def _refuse_unmet(night: Night, report: RunReport) -> None:
             last.tables.append(TableReport(table=name, status="failed", error=error))
             log.info("%s: %s", vendor.vendor, error)
             last.settle()
-            _record(night, vendor.vendor)
+            record(night, vendor.vendor)
     report.vendors = night.told()
 
 
@@ -258,7 +225,7 @@ def _begin(night: Night, side: SideBySide[Try], attempt: Try) -> None:
         attempt.connected = package(attempt.vendor).connect()
         night.warehouse.begin()
         attempt.extraction = _extraction(night, attempt)
-        attempt.prepared = _prepare(night, attempt.connected, attempt.extraction)
+        attempt.prepared = prepare(night, attempt.connected, attempt.extraction)
     except Exception as error:  # noqa: BLE001 - `_finish` judges it
         side.ended(attempt, error)
     else:
@@ -271,7 +238,7 @@ def _finish(night: Night, attempt: Try, failed: BaseException | None) -> list[Tr
     try:
         if failed is not None:
             raise failed
-        _tell(night, attempt.vendor, "is loaded")
+        tell(night, attempt.vendor, "is loaded")
         _load_vendor(night, attempt)
     except NightloadError as error:
         report.failed(summarize(error), error.recovery)
@@ -293,14 +260,14 @@ def _finish(night: Night, attempt: Try, failed: BaseException | None) -> list[Tr
         report.seconds += time.monotonic() - started
         report.finished_at = pendulum.now("UTC")
     attempt.let_go()
-    _tell(night, attempt.vendor, "")
+    tell(night, attempt.vendor, "")
     if report.error is not None:
         if failed is None:
             night.warehouse.discard()
         log.error("%s: %s", attempt.vendor, report.error)
         if night.unpublished and not night.warehouse.kept:
             at_stake += _lost(night)
-    _record(night, attempt.vendor)
+    record(night, attempt.vendor)
     return at_stake
 
 
@@ -329,27 +296,22 @@ def _lost(night: Night) -> list[Try]:
     for each in lost:
         each.report.failed("what was loaded was lost with the connection to the warehouse", Recovery.RETRY)
         log.error("%s: %s", each.vendor, each.report.error)
-        _record(night, each.vendor)
+        record(night, each.vendor)
     return lost
-
-
-def _tell(night: Night, vendor: str, what: str) -> None:
-    if night.request.on_progress:
-        night.request.on_progress(vendor, what)
 
 
 def _extraction(night: Night, attempt: Try) -> Extraction:
     request, tables = night.request, attempt.tables or night.request.tables
     return Extraction(
         vendor=attempt.vendor,
-        spool_dir=_folder(night, attempt.vendor, f"spool-{attempt.number}"),
+        spool_dir=folder(night, attempt.vendor, f"spool-{attempt.number}"),
         until=night.until,
         full=(tables or frozenset({"*"})) if request.full else frozenset(),
         allow_empty=request.allow_empty,
         tables=tables or None,
         on_progress=partial(request.on_progress, attempt.vendor) if request.on_progress else None,
         policy=night.policy,
-        forgotten=_forgotten(night),
+        forgotten=who_is_forgotten(night),
         rebuilds=request.replay is None,
         known=request.replay.columns(attempt.vendor) if request.replay else None,
     )
@@ -360,7 +322,7 @@ def _extract_first(night: Night, attempt: Try) -> None:
     started = time.monotonic()
     assert attempt.extraction is not None  # noqa: S101 - `_begin` made it
     try:
-        attempt.extracted = _extract(attempt.prepared, attempt.extraction, attempt.report)
+        attempt.extracted = extract(attempt.prepared, attempt.extraction, attempt.report)
     finally:
         attempt.report.seconds += time.monotonic() - started
 
@@ -370,16 +332,16 @@ def _load_vendor(night: Night, attempt: Try) -> None:
     vendor, first, report = attempt.connected, attempt.extraction, attempt.report
     assert vendor is not None and first is not None  # noqa: S101 - `_begin` made them
     night.warehouse.begin()
-    changed = _load_parts(night, first, attempt.extracted, report)
+    changed = load_parts(night, first, attempt.extracted, report)
     rebuild = frozenset(name for name, outcome in first.outcomes.items() if outcome.rebuild)
     if rebuild and night.request.replay is None:
         exposed = frozenset(name for name, outcome in first.outcomes.items() if outcome.exposed)
-        changed |= _pass(night, vendor, _second(first, rebuild), report, rebuild=rebuild, exposed=exposed)
+        changed |= pass_over(night, vendor, _second(first, rebuild), report, rebuild=rebuild, exposed=exposed)
     parted = [table for table in report.tables if table.walk_whole]
     if parted and night.request.replay is None:
         for table in parted:
             log.info("%s: %s; walking it whole", table.table, table.error)
-        changed |= _pass(night, vendor, _second(first, frozenset(table.table for table in parted)), report)
+        changed |= pass_over(night, vendor, _second(first, frozenset(table.table for table in parted)), report)
     report.settle()
     if any(table.status == "mismatch" and table.landed_differs for table in report.tables):
         report.failed("what landed is not what was extracted; nothing of this vendor was published", None, "mismatch")
@@ -388,12 +350,6 @@ def _load_vendor(night: Night, attempt: Try) -> None:
         night.unpublished.append(attempt)
         if night.pace.publish == Publish.NIGHT:
             night.warehouse.keep()
-
-
-def _forgotten(night: Night) -> Forgotten:
-    if night.forgotten is None:
-        night.forgotten = read_forgotten(night.request.place)
-    return night.forgotten
 
 
 def _second(first: Extraction, tables: frozenset[str]) -> Extraction:
@@ -409,264 +365,6 @@ def _second(first: Extraction, tables: frozenset[str]) -> Extraction:
         policy=first.policy,
         forgotten=first.forgotten,
     )
-
-
-def _pass(
-    night: Night,
-    vendor: Vendor,
-    extraction: Extraction,
-    report: VendorReport,
-    *,
-    rebuild: frozenset[str] = frozenset(),
-    exposed: frozenset[str] = frozenset(),
-) -> bool:
-    """Extract all parts once more, then load them; True if the build changed.
-
-    `rebuild` names tables that are dropped and made from nothing, `exposed` those of which nothing may be put aside.
-    """
-    extracted = _extract(_prepare(night, vendor, extraction), extraction, report, rebuild=rebuild)
-    return _load_parts(night, extraction, extracted, report, rebuild=rebuild, exposed=exposed)
-
-
-def _prepare(night: Night, vendor: Vendor, extraction: Extraction) -> list[Prepared]:
-    """A pipeline for each part, with the state and the schema that the warehouse holds."""
-    prepared = []
-    for part in vendor.parts(extraction):
-        if not extraction.wants_any_of(part.dataset):
-            continue
-        pipeline = dlt.pipeline(
-            part.dataset,
-            pipelines_dir=str(_folder(night, part.dataset, f"pipelines-{time.monotonic_ns()}")),
-            destination=night.warehouse.destination(),
-            dataset_name=part.dataset,
-        )
-        pipeline.sync_destination()
-        before = snapshot(pipeline)
-        if night.request.replay is not None:
-            night.request.replay.begin(extraction.vendor, part.dataset, pipeline)
-        elif night.keeping is not None:
-            night.keeping.knew(extraction.vendor, part.dataset, pipeline.state.get("sources", {}), before)
-        prepared.append(Prepared(part, pipeline, before))
-    return prepared
-
-
-def _extract(
-    prepared: Sequence[Prepared],
-    extraction: Extraction,
-    report: VendorReport,
-    *,
-    rebuild: frozenset[str] = frozenset(),
-) -> list[Prepared]:
-    """Extract all parts; those that had something to extract."""
-    extracted = []
-    for part, pipeline, before in prepared:
-        try:
-            source = part.source()
-        except NightloadError as error:
-            if isinstance(error, AccessDenied | Unreachable | ConfigurationError):
-                raise  # the other parts fare no better
-            failed = TableReport(
-                table=f"{part.dataset}.*", status="failed", error=summarize(error), recovery=error.recovery
-            )
-            report.put(failed)
-            log.info("%s.*: %s", part.dataset, summarize(error))
-            continue
-        if not source.resources:
-            continue
-        anew = [name for name in source.resources if f"{part.dataset}.{name}" in rebuild]
-        others = [name for name in source.resources if name not in anew]
-        if anew:
-            pipeline.extract(source.with_resources(*anew), refresh="drop_resources")
-        if others:
-            pipeline.extract(source.with_resources(*others))
-        extracted.append(Prepared(part, pipeline, before))
-    return extracted
-
-
-def _load_parts(
-    night: Night,
-    extraction: Extraction,
-    extracted: Sequence[Prepared],
-    report: VendorReport,
-    *,
-    rebuild: frozenset[str] = frozenset(),
-    exposed: frozenset[str] = frozenset(),
-) -> bool:
-    """Load the parts in the opposite order and count; True if the build changed."""
-    changed = False
-    for part, pipeline, before in reversed(extracted):
-        outcomes = [outcome for outcome in extraction.outcomes.values() if outcome.dataset == part.dataset]
-        anew = [outcome for outcome in outcomes if _name(outcome) in rebuild]
-        if failed := next((outcome.error for outcome in anew if outcome.error), None):
-            for outcome in outcomes:  # nothing of this part is loaded, so nothing is dropped
-                outcome.error, outcome.loaded = (
-                    outcome.error or f"not built anew, since another failed: {failed}",
-                    False,
-                )
-        else:
-            with (
-                night.warehouse.making_anew([(part.dataset, outcome.table) for outcome in anew])
-                if anew
-                else nullcontext()
-            ):
-                _put_aside(night, [outcome for outcome in anew if _name(outcome) not in exposed])
-                _drop_exposed(night, [outcome for outcome in anew if _name(outcome) in exposed])
-                changed |= _load(night, pipeline, outcomes, before, report)
-        _count(night, pipeline, outcomes, report)
-    return changed
-
-
-def _put_aside(night: Night, anew: Sequence[Outcome]) -> None:
-    """Before a table is built anew, keep what only the old one holds (deleted rows, history) under another name."""
-    with night.warehouse.write() as session:
-        for outcome in anew:
-            if outcome.mode == Mode.KEPT:
-                void_backfills(session, night.ledger, outcome.dataset, outcome.table)
-            if outcome.mode != Mode.LATEST:
-                aside = shorten(
-                    f"{outcome.table}_before_{night.until:%Y%m%d_%H%M%S}", tag_for(outcome.table), MAX_BYTES
-                )
-                session.change(f"ALTER TABLE {quote(outcome.dataset, outcome.table)} RENAME TO {quote(aside)}")
-                outcome.notes.append(f"built anew; the old table is {outcome.dataset}.{aside}")
-
-
-def _drop_exposed(night: Night, exposed: Sequence[Outcome]) -> None:
-    """Drop what was put aside of tables whose older rows hold personal data as it came; dlt drops the tables."""
-    if not exposed:
-        return
-    night.warehouse.purge()
-    with night.warehouse.write() as session:
-        for outcome in exposed:
-            for aside in sorted(session.tables(outcome.dataset)):
-                if aside.startswith(f"{outcome.table}_before_"):
-                    session.change(f"DROP TABLE {quote(outcome.dataset, aside)}")
-            outcome.notes.append("built anew; what only the old table held is given up")
-
-
-def _name(outcome: Outcome) -> str:
-    return f"{outcome.dataset}.{outcome.table}"
-
-
-def _load(
-    night: Night, pipeline: dlt.Pipeline, outcomes: Sequence[Outcome], before: Mapping[str, Any], report: VendorReport
-) -> bool:
-    if not pipeline.has_pending_data:
-        return False
-    pipeline.normalize()
-    with night.warehouse.write():
-        pipeline.load(raise_on_failed_jobs=True)
-    report.schema_changes += [
-        {"dataset": pipeline.dataset_name, **change} for change in changes_between(before, snapshot(pipeline))
-    ]
-    night.warehouse.clear_staging(pipeline.dataset_name)
-    columns = columns_of(pipeline)
-    with night.warehouse.write() as session:
-        there = session.tables(pipeline.dataset_name)
-        for outcome in outcomes:
-            if outcome.table in there:
-                mark_deleted(session, outcome, at=night.until)
-        record_columns(session, pipeline.dataset_name, columns)
-        report.schema_changes += record_values(
-            session, columns, outcomes, dataset=pipeline.dataset_name, at=night.until
-        )
-        comment(session, pipeline.dataset_name, of_vendor(snapshot(pipeline), outcomes))
-    merged = [outcome.table for outcome in outcomes if outcome.loaded and outcome.mode in MERGED]
-    for table, key in keys_of(pipeline, merged).items():
-        night.warehouse.index(pipeline.dataset_name, table, key)
-    for outcome in outcomes:
-        if outcome.loaded and outcome.table in there and outcome.mode in (Mode.INCREMENTAL, Mode.KEPT):
-            night.warehouse.index_live(pipeline.dataset_name, outcome.table, live(outcome.mode))
-    return True
-
-
-def _count(night: Night, pipeline: dlt.Pipeline, outcomes: Sequence[Outcome], report: VendorReport) -> None:
-    with night.warehouse.write() as session:
-        there = session.tables(pipeline.dataset_name)
-        replay = night.request.replay
-        for outcome in outcomes:
-            if replay is not None and replay.nothing_new(outcome):
-                table = TableReport(
-                    table=_name(outcome), mode=str(outcome.mode), status="unchanged", notes=outcome.notes
-                )
-                table.vendor_count, table.extracted = outcome.vendor_count, outcome.extracted
-            else:
-                table = count(session, outcome, exists=outcome.table in there)
-            table.digest = outcome.digest
-            if replay is not None:
-                replay.tell(table)
-            report.put(table)
-
-
-def _record(night: Night, name: str) -> None:
-    """What came of a vendor so far, in place of what was said of it before."""
-    tries = [each.report for each in night.tries[name]]
-    report = whole(tries)
-    night.ledger.forget_vendor(night.run_id, name)
-    _record_changes(night, report)
-    night.ledger.record(
-        "run_vendors",
-        [
-            {
-                "run_id": night.run_id,
-                "vendor": report.vendor,
-                "status": _told(night, report.status),
-                "error": report.error,
-                "requests": report.requests,
-                "seconds": report.seconds,
-            }
-        ],
-    )
-    night.ledger.record(
-        "run_tries",
-        [{"run_id": night.run_id, **row, "status": _told(night, row["status"])} for row in as_rows(tries)],
-    )
-    night.ledger.record(
-        "run_tables",
-        [
-            {
-                "run_id": night.run_id,
-                "vendor": report.vendor,
-                "dataset": table.table.split(".")[0],
-                "table_name": table.table.partition(".")[2],
-                "notes": json.dumps(table.notes, ensure_ascii=False) if table.notes else None,
-                "status": _told(night, table.status),
-                **{
-                    name: getattr(table, name)
-                    for name in [
-                        "mode",
-                        "load_id",
-                        "vendor_count",
-                        "extracted",
-                        "landed",
-                        "live",
-                        "deleted",
-                        "error",
-                        "seconds",
-                    ]
-                },
-            }
-            for table in report.tables
-        ],
-    )
-
-
-def _told(night: Night, status: str) -> str:
-    """What went well in a replay makes nothing fresh, and is no good night to go by."""
-    good = status in ("ok", "unchanged", "warning")
-    return "replayed" if night.request.replay is not None and good else status
-
-
-def _record_changes(night: Night, report: VendorReport) -> None:
-    """What changed in the schemas of this vendor; nothing, if it was not published."""
-    told = {"run_id": night.run_id, "vendor": report.vendor, "changed_at": night.until.isoformat()}
-    changes = [] if report.error else report.schema_changes
-    night.ledger.record("schema_changes", [{**told, **change} for change in changes])
-
-
-def _folder(night: Night, *parts: str) -> Any:
-    folder = night.request.place.work.joinpath(night.run_id, *parts)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def exit_code(report: RunReport) -> int:

@@ -7,8 +7,9 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pipelines import nights, run
+from pipelines import nights, passes, run
 from pipelines.ledger import Ledger
+from pipelines.night import Night
 from pipelines.warehouse import duckdb_file
 
 
@@ -25,7 +26,7 @@ def swap() -> None:
 
 def deletions() -> None:
     """What is gone at the vendor's stays live."""
-    run.mark_deleted = lambda *_, **__: None
+    passes.mark_deleted = lambda *_, **__: None
 
 
 def crashed() -> None:
@@ -58,14 +59,14 @@ def transaction() -> None:
     """Postgres shows what is loaded before it is proven."""
     from pipelines.warehouse.postgres import Postgres
 
-    count = run._count
+    count = passes._count
 
-    def committed(night: run.Night, *arguments: Any) -> None:
+    def committed(night: Night, *arguments: Any) -> None:
         if isinstance(night.warehouse, Postgres) and night.warehouse._shared and night.warehouse._shared.writing:
             night.warehouse._shared.end(commit=True)
         count(night, *arguments)
 
-    run._count = committed
+    passes._count = committed
 
 
 def cursor() -> None:
@@ -77,13 +78,12 @@ def cursor() -> None:
     from pipelines.warehouse.postgres import Postgres
     from pipelines.warehouse.postgres_connection import connect
 
-    extract = run._extract
+    load = passes._load
 
-    def early(night: run.Night, part: Any, *arguments: Any, **options: Any) -> Any:
-        found = extract(night, part, *arguments, **options)
+    def early(night: Night, pipeline: Any, *arguments: Any) -> bool:
         assert isinstance(night.warehouse, Postgres)
-        told = state_doc(found[0].state)
-        table = f'"{part.dataset}"._dlt_pipeline_state'
+        told = state_doc(pipeline.state)
+        table = f'"{pipeline.dataset_name}"._dlt_pipeline_state'
         with closing(connect(night.warehouse._url)) as other, other, other.cursor() as asked:
             asked.execute("SELECT to_regclass(%s)", (table,))
             if asked.fetchone() != (None,):
@@ -93,9 +93,9 @@ def cursor() -> None:
                     "%s, _dlt_load_id FROM {0} ORDER BY created_at DESC LIMIT 1".format(table),
                     (told["state"], told["version_hash"]),
                 )
-        return found
+        return load(night, pipeline, *arguments)
 
-    run._extract = early
+    passes._load = early
 
 
 def nothing() -> None:

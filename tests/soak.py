@@ -223,7 +223,7 @@ class Soak:
             case "step":
                 return Meeting(f"kill: {step}", lambda codes: codes in ([-9, 0], [0]), next=[{"arm": point}])
             case "twice":
-                both = [{"arm": ("pipelines.run:_count", "before", 1, "")}] * 2
+                both = [{"arm": ("pipelines.passes:_count", "before", 1, "")}] * 2
                 return Meeting("kill: both tries", lambda codes: codes in ([-9, -9], [0]), next=both)
             case "sigterm":
                 during = self._signals(signal.SIGTERM)

@@ -21,8 +21,8 @@ import duckdb
 import pytest
 
 from conftest import Night, one_database
+from pipelines import passes, run
 from pipelines import place as places
-from pipelines import run
 from pipelines.ledger import Ledger
 from pipelines.side_by_side import SideBySide
 from pipelines.warehouse import WarehouseBusy
@@ -205,7 +205,7 @@ def test_dlt_keeps_apart_what_two_threads_are_at(tmp_path: Path) -> None:
 
 def failing_once(monkeypatch: pytest.MonkeyPatch, dataset: str, error: Callable[[], BaseException]) -> None:
     """A vendor whose rows are in the build already fails before it is counted."""
-    load, failed = run._load, []
+    load, failed = passes._load, []
 
     def fails(night: Any, pipeline: Any, *others: Any) -> bool:
         done = load(night, pipeline, *others)
@@ -214,7 +214,7 @@ def failing_once(monkeypatch: pytest.MonkeyPatch, dataset: str, error: Callable[
             raise error()
         return done
 
-    monkeypatch.setattr(run, "_load", fails)
+    monkeypatch.setattr(passes, "_load", fails)
 
 
 @pytest.mark.parametrize("publish", ["vendor", "night"])
@@ -311,7 +311,7 @@ def test_a_vendor_kept_for_the_end_that_is_lost_with_the_connection_is_said_and_
 ) -> None:
     from pipelines.warehouse.postgres import Postgres
 
-    count, cut = run._count, []
+    count, cut = passes._count, []
 
     def cutting(night: Any, pipeline: Any, *told: Any) -> None:
         if pipeline.dataset_name == "tune" and not cut:
@@ -320,7 +320,7 @@ def test_a_vendor_kept_for_the_end_that_is_lost_with_the_connection_is_said_and_
             night.warehouse._shared.connection.close()
         count(night, pipeline, *told)
 
-    monkeypatch.setattr(run, "_count", cutting)
+    monkeypatch.setattr(passes, "_count", cutting)
     ran = pace(patiently(small), side_by_side=1, publish="night").run()
     assert (ran.code, [vendor["tries"] for vendor in ran.json["vendors"]]) == (0, [2, 2])
     assert has(small) == true(sandbox)
@@ -425,7 +425,7 @@ def test_a_table_that_is_refused_again_leaves_what_the_first_try_published(
 ) -> None:
     """The second try fails as a whole, which is no word on the tables that the first one brought."""
     fault(sandbox, "alerts", TOO_LONG)
-    load, loads = run._load, []
+    load, loads = passes._load, []
 
     def second_fails(night: Any, pipeline: Any, *others: Any) -> bool:
         loads.append(pipeline.dataset_name)
@@ -433,7 +433,7 @@ def test_a_table_that_is_refused_again_leaves_what_the_first_try_published(
             raise ZeroDivisionError("in mid-load")
         return load(night, pipeline, *others)
 
-    monkeypatch.setattr(run, "_load", second_fails)
+    monkeypatch.setattr(passes, "_load", second_fails)
     ran = patiently(small).run()
     assert (ran.code, [vendor["status"] for vendor in ran.json["vendors"]]) == (1, ["failed", "ok"])
     assert (ran.json["vendors"][0]["error"], has(small)) == (None, true(sandbox))

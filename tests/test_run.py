@@ -133,13 +133,13 @@ def test_a_count_that_lies_is_a_mismatch_and_exit_4(small: Night, sandbox: Sandb
 def test_what_landed_is_counted_in_the_warehouse_and_a_difference_publishes_nothing(
     damage: str, small: Night, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipelines import run
+    from pipelines import passes
 
     assert small.run().code == 0
     before = small.contents()
     edit(sandbox, "query_snippets", 1, snippet="changed")
     edit(sandbox, "alerts", 1, name="changed")
-    load = run._load
+    load = passes._load
 
     def damaged(night: Any, pipeline: Any, *others: Any) -> bool:
         done = load(night, pipeline, *others)
@@ -149,7 +149,7 @@ def test_what_landed_is_counted_in_the_warehouse_and_a_difference_publishes_noth
         return done
 
     with monkeypatch.context() as patched:
-        patched.setattr(run, "_load", damaged)
+        patched.setattr(passes, "_load", damaged)
         ran = small.run()
     assert (ran.code, ran.json["status"]) == (4, "mismatch")
     table = ran.tables["tonalytica.query_snippets"]

@@ -1,0 +1,213 @@
+"""One pass over the tables of a vendor: extract its parts, load them, mark what is gone, count."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import dlt
+
+from pipelines.comments import comment, of_vendor
+from pipelines.counts import count, live, mark_deleted
+from pipelines.dark import record_values
+from pipelines.night import Night, folder
+from pipelines.report import TableReport, VendorReport
+from pipelines.schema import changes_between, columns_of, keys_of, record_columns, snapshot
+from pipelines.tries import Prepared
+from pipelines.warehouse import quote
+from pipelines.warehouse.session import void_backfills
+from sources.errors import AccessDenied, ConfigurationError, NightloadError, Unreachable, summarize
+from sources.extraction import MERGED, Extraction, Mode, Outcome
+from sources.naming import MAX_BYTES, shorten, tag_for
+from sources.vendor import Vendor
+
+log = logging.getLogger(__name__)
+
+
+def pass_over(
+    night: Night,
+    vendor: Vendor,
+    extraction: Extraction,
+    report: VendorReport,
+    *,
+    rebuild: frozenset[str] = frozenset(),
+    exposed: frozenset[str] = frozenset(),
+) -> bool:
+    """Extract all parts once more, then load them; True if the build changed.
+
+    `rebuild` names tables that are dropped and made from nothing, `exposed` those of which nothing may be put aside.
+    """
+    extracted = extract(prepare(night, vendor, extraction), extraction, report, rebuild=rebuild)
+    return load_parts(night, extraction, extracted, report, rebuild=rebuild, exposed=exposed)
+
+
+def prepare(night: Night, vendor: Vendor, extraction: Extraction) -> list[Prepared]:
+    """A pipeline for each part, with the state and the schema that the warehouse holds."""
+    prepared = []
+    for part in vendor.parts(extraction):
+        if not extraction.wants_any_of(part.dataset):
+            continue
+        pipeline = dlt.pipeline(
+            part.dataset,
+            pipelines_dir=str(folder(night, part.dataset, f"pipelines-{time.monotonic_ns()}")),
+            destination=night.warehouse.destination(),
+            dataset_name=part.dataset,
+        )
+        pipeline.sync_destination()
+        before = snapshot(pipeline)
+        if night.request.replay is not None:
+            night.request.replay.begin(extraction.vendor, part.dataset, pipeline)
+        elif night.keeping is not None:
+            night.keeping.knew(extraction.vendor, part.dataset, pipeline.state.get("sources", {}), before)
+        prepared.append(Prepared(part, pipeline, before))
+    return prepared
+
+
+def extract(
+    prepared: Sequence[Prepared],
+    extraction: Extraction,
+    report: VendorReport,
+    *,
+    rebuild: frozenset[str] = frozenset(),
+) -> list[Prepared]:
+    """Extract all parts; those that had something to extract."""
+    extracted = []
+    for part, pipeline, before in prepared:
+        try:
+            source = part.source()
+        except NightloadError as error:
+            if isinstance(error, AccessDenied | Unreachable | ConfigurationError):
+                raise  # the other parts fare no better
+            failed = TableReport(
+                table=f"{part.dataset}.*", status="failed", error=summarize(error), recovery=error.recovery
+            )
+            report.put(failed)
+            log.info("%s.*: %s", part.dataset, summarize(error))
+            continue
+        if not source.resources:
+            continue
+        anew = [name for name in source.resources if f"{part.dataset}.{name}" in rebuild]
+        others = [name for name in source.resources if name not in anew]
+        if anew:
+            pipeline.extract(source.with_resources(*anew), refresh="drop_resources")
+        if others:
+            pipeline.extract(source.with_resources(*others))
+        extracted.append(Prepared(part, pipeline, before))
+    return extracted
+
+
+def load_parts(
+    night: Night,
+    extraction: Extraction,
+    extracted: Sequence[Prepared],
+    report: VendorReport,
+    *,
+    rebuild: frozenset[str] = frozenset(),
+    exposed: frozenset[str] = frozenset(),
+) -> bool:
+    """Load the parts in the opposite order and count; True if the build changed."""
+    changed = False
+    for part, pipeline, before in reversed(extracted):
+        outcomes = [outcome for outcome in extraction.outcomes.values() if outcome.dataset == part.dataset]
+        anew = [outcome for outcome in outcomes if _name(outcome) in rebuild]
+        if failed := next((outcome.error for outcome in anew if outcome.error), None):
+            for outcome in outcomes:  # nothing of this part is loaded, so nothing is dropped
+                outcome.error, outcome.loaded = (
+                    outcome.error or f"not built anew, since another failed: {failed}",
+                    False,
+                )
+        else:
+            with (
+                night.warehouse.making_anew([(part.dataset, outcome.table) for outcome in anew])
+                if anew
+                else nullcontext()
+            ):
+                _put_aside(night, [outcome for outcome in anew if _name(outcome) not in exposed])
+                _drop_exposed(night, [outcome for outcome in anew if _name(outcome) in exposed])
+                changed |= _load(night, pipeline, outcomes, before, report)
+        _count(night, pipeline, outcomes, report)
+    return changed
+
+
+def _put_aside(night: Night, anew: Sequence[Outcome]) -> None:
+    """Before a table is built anew, keep what only the old one holds (deleted rows, history) under another name."""
+    with night.warehouse.write() as session:
+        for outcome in anew:
+            if outcome.mode == Mode.KEPT:
+                void_backfills(session, night.ledger, outcome.dataset, outcome.table)
+            if outcome.mode != Mode.LATEST:
+                aside = shorten(
+                    f"{outcome.table}_before_{night.until:%Y%m%d_%H%M%S}", tag_for(outcome.table), MAX_BYTES
+                )
+                session.change(f"ALTER TABLE {quote(outcome.dataset, outcome.table)} RENAME TO {quote(aside)}")
+                outcome.notes.append(f"built anew; the old table is {outcome.dataset}.{aside}")
+
+
+def _drop_exposed(night: Night, exposed: Sequence[Outcome]) -> None:
+    """Drop what was put aside of tables whose older rows hold personal data as it came; dlt drops the tables."""
+    if not exposed:
+        return
+    night.warehouse.purge()
+    with night.warehouse.write() as session:
+        for outcome in exposed:
+            for aside in sorted(session.tables(outcome.dataset)):
+                if aside.startswith(f"{outcome.table}_before_"):
+                    session.change(f"DROP TABLE {quote(outcome.dataset, aside)}")
+            outcome.notes.append("built anew; what only the old table held is given up")
+
+
+def _name(outcome: Outcome) -> str:
+    return f"{outcome.dataset}.{outcome.table}"
+
+
+def _load(
+    night: Night, pipeline: dlt.Pipeline, outcomes: Sequence[Outcome], before: Mapping[str, Any], report: VendorReport
+) -> bool:
+    if not pipeline.has_pending_data:
+        return False
+    pipeline.normalize()
+    with night.warehouse.write():
+        pipeline.load(raise_on_failed_jobs=True)
+    report.schema_changes += [
+        {"dataset": pipeline.dataset_name, **change} for change in changes_between(before, snapshot(pipeline))
+    ]
+    night.warehouse.clear_staging(pipeline.dataset_name)
+    columns = columns_of(pipeline)
+    with night.warehouse.write() as session:
+        there = session.tables(pipeline.dataset_name)
+        for outcome in outcomes:
+            if outcome.table in there:
+                mark_deleted(session, outcome, at=night.until)
+        record_columns(session, pipeline.dataset_name, columns)
+        report.schema_changes += record_values(
+            session, columns, outcomes, dataset=pipeline.dataset_name, at=night.until
+        )
+        comment(session, pipeline.dataset_name, of_vendor(snapshot(pipeline), outcomes))
+    merged = [outcome.table for outcome in outcomes if outcome.loaded and outcome.mode in MERGED]
+    for table, key in keys_of(pipeline, merged).items():
+        night.warehouse.index(pipeline.dataset_name, table, key)
+    for outcome in outcomes:
+        if outcome.loaded and outcome.table in there and outcome.mode in (Mode.INCREMENTAL, Mode.KEPT):
+            night.warehouse.index_live(pipeline.dataset_name, outcome.table, live(outcome.mode))
+    return True
+
+
+def _count(night: Night, pipeline: dlt.Pipeline, outcomes: Sequence[Outcome], report: VendorReport) -> None:
+    with night.warehouse.write() as session:
+        there = session.tables(pipeline.dataset_name)
+        replay = night.request.replay
+        for outcome in outcomes:
+            if replay is not None and replay.nothing_new(outcome):
+                table = TableReport(
+                    table=_name(outcome), mode=str(outcome.mode), status="unchanged", notes=outcome.notes
+                )
+                table.vendor_count, table.extracted = outcome.vendor_count, outcome.extracted
+            else:
+                table = count(session, outcome, exists=outcome.table in there)
+            table.digest = outcome.digest
+            if replay is not None:
+                replay.tell(table)
+            report.put(table)
