@@ -43,6 +43,7 @@ from sources import VENDORS
 from sources.errors import AccessDenied, ConfigurationError, NightloadError, Recovery, Unreachable, summarize
 from sources.extraction import Extraction
 from sources.http import in_order
+from sources.interruption import heard
 from sources.policy import read_policy
 from sources.vendor import Vendor, package
 
@@ -240,10 +241,12 @@ class _Backfill:
         try:
             changed = pass_over(night, self.vendor, fetched.extraction, report)
         except PipelineStepFailed as error:
-            if isinstance(error.exception, KeyboardInterrupt):
-                raise error.exception from None
+            if heard(error.exception):
+                raise KeyboardInterrupt from None
             return self._failed(report, fetched.chunk, warehouse.explain(error.exception))
         except Exception as error:
+            if heard(error):
+                raise KeyboardInterrupt from None
             log.debug("%s failed", fetched.chunk.id, exc_info=True)
             return self._failed(report, fetched.chunk, warehouse.explain(error))
         return changed and not any(table.landed_differs for table in report.tables)

@@ -33,7 +33,7 @@ from pipelines.side_by_side import SideBySide
 from pipelines.tries import Try, again, whole
 from pipelines.warehouse import lock, open_warehouse
 from pipelines.warehouse.reader import open_reader
-from sources import VENDORS
+from sources import VENDORS, interruption
 from sources.errors import NightloadError, Recovery, summarize
 from sources.extraction import Extraction
 from sources.policy import read_policy
@@ -106,9 +106,12 @@ def _recorded(ledger: Ledger, run_id: str) -> Iterator[None]:
     try:
         yield
     except BaseException as stopped:
+        interrupted = interruption.heard(stopped)
         if not ledger.is_closed(run_id):
-            interrupted = isinstance(stopped, KeyboardInterrupt | SystemExit)
-            ledger.close_run(run_id, status="failed", error="interrupted" if interrupted else summarize(stopped))
+            told = "interrupted" if interrupted or isinstance(stopped, SystemExit) else summarize(stopped)
+            ledger.close_run(run_id, status="failed", error=told)
+        if interrupted:
+            raise KeyboardInterrupt from None
         raise
 
 
@@ -243,12 +246,14 @@ def _finish(night: Night, attempt: Try, failed: BaseException | None) -> list[Tr
     except NightloadError as error:
         report.failed(summarize(error), error.recovery)
     except PipelineStepFailed as error:
-        if isinstance(error.exception, KeyboardInterrupt):  # Ctrl-C or SIGTERM, which dlt wraps
-            raise error.exception from None
+        if interruption.heard(error.exception):  # which dlt wraps
+            raise KeyboardInterrupt from None
         log.debug("%s failed", attempt.vendor, exc_info=True)
         why = night.warehouse.explain(error.exception)
         report.failed(f"{error.step} failed: {summarize(why)}", getattr(why, "recovery", None))
     except Exception as error:
+        if interruption.heard(error):
+            raise
         log.debug("%s failed", attempt.vendor, exc_info=True)
         why = night.warehouse.explain(error)
         report.failed(summarize(why), getattr(why, "recovery", None))

@@ -42,6 +42,11 @@ def check() -> None:
         raise Stopped
 
 
+def heard(error: BaseException) -> bool:
+    """Is it a signal? DuckDB makes a RuntimeError of one that comes in the midst of a query."""
+    return isinstance(error, KeyboardInterrupt) or (type(error) is RuntimeError and str(error) == "Query interrupted")
+
+
 def sleep(seconds: float) -> None:
     """Sleep, or raise `Stopped`."""
     _stopped.wait(seconds)

@@ -102,7 +102,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     most, inside, lock, met = [0], set[str](), threading.Condition(), set[str]()
     attempt = Http._attempt
 
-    def together(self: Http, *told: Any) -> Any:
+    def together(self: Http, *told: Any, **options: Any) -> Any:
         with lock:
             inside.add(self.vendor)
             most[0] = max(most[0], len(inside))
@@ -111,7 +111,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
                 met.add(self.vendor)
                 lock.wait_for(lambda: most[0] > 1, timeout=0.3 if os.environ.get("NIGHTLOAD__SIDE_BY_SIDE") else 60)
         try:
-            return attempt(self, *told)
+            return attempt(self, *told, **options)
         finally:
             with lock:
                 inside.discard(self.vendor)
@@ -455,6 +455,26 @@ def ended(process: subprocess.Popen[str], night: Night) -> None:
     assert "Traceback" not in err
     assert (night.files(), [path.name for path in night.state.iterdir() if path.is_dir()]) == (set(), [])
     assert ledger(night, "SELECT status, error FROM runs") == [("failed", "interrupted")]
+
+
+@one_database
+def test_a_signal_in_the_midst_of_a_query_of_the_warehouse_ends_the_run_and_no_vendor(
+    small: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DuckDB makes an error of its own of it, which is no failure of a vendor."""
+    count = passes._count
+
+    def long(night: Any, *told: Any) -> None:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        with night.warehouse.write() as session:
+            session.query("SELECT count(*) FROM range(100000) a, range(1000000) b WHERE a.range * b.range = -1")
+        count(night, *told)
+
+    monkeypatch.setattr(passes, "_count", long)
+    ran = small.main("run")
+    assert (ran.code, ran.err.strip().splitlines()[-1]) == (130, "interrupted; nothing half done was published")
+    assert ledger(small, "SELECT status, error FROM runs") == [("failed", "interrupted")]
+    assert not small.is_loaded()
 
 
 def until(process: subprocess.Popen[str], met: Callable[[], bool]) -> None:

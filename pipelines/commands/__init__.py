@@ -15,6 +15,7 @@ import typer
 from pipelines import place as places
 from sources import VENDORS
 from sources.errors import NightloadError, Recovery, summarize
+from sources.interruption import heard
 from sources.redaction import install
 
 OK, FAILED, USAGE, LOCKED, MISMATCH = range(5)
@@ -51,7 +52,9 @@ def engine(place: places.Place, *, verbose: bool = False, quiet: bool = False) -
     prepare(place)
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RuntimeError) as error:
+        if not heard(error):
+            raise
         sys.stderr.write("interrupted; nothing half done was published\n")
         raise typer.Exit(130) from None
 
