@@ -44,6 +44,9 @@ from year import PARTS, Part
 
 START = datetime(2026, 3, 25, 12, tzinfo=UTC)
 SCHEDULES = """
+[nightload]
+pauses = ["9h"]  # past every deadline: it is the scheduler that tries again, at once
+
 [schedules.boards]
 cron = "30 2 * * *"
 zone = "Europe/Berlin"
