@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sqlite3
@@ -397,6 +398,7 @@ def test_at_the_deadline_it_is_given_up_and_what_came_is_kept(
     small: Night, sandbox: SandboxProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The third pause would end after it."""
+    caplog.set_level(logging.WARNING)
     fault(sandbox, "alerts", TOO_LONG, times=-1)
     ran = patiently(small, "0s", "0s", "1h").run()
     assert (ran.code, [vendor["tries"] for vendor in ran.json["vendors"]]) == (1, [3, 1])
