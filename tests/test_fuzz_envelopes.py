@@ -19,7 +19,7 @@ from sources.dataworks.settings import LIST_PROJECTS
 from sources.errors import ConfigurationError, NightloadError
 from sources.growingio import client as growingio
 from sources.growingio.shapes import unique
-from sources.links import checked_link
+from sources.links import Links
 from sources.tables import cut_array, iter_rows
 from sources.thinkingengine import refusals as thinkingengine
 from sources.tonalytica import client as tonalytica
@@ -206,7 +206,8 @@ def test_any_state_of_an_export_is_a_link_or_an_error(told: Any) -> None:
 @given(st.text(max_size=40) | st.from_regex(r"\Ahttps?:[/\\]{1,4}[a-z0-9.:@\[\]%]{0,20}[/\\?#a-z]{0,9}\Z"))
 def test_any_link_is_one_of_https_or_an_error(link: str) -> None:
     try:
-        parts = checked_link(link, base_url="https://api.example.com", hosts=(), where="tune, export")
+        links = Links(vendor="tune", base_url="https://api.example.com", usual=("*",))
+        parts = links.checked(link, where="tune, export")
     except NightloadError:
         return
     assert (parts.scheme, parts.username, parts.fragment) == ("https", None, "")

@@ -198,11 +198,13 @@ def test_cron_runs_the_line_of_a_home_with_any_name(tmp_path: Path) -> None:
     """The line as cron reads it: up to the first bare %, with \\% as %; then a shell."""
     home = tmp_path / "it's 100% $HOME"
     home.mkdir()
-    line = with_block(installer(home, schedule(vendors=("tune",))), "", system_zone="UTC").splitlines()[1]
+    warehouse = tmp_path / 'my "100%" $HOME' / "warehouse.duckdb"  # where no apostrophe may be
+    install = installer(home, schedule(vendors=("tune",)), warehouse=f"duckdb:///{warehouse}")
+    line = with_block(install, "", system_zone="UTC").splitlines()[1]
     assert not re.search(r"(?<!\\)%", line)
     command = line.split(maxsplit=5)[5].replace(r"\%", "%")
     ran = subprocess.run(["/bin/sh", "-c", command], env={"PATH": "/usr/bin:/bin"}, check=False, cwd="/", timeout=60)
-    log = home / "data" / "warehouse.nightload" / "cron.log"
+    log = warehouse.with_suffix(".nightload") / "cron.log"
     assert ran.returncode != 0
     assert "sources.tune.api_key" in log.read_text(), log.read_text()
 
