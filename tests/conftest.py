@@ -203,7 +203,9 @@ class Night:
     def main(self, *args: str, env: Mapping[str, str] | None = None) -> Ran:
         """The command line inside this process: quicker, and all its settings come from the environment."""
         from pipelines import cli
+        from sources import redaction
 
+        redaction.clear()  # a process begins without the secrets of another
         out, err, root = io.StringIO(), io.StringIO(), logging.getLogger()
         umask = os.umask(0o022)
         os.umask(umask)
