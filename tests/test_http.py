@@ -790,7 +790,8 @@ def test_eight_threads_stay_under_the_vendors_throttle(server: Server) -> None:
                 list(in_order(lambda _: http.json("GET", "x"), range(40), width=8))
             return http.retries
 
-    assert retries({"default": Rate(40, 5)}) == 0
+    # at 80 % of what is allowed, as vendors are asked: requests may arrive closer together than they were sent
+    assert retries({"default": Rate(32, 4)}) == 0
     assert retries({}) > 0, "without a limiter the throttle does bite"
 
 
