@@ -80,6 +80,7 @@ class Rota:
         self._clock = clock
         self._book = book
         self._marks: dict[str, _Mark] = {}
+        self._unwritten = False
 
     def start(self) -> list[Due]:
         """What was not done while no scheduler ran: of each schedule the newest, the others missed.
@@ -105,7 +106,7 @@ class Rota:
     def take(self, name: str) -> Due | None:
         """What is due of one schedule, if anything is; a night that waits already and has not begun goes into it."""
         due = self._next(self._schedules[name], self._marks[name], "the clock had gone on, or the machine had slept")
-        if due is not None:
+        if due is not None or self._unwritten:
             self._write()
         return due
 
@@ -182,8 +183,11 @@ class Rota:
                 file.flush()
                 os.fsync(file.fileno())
             new.replace(self._file)
-        except OSError as error:  # a full disk stops no night
-            log.error("%s cannot be written: %s", self._file, error.strerror)
+            self._unwritten = False
+        except OSError as error:  # a full disk stops no night; it is tried again at each look
+            if not self._unwritten:
+                log.error("%s cannot be written: %s", self._file, error.strerror)
+            self._unwritten = True
 
 
 def _said(schedule: Schedule) -> str:

@@ -180,6 +180,10 @@ class Soak:
             for name, mark in marks.items()
         )
 
+    def over(self) -> bool:
+        """Is all settled, or has a run ended while that could not be written down?"""
+        return self.settled() or (len(self.told()) > self.seen and self.running() is None)
+
     def until(self, holds: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
         end = time.monotonic() + seconds
         while not holds():
@@ -411,7 +415,9 @@ class Soak:
             self.go_to(at + timedelta(seconds=self.dice.uniform(0.2, 20)))
             if meeting.during:
                 meeting.during(schedule)
-            if "lock" not in meeting.name:
+            if meeting.room is not None:  # the scheduler writes down how far it is when there is room again
+                self.until(self.over, f"the night that meets {meeting.name} ends")
+            elif "lock" not in meeting.name:
                 self.until(self.settled, f"the night that meets {meeting.name} ends")
         self.until(self.settled, f"the night that meets {meeting.name} ends")
         for vendor in schedule.vendors:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -17,6 +18,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -339,6 +341,21 @@ def test_a_broken_memory_falls_back_to_the_ledger(tmp_path: Path) -> None:
     for text in ("{", "[]", '{"nightly": 3}', '{"nightly": {"due_at": "x", "done": 1, "pid": null}}'):
         (tmp_path / "schedule.json").write_text(text)
         assert rota(Clocks("2026-11-20T10:00Z"), tmp_path, told=Told("2026-11-19T03:00Z"))[1] == ["20 02:30"], text
+
+
+def test_what_a_full_disk_kept_from_the_memory_is_written_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clocks = Clocks("2026-11-20T10:00Z")
+    watch, _ = rota(clocks, tmp_path)
+    clocks.on(days=1)
+    with monkeypatch.context() as full:
+        full.setattr("pipelines.rota.os.fsync", mock.Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+        assert took(watch) == "21 02:30"
+        assert watch.take("nightly") is None
+    assert caplog.text.count("cannot be written") == 1, "said once"
+    assert watch.take("nightly") is None
+    assert rota(clocks, tmp_path)[1] == [], "it is remembered as done"
 
 
 class Killed(BaseException):
