@@ -45,6 +45,7 @@ from sources.extraction import Extraction
 from sources.http import in_order
 from sources.interruption import heard
 from sources.policy import read_policy
+from sources.tables import spilling_into
 from sources.vendor import Vendor, package
 
 log = logging.getLogger(__name__)
@@ -321,7 +322,8 @@ def _only_one(place: Place) -> Iterator[None]:
         ) from None
     try:
         shutil.rmtree(place.ahead, ignore_errors=True)
-        yield
+        with spilling_into(place.ahead / "spilled"):
+            yield
     finally:
         shutil.rmtree(place.ahead, ignore_errors=True)
         held.release()

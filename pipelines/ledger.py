@@ -9,6 +9,7 @@ Recording never fails a run: what cannot be written is logged, and the run goes 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.place import OWN_DATASET
 from pipelines.private import state_folder
-from sources.errors import ConfigurationError, NightloadError
+from sources.errors import ConfigurationError, NightloadError, Recovery
 
 if TYPE_CHECKING:
     from pipelines.warehouse.reader import Reader
@@ -176,7 +177,15 @@ _INDEXES = (
 )
 
 
+_PASSING = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
 CRASHED = "it ended without a word (killed, or power lost)"
+
+
+class NoRoom(NightloadError):
+    """The disk is full, or fails, or somebody holds the ledger: it may pass."""
+
+    recovery = Recovery.RETRY
 
 
 class Ledger:
@@ -196,7 +205,7 @@ class Ledger:
             for index in _INDEXES:
                 self._db.execute(index)
         except (OSError, sqlite3.Error) as error:
-            raise ConfigurationError(
+            raise (NoRoom if _may_pass(error) else ConfigurationError)(
                 what="the ledger cannot be written",
                 where=str(path),
                 why=str(error),
@@ -422,6 +431,13 @@ class Ledger:
             yield
         except (sqlite3.Error, OSError) as error:
             log.error("the ledger could not be written: %s", error)
+
+
+def _may_pass(error: OSError | sqlite3.Error) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in _PASSING
 
 
 def run_id_of(at: datetime, tag: str) -> str:

@@ -37,6 +37,7 @@ from sources import VENDORS, interruption
 from sources.errors import NightloadError, Recovery, summarize
 from sources.extraction import Extraction
 from sources.policy import read_policy
+from sources.tables import spilling_into
 from sources.vendor import package
 
 log = logging.getLogger(__name__)
@@ -120,7 +121,8 @@ def _night(night: Night, chosen: Sequence[str], skipped: Sequence[str]) -> RunRe
     report = RunReport(run_id=night.run_id, vendors=[], skipped=list(skipped))
     try:
         try:
-            _all_vendors(night, [Try(vendor=vendor) for vendor in chosen])
+            with spilling_into(folder(night, "spilled")):
+                _all_vendors(night, [Try(vendor=vendor) for vendor in chosen])
         finally:
             for attempt in chain.from_iterable(night.tries.values()):
                 attempt.at_the_vendor.close()

@@ -419,15 +419,36 @@ def join(first: Kind, second: Kind) -> Kind:
 # -- the fast way -------------------------------------------------------------------------------
 
 
+_spilling: duckdb.DuckDBPyConnection | None = None
+
+
 @cache
 def _database() -> duckdb.DuckDBPyConnection:
-    # One thread and 100 MB: the load step sets a run's peak memory, not this one. DuckDB overshoots by half.
     # What it spills are a vendor's rows: not into the current folder, and gone with the process.
     folder = tempfile.TemporaryDirectory(prefix="nightload-")
-    config: dict[str, Any] = {"threads": 1, "memory_limit": MEMORY, "preserve_insertion_order": False}
-    connection = duckdb.connect(config=config | {"temp_directory": folder.name})
+    connection = _open(Path(folder.name))
     weakref.finalize(connection, folder.cleanup)
     return connection
+
+
+def _open(spill: Path) -> duckdb.DuckDBPyConnection:
+    # One thread and 100 MB: the load step sets a run's peak memory, not this one. DuckDB overshoots by half.
+    config: dict[str, Any] = {"threads": 1, "memory_limit": MEMORY, "preserve_insertion_order": False}
+    return duckdb.connect(config=config | {"temp_directory": str(spill)})
+
+
+@contextmanager
+def spilling_into(folder: Path) -> Iterator[None]:
+    """Inside, what finds no room in memory goes into `folder`, which its owner sweeps: a process may be killed."""
+    global _spilling
+    folder.mkdir(parents=True, exist_ok=True)
+    with _open(folder) as connection:
+        before, _spilling = _spilling, connection
+        try:
+            yield
+        finally:
+            with _TURN:
+                _spilling = before
 
 
 @contextmanager
@@ -436,7 +457,7 @@ def connect() -> Iterator[duckdb.DuckDBPyConnection]:
 
     Vendors that are read side by side take turns at it: each has the memory to itself, and all together no more.
     """
-    with _TURN, _database().cursor() as connection:
+    with _TURN, (_spilling or _database()).cursor() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         yield connection
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import sqlite3
 import threading
 import time
@@ -154,6 +155,17 @@ def test_a_ledger_that_is_no_database_is_told(small: Night) -> None:
     (small.state / "ledger.sqlite").write_text("notes, not a ledger\n" * 100)
     ran = small.main("run")
     assert (ran.code, "the ledger cannot be written" in ran.err, ran.err.count("\n")) == (2, True, 1), ran.err
+
+
+def test_a_ledger_without_room_is_no_mistake_of_the_settings(small: Night) -> None:
+    """A disk is full, which no file may grow stands for: exit 1, and not 2, which nobody would try again."""
+
+    def full() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    ran = small("run", preexec_fn=full)
+    assert (ran.code, "the ledger cannot be written" in ran.err, ran.err.count("\n")) == (1, True, 1), ran.err
+    assert small.run().code == 0
 
 
 def test_run_ids_sort_by_time(tmp_path: Path) -> None:

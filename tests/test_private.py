@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+import killed
 from conftest import Night, one_database
 from sandbox_process import SandboxProcess
 
@@ -46,6 +50,30 @@ def test_with_no_umask_at_all_a_night_leaves_nothing_open(
     }
     assert found["out/lineage.ndjson"] == 0o600
     assert len(found) > 6
+
+
+@pytest.mark.parametrize("point", [killed.COMMIT_EXTRACT, killed.COUNT])
+def test_a_night_that_is_killed_leaves_nothing_elsewhere_and_no_secret(
+    point: str, night: Night, sandbox: SandboxProcess, tmp_path: Path
+) -> None:
+    """What it worked with stays beside the warehouse, where the next night sweeps it."""
+    temp = tmp_path.with_name(f"{tmp_path.name}-temp")
+    temp.mkdir()
+    night.settings["TMPDIR"] = str(temp)
+    command = (sys.executable, str(Path(killed.__file__)), point, "before", "1", "")
+    ran = night.start("run", command=command)
+    out, err = ran.communicate(timeout=120)
+    assert ran.returncode == -signal.SIGKILL, out + err
+    assert modes(temp) == {}
+    left = [path for path in night.home.rglob("*") if path.is_file()]
+    assert any("spool" in str(path) for path in left)
+    keys = [told for name, told in night.settings.items() if name.endswith("API_KEY")]
+    assert len(keys) == 2
+    for path in left:
+        told = path.read_bytes()
+        assert not any(key.encode() in told for key in keys), path
+    assert night.run().code == 0
+    assert night.files() == set()
 
 
 @one_database

@@ -449,7 +449,7 @@ mode, _, seconds = (home / "mode").read_text().partition(" ")
 signal.signal(signal.SIGTERM, told)
 say("begin")
 book = ledger.Ledger(home / "data" / "warehouse.nightload" / "ledger.sqlite")
-if mode not in ("locked", "early"):
+if mode not in ("locked", "early", "full"):
     run = book.open_run([], version="0")
 if mode == "crash":
     os.kill(os.getpid(), signal.SIGKILL)
@@ -457,9 +457,9 @@ end = time.time() + float(seconds or 0)
 while time.time() < end:
     time.sleep(0.02)
 say("end")
-if mode not in ("locked", "early"):
+if mode not in ("locked", "early", "full"):
     book.close_run(run, status="ok")
-sys.exit(3 if mode == "locked" else 1 if mode == "failed" else 2 if mode == "early" else 0)
+sys.exit(3 if mode == "locked" else 1 if mode in ("failed", "full") else 2 if mode == "early" else 0)
 """
 )
 
@@ -645,6 +645,16 @@ def test_a_warehouse_that_is_freed_in_time_is_loaded(stage: Stage) -> None:
     stage.until(lambda: "tried again" in stage.log)
     stage.mode("ok")
     stage.until(lambda: "all green" in stage.log)
+
+
+def test_a_run_that_found_no_room_to_begin_is_tried_again(stage: Stage) -> None:
+    stage.mode("full")
+    stage.serve({"name": "often", "period": 3600 * 24 * 365, "deadline": 30, "retry_after": 0.5})
+    caught_up(stage)
+    stage.until(lambda: "its run could not begin" in stage.log and "tried again" in stage.log)
+    stage.mode("ok")
+    stage.until(lambda: "all green" in stage.log)
+    assert stage.ledger("SELECT status FROM runs") == [("ok",)]
 
 
 def test_a_run_that_crashes_is_begun_once_more_and_the_scheduler_goes_on(stage: Stage) -> None:
