@@ -9,7 +9,6 @@ Recording never fails a run: what cannot be written is logged, and the run goes 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.place import OWN_DATASET
 from pipelines.private import state_folder
-from sources.errors import ConfigurationError, NightloadError, Recovery
+from sources.errors import ConfigurationError, NightloadError, NoRoom, no_room
 
 if TYPE_CHECKING:
     from pipelines.warehouse.reader import Reader
@@ -179,13 +178,7 @@ _INDEXES = (
 
 _PASSING = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
-CRASHED = "it ended without a word (killed, or power lost)"
-
-
-class NoRoom(NightloadError):
-    """The disk is full, or fails, or somebody holds the ledger: it may pass."""
-
-    recovery = Recovery.RETRY
+CRASHED = "it ended without a word (killed, power lost, or no room for its last words)"
 
 
 class Ledger:
@@ -435,7 +428,7 @@ class Ledger:
 
 def _may_pass(error: OSError | sqlite3.Error) -> bool:
     if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+        return no_room(error) is not None
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and code & 0xFF in _PASSING
 

@@ -34,7 +34,7 @@ from pipelines.tries import Try, again, whole
 from pipelines.warehouse import lock, open_warehouse
 from pipelines.warehouse.reader import open_reader
 from sources import VENDORS, interruption
-from sources.errors import NightloadError, Recovery, summarize
+from sources.errors import NightloadError, Recovery, no_room, summarize
 from sources.extraction import Extraction
 from sources.policy import read_policy
 from sources.tables import spilling_into
@@ -137,6 +137,12 @@ def _night(night: Night, chosen: Sequence[str], skipped: Sequence[str]) -> RunRe
         _show_ledger(night)
     finally:
         shutil.rmtree(night.request.place.work, ignore_errors=True)
+    if not night.ledger.is_closed(
+        night.run_id
+    ):  # there was no room to write it, and what the night worked with is gone
+        for vendor in night.tries:
+            record(night, vendor)
+        night.ledger.close_run(night.run_id, status=as_told(night, report.status))
     return report
 
 
@@ -182,9 +188,10 @@ def _publish(night: Night) -> list[Try]:
     try:
         night.warehouse.publish(night.ledger)
     except (NightloadError, OSError) as error:
+        why = no_room(error) or error
         for each in brought:
             each.report.failed(
-                f"the warehouse could not be published: {summarize(error)}", getattr(error, "recovery", None)
+                f"the warehouse could not be published: {summarize(why)}", getattr(why, "recovery", None)
             )
             record(night, each.vendor)
             log.error("%s: %s", each.vendor, each.report.error)
@@ -251,13 +258,13 @@ def _finish(night: Night, attempt: Try, failed: BaseException | None) -> list[Tr
         if interruption.heard(error.exception):  # which dlt wraps
             raise KeyboardInterrupt from None
         log.debug("%s failed", attempt.vendor, exc_info=True)
-        why = night.warehouse.explain(error.exception)
+        why = _why(night, error.exception)
         report.failed(f"{error.step} failed: {summarize(why)}", getattr(why, "recovery", None))
     except Exception as error:
         if interruption.heard(error):
             raise
         log.debug("%s failed", attempt.vendor, exc_info=True)
-        why = night.warehouse.explain(error)
+        why = _why(night, error)
         report.failed(summarize(why), getattr(why, "recovery", None))
     finally:
         if attempt.connected is not None:
@@ -276,6 +283,12 @@ def _finish(night: Night, attempt: Try, failed: BaseException | None) -> list[Tr
             at_stake += _lost(night)
     record(night, attempt.vendor)
     return at_stake
+
+
+def _why(night: Night, error: BaseException) -> BaseException:
+    """The same error in words that tell what to do, if there are any."""
+    why = night.warehouse.explain(error)
+    return (no_room(error) or error) if why is error else why
 
 
 @contextmanager

@@ -6,12 +6,17 @@ pickling, because runs are also spread over processes.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, ClassVar, Self
 
 from sources.redaction import redact
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_ROOM_TEXTS = tuple(os.strerror(number) for number in _NO_ROOM)
 
 
 class Recovery(StrEnum):
@@ -100,6 +105,12 @@ class Refused(VendorError):
     recovery = Recovery.STOP
 
 
+class NoRoom(NightloadError):
+    """The disk is full, or fails: it may pass."""
+
+    recovery = Recovery.RETRY
+
+
 class ConfigurationError(NightloadError):
     """A setting is missing or wrong; `todo` says what to write where."""
 
@@ -158,6 +169,22 @@ class TypeFlip(NightloadError):
             f"nightload run --full --table {self.table}"
         )
         super().__post_init__()
+
+
+def no_room(error: BaseException) -> NoRoom | None:
+    """What a full disk made of it, if it was one: an OSError, or what DuckDB says of one. dlt wraps both."""
+    told: BaseException | None = error
+    while told is not None:
+        of_duckdb = "duckdb" in type(told).__module__ and any(text in str(told) for text in _NO_ROOM_TEXTS)
+        if of_duckdb or (isinstance(told, OSError) and told.errno in _NO_ROOM):
+            return NoRoom(
+                what="there is no room on the disk",
+                where=str(getattr(told, "filename", None) or ""),
+                why=str(told),
+                todo="Make room (a night needs it for a second copy of a DuckDB file) and run again; nothing is lost",
+            )
+        told = told.__cause__ or told.__context__
+    return None
 
 
 def summarize(exc: BaseException) -> str:

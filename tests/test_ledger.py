@@ -168,6 +168,34 @@ def test_a_ledger_without_room_is_no_mistake_of_the_settings(small: Night) -> No
     assert small.run().code == 0
 
 
+def test_a_night_that_had_no_room_to_be_recorded_is_recorded_when_its_work_is_swept(
+    small: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full while the night works; its `work` folder is what it swept then."""
+    work, insert, close = small.state / "work", Ledger._insert, Ledger.close_run
+
+    def no_row(self: Ledger, table: str, row: dict[str, Any]) -> None:
+        if table != "runs" and work.exists():
+            raise sqlite3.OperationalError("database or disk is full")
+        insert(self, table, row)
+
+    def not_closed(self: Ledger, run_id: str, **told: Any) -> None:
+        if not work.exists():
+            close(self, run_id, **told)
+
+    monkeypatch.setattr(Ledger, "_insert", no_row)
+    monkeypatch.setattr(Ledger, "close_run", not_closed)
+    ran = small.run()
+    assert (ran.code, not work.exists()) == (0, True)
+    assert ledger(small, "SELECT status, finished_at IS NOT NULL FROM runs") == [("ok", 1)]
+    tables = ledger(small, "SELECT dataset || '.' || table_name, landed FROM run_tables")
+    assert dict(tables) == {name: table["landed"] for name, table in ran.tables.items()}
+    assert dict(tables)["tonalytica.alerts"] == 8
+    monkeypatch.undo()
+    assert small.run().code == 0
+    assert sorted(small.rows("SELECT status FROM nightload.runs")) == [("ok",), ("ok",)]
+
+
 def test_run_ids_sort_by_time(tmp_path: Path) -> None:
     book = Ledger(tmp_path / "ledger.sqlite")
     ids = []
