@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pipelines.catalogue import VALID_FROM, ColumnThere
 from pipelines.rows import as_text
 from pipelines.warehouse.reader import Reader
-from pipelines.warehouse.session import quote
+from sources.quoting import quote
 
 MOST = 3
 LONGEST = 40

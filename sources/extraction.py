@@ -42,6 +42,7 @@ from sources.errors import (
     summarize,
 )
 from sources.policy import Policy, read_policy
+from sources.quoting import quote
 from sources.screening import Screened, screen
 from sources.tables import NUMERIC_ORDER, Column, Converted, Kind, Spool, filled, join, stray_labels, to_parquet
 from sources.terms import Forgotten
@@ -161,7 +162,7 @@ class Extra:
     def over(self, columns: Sequence[Column]) -> str:
         if isinstance(self.sql, str):
             return self.sql
-        return self.sql({column.label: '"' + column.name.replace('"', '""') + '"' for column in columns})
+        return self.sql({column.label: quote(column.name) for column in columns})
 
 
 @dataclass(kw_only=True)
@@ -766,7 +767,7 @@ def _table_hints(table: Table, outcome: Outcome, *, until: datetime) -> dict[str
 
 
 def _version_of(columns: Sequence[Column]) -> str:
-    names = ", ".join('"' + column.name.replace('"', '""') + '"' for column in columns)
+    names = ", ".join(quote(column.name) for column in columns)
     return f"md5(row({names})::VARCHAR)"
 
 

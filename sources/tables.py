@@ -40,6 +40,7 @@ import duckdb
 import orjson
 
 from sources.errors import BrokenAnswer, TypeFlip
+from sources.quoting import literal, quote
 
 SAMPLE_ROWS = 500
 EXACT_DOUBLE = 2**53
@@ -378,7 +379,7 @@ def to_parquet(
     """
     spool.close()
     with connect() as connection:
-        extra = {**(extra or {}), LOAD_ID: _text(load_id)}
+        extra = {**(extra or {}), LOAD_ID: literal(load_id)}
         if spool.parts:
             return _joined(connection, spool.parts, out=out, columns=tuple(columns), extra=extra, key=key)
         chosen = _from_sample(spool, columns)
@@ -531,7 +532,7 @@ def _joined(
     if [part.names for part in parts] == [(*(column.name for column in columns), *extra)]:
         parts[0].path.replace(out)
     else:
-        files = ", ".join(_text(str(part.path)) for part in parts)
+        files = ", ".join(literal(str(part.path)) for part in parts)
         exprs = {column.name: still_nullable(column.place[0]) for column in columns}
         _copy(connection, exprs, extra, source=f"read_parquet([{files}], union_by_name=true)", out=out)
         for part in parts:
@@ -549,7 +550,7 @@ def still_nullable(name: str) -> str:
     Where DuckDB knows that there is no NULL it writes the column as NOT NULL, and dlt, whose column is nullable, then
     rewrites the whole file in Python.
     """
-    return f"CASE WHEN {_quote(name)} IS NOT NULL THEN {_quote(name)} END"
+    return f"CASE WHEN {quote(name)} IS NOT NULL THEN {quote(name)} END"
 
 
 Nested = Mapping[str, "Nested | str"]
@@ -575,7 +576,7 @@ def _nested(columns: Sequence[Column]) -> Nested:
 def _shape(held: Nested | str) -> str:
     if isinstance(held, str):
         return held
-    return f"STRUCT({', '.join(f'{_quote(name)} {_shape(inner)}' for name, inner in held.items())})"
+    return f"STRUCT({', '.join(f'{quote(name)} {_shape(inner)}' for name, inner in held.items())})"
 
 
 def _as_written(column: Column) -> bool:
@@ -585,14 +586,14 @@ def _as_written(column: Column) -> bool:
 
 def _raw(column: Column) -> str:
     first, *rest = column.place
-    return "".join((*("struct_extract(" for _ in rest), _quote(first), *(f", {_text(name)})" for name in rest)))
+    return "".join((*("struct_extract(" for _ in rest), quote(first), *(f", {literal(name)})" for name in rest)))
 
 
 def _json_rows(path: Path, form: str, types: Mapping[str, str], row_bytes: int = ROW_BYTES) -> str:
     # records=true: with a single VARCHAR column DuckDB would hand over the whole object as its value
-    fields = ", ".join(f"{_quote(label)}: {_text(sql_type)}" for label, sql_type in types.items())
+    fields = ", ".join(f"{quote(label)}: {literal(sql_type)}" for label, sql_type in types.items())
     return (
-        f"read_json({_text(str(path))}, format={_text(form)}, records=true, columns={{{fields}}}, "
+        f"read_json({literal(str(path))}, format={literal(form)}, records=true, columns={{{fields}}}, "
         f"maximum_object_size={row_bytes})"
     )
 
@@ -606,7 +607,7 @@ def _json_lists(spool: Spool) -> str:
     whole = f"CASE WHEN len({_VALUES}) IN ({widths}) THEN {_VALUES} ELSE error('misfit in length') END"
     return (
         f"(SELECT {whole} AS {_VALUES} "  # noqa: S608
-        f"FROM read_json({_text(str(spool.path))}, format='array', records=false, "
+        f"FROM read_json({literal(str(spool.path))}, format='array', records=false, "
         f"columns={{{_VALUES}: 'JSON[]'}}, maximum_object_size={ROW_BYTES}))"
     )
 
@@ -630,19 +631,19 @@ def _copy(
     out: Path,
 ) -> None:
     # Around the rows, not beside them: DuckDB lets no expression see a column that can raise an error.
-    inner, outer = (", ".join(f"{sql} AS {_quote(name)}" for name, sql in each.items()) for each in (exprs, extra))
+    inner, outer = (", ".join(f"{sql} AS {quote(name)}" for name, sql in each.items()) for each in (exprs, extra))
     connection.execute(
-        f"COPY (SELECT *, {outer} FROM (SELECT {inner} FROM {source})) TO {_text(str(out))} ({PARQUET})"  # noqa: S608
+        f"COPY (SELECT *, {outer} FROM (SELECT {inner} FROM {source})) TO {literal(str(out))} ({PARQUET})"  # noqa: S608
     )
 
 
 def _checked(column: Column, raw: str, *, has_nul: bool) -> str:
     """SQL: the value, or an error that ends the fast way; never a value that is almost right."""
     raw = f"{raw}::VARCHAR" if _as_written(column) else raw
-    misfit = f"error({_text('misfit in ' + column.label)})"
+    misfit = f"error({literal('misfit in ' + column.label)})"
     if column.nulls and column.kind != Kind.JSON:
         nulls = [json.dumps(null) for null in column.nulls] if _as_written(column) else column.nulls
-        raw = f"CASE WHEN {raw} NOT IN ({', '.join(map(_text, nulls))}) THEN {raw} END"
+        raw = f"CASE WHEN {raw} NOT IN ({', '.join(map(literal, nulls))}) THEN {raw} END"
     match column.kind:
         case None:  # the first rows had nothing: the first value sends us the exact way
             return f"CASE WHEN ({raw}) IS NOT NULL THEN {misfit} END::VARCHAR"
@@ -661,11 +662,11 @@ def _checked(column: Column, raw: str, *, has_nul: bool) -> str:
             value = f"({raw})::DOUBLE"
             return f"CASE WHEN abs({value}) < {EXACT_DOUBLE} THEN {value} WHEN isfinite({value}) THEN {misfit} END"
         case Kind.DECIMAL:
-            pattern = f"-?[0-9]{{1,{38 - column.scale}}}([.][0-9]{{0,{column.scale}}})?"
+            pattern = literal(f"-?[0-9]{{1,{38 - column.scale}}}([.][0-9]{{0,{column.scale}}})?")
             # DuckDB has read a number with a point as a double: fifteen digits are sure to have come through
             sure = f"length({raw}) <= 16 OR NOT contains({raw}, '.')"
             return (
-                f"CASE WHEN regexp_full_match(({raw}), {_text(pattern)}) AND ({sure}) THEN ({raw})::{column.sql_type} "
+                f"CASE WHEN regexp_full_match(({raw}), {pattern}) AND ({sure}) THEN ({raw})::{column.sql_type} "
                 f"WHEN ({raw}) IS NOT NULL THEN {misfit} END"
             )
         case Kind.TIMESTAMP:
@@ -683,11 +684,11 @@ def _checked(column: Column, raw: str, *, has_nul: bool) -> str:
             text = f"({raw})::VARCHAR"
             clean = f"replace({text}, '\\u0000', '\\ufffd')" if has_nul else text
             # DuckDB lets pass what is no JSON, and what no double and no Postgres numeric holds; "\\u0000" is no NUL
-            odd = [f"regexp_matches({text}, {_text(NO_NUMBER)})"]
+            odd = [f"regexp_matches({text}, {literal(NO_NUMBER)})"]
             odd += [f"contains({text}, '\\\\u0000')"] if has_nul else []
             return f"CASE WHEN {' OR '.join(odd)} THEN {misfit} ELSE {clean} END"
         case _:
-            clean = f"replace({raw}, chr(0), {_text(REPLACEMENT)})" if has_nul else raw
+            clean = f"replace({raw}, chr(0), {literal(REPLACEMENT)})" if has_nul else raw
             # DuckDB has read a number with a point as a double, which sixteen digits may not have come through
             rounded = f"length({raw}) > 16 AND TRY_CAST({raw} AS DOUBLE)::VARCHAR = {raw}"
             return f"CASE WHEN {rounded} THEN {misfit} ELSE {clean} END"
@@ -698,7 +699,9 @@ def _instant(value: str, column: Column) -> str:
     if column.zone == "UTC":
         return f"{value}::TIMESTAMPTZ"
     has_zone = f"regexp_matches({value}, '(Z|[+-][0-9]{{2}}:?[0-9]{{2}})$')"
-    return f"CASE WHEN {has_zone} THEN {value}::TIMESTAMPTZ ELSE timezone({_text(column.zone)}, {value}::TIMESTAMP) END"
+    return (
+        f"CASE WHEN {has_zone} THEN {value}::TIMESTAMPTZ ELSE timezone({literal(column.zone)}, {value}::TIMESTAMP) END"
+    )
 
 
 # -- the exact way ------------------------------------------------------------------------------
@@ -886,7 +889,7 @@ def _clean(text: str) -> str:
 
 
 def _cast(column: Column) -> str:
-    name = _quote(column.name)
+    name = quote(column.name)
     match column.kind:
         case Kind.TIMESTAMP:
             return f"CASE WHEN {name} NOT IN ({_ZEROS}) THEN {_instant(name, column)} END"
@@ -900,7 +903,7 @@ def _cast(column: Column) -> str:
 
 def _time_or_text(connection: duckdb.DuckDBPyConnection, source: str, column: Column, *, where: str) -> Column:
     """A hinted time column stays one only if each text in it is a time."""
-    name = _quote(column.name)
+    name = quote(column.name)
     misfit = (
         f"(try_cast({name} AS TIMESTAMPTZ) IS NULL OR ascii({name}) NOT BETWEEN 48 AND 57)"
         if column.kind == Kind.TIMESTAMP
@@ -926,9 +929,9 @@ def _time_or_text(connection: duckdb.DuckDBPyConnection, source: str, column: Co
 def _count(connection: duckdb.DuckDBPyConnection, out: Path, key: Sequence[str], *, where: str) -> tuple[int, int]:
     """(rows, distinct keys)"""
     distinct = f"count(DISTINCT {_key(key)})" if key else "count(*)"
-    lacking = " OR ".join(f"{_quote(name)} IS NULL" for name in key) or "false"
+    lacking = " OR ".join(f"{quote(name)} IS NULL" for name in key) or "false"
     row = connection.execute(
-        f"SELECT count(*), {distinct}, count(*) FILTER ({lacking}) FROM {_text(str(out))}"  # noqa: S608
+        f"SELECT count(*), {distinct}, count(*) FILTER ({lacking}) FROM {literal(str(out))}"  # noqa: S608
     ).fetchone()
     assert row is not None  # noqa: S101 - an aggregate has a row
     if row[2]:
@@ -941,18 +944,18 @@ def _count(connection: duckdb.DuckDBPyConnection, out: Path, key: Sequence[str],
 
 
 def _key(key: Sequence[str]) -> str:
-    return _quote(key[0]) if len(key) == 1 else f"({', '.join(map(_quote, key))})"
+    return quote(key[0]) if len(key) == 1 else f"({', '.join(map(quote, key))})"
 
 
 def _keep_newest(
     connection: duckdb.DuckDBPyConnection, out: Path, *, key: Sequence[str], newest_by: str | None
 ) -> None:
-    order = f"{_quote(newest_by)} DESC NULLS LAST" if newest_by else "1"
+    order = f"{quote(newest_by)} DESC NULLS LAST" if newest_by else "1"
     once = out.with_suffix(".once.parquet")
     connection.execute(
-        f"COPY (SELECT * FROM {_text(str(out))} "  # noqa: S608
+        f"COPY (SELECT * FROM {literal(str(out))} "  # noqa: S608
         f"QUALIFY row_number() OVER (PARTITION BY {_key(key)} ORDER BY {order}) = 1) "
-        f"TO {_text(str(once))} ({PARQUET})"
+        f"TO {literal(str(once))} ({PARQUET})"
     )
     once.replace(out)
 
@@ -961,7 +964,7 @@ def _digest(connection: duckdb.DuckDBPyConnection, out: Path, columns: Sequence[
     # a sum, not an xor: hash() of a row is linear in its last column, so two equal changes would undo each other
     row = connection.execute(
         f"SELECT count(*) || ':' || coalesce(sum(hash(r)::HUGEINT), 0) "  # noqa: S608
-        f"FROM (SELECT * EXCLUDE ({LOAD_ID}) FROM {_text(str(out))}) r"
+        f"FROM (SELECT * EXCLUDE ({LOAD_ID}) FROM {literal(str(out))}) r"
     ).fetchone()
     assert row is not None  # noqa: S101 - an aggregate has a row
     # the hash of a row knows neither names nor types
@@ -989,7 +992,7 @@ def stray_labels(spool: Spool, columns: Sequence[Column], rows: int) -> list[str
             before = chunk
     if not uneven and ends <= rows * len(columns):
         return []
-    source = f"read_json({_text(str(spool.path))}, format='array', records=false, columns={{j: 'JSON'}})"
+    source = f"read_json({literal(str(spool.path))}, format='array', records=false, columns={{j: 'JSON'}})"
     with connect() as connection:
         try:
             found = connection.execute(f"SELECT DISTINCT unnest(json_keys(j)) FROM {source}").fetchall()  # noqa: S608
@@ -1000,9 +1003,9 @@ def stray_labels(spool: Spool, columns: Sequence[Column], rows: int) -> list[str
 
 def texts_of(converted: Converted, label: str) -> set[str]:
     """The values of one column, each once, as texts: a day is 2026-01-31."""
-    name = _quote(next(column.name for column in converted.columns if column.label == label))
+    name = quote(next(column.name for column in converted.columns if column.label == label))
     with connect() as connection:
-        found = connection.execute(f"SELECT DISTINCT {name}::VARCHAR FROM {_text(str(converted.path))}").fetchall()  # noqa: S608
+        found = connection.execute(f"SELECT DISTINCT {name}::VARCHAR FROM {literal(str(converted.path))}").fetchall()  # noqa: S608
     return {text for (text,) in found if text is not None}
 
 
@@ -1011,18 +1014,10 @@ def filled(converted: Converted) -> dict[str, int]:
     with connect() as connection:
         told = connection.execute(
             "SELECT path_in_schema, sum(num_values - coalesce(stats_null_count, 0)) "  # noqa: S608
-            f"FROM parquet_metadata({_text(str(converted.path))}) GROUP BY path_in_schema"
+            f"FROM parquet_metadata({literal(str(converted.path))}) GROUP BY path_in_schema"
         ).fetchall()
     names = {column.name for column in converted.columns}
     return {name: int(count) for name, count in told if name in names}
-
-
-def _quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
 
 
 def greatest(spool: Spool, label: str, *, like: str, up_to: str) -> str | None:
@@ -1031,14 +1026,14 @@ def greatest(spool: Spool, label: str, *, like: str, up_to: str) -> str | None:
     None if there is none, or if the rows need the exact way.
     """
     spool.close()
-    source, name = _json_rows(spool.path, "array", {label: "VARCHAR"}), _quote(label)
+    source, name = _json_rows(spool.path, "array", {label: "VARCHAR"}), quote(label)
     if spool.labels is not None:
         source, name = _json_lists(spool), _place(Column(label=label), spool.labels)
     try:
         with connect() as connection:
             row = connection.execute(
                 f"SELECT max({name}) FROM {source} "  # noqa: S608
-                f"WHERE regexp_full_match({name}, {_text(like)}) AND {name} <= {_text(up_to)}"
+                f"WHERE regexp_full_match({name}, {literal(like)}) AND {name} <= {literal(up_to)}"
             ).fetchone()
     except duckdb.Error:
         return None
@@ -1056,7 +1051,7 @@ def newest_text(converted: Converted, spool: Spool, label: str, *, like: str, up
     column = next((each for each in converted.columns if each.label == label), None)
     if column is None or column.path or converted.repeats or column.kind not in (Kind.TIMESTAMP, Kind.DATE):
         return greatest(spool, label, like=like, up_to=up_to)
-    name, zone, edge = _quote(column.name), _text(column.zone), _text(up_to)
+    name, zone, edge = quote(column.name), literal(column.zone), literal(up_to)
     if column.kind == Kind.DATE:
         told, highest = f"max({name})", f"{edge}::TIMESTAMP::DATE"
     else:
@@ -1064,7 +1059,7 @@ def newest_text(converted: Converted, spool: Spool, label: str, *, like: str, up
         told, highest = f"timezone({zone}, max({name}))", f"timezone({zone}, {edge}::TIMESTAMP)"
     with connect() as connection:
         row = connection.execute(
-            f"SELECT ({told})::VARCHAR FROM {_text(str(converted.path))} WHERE {name} <= {highest}"  # noqa: S608
+            f"SELECT ({told})::VARCHAR FROM {literal(str(converted.path))} WHERE {name} <= {highest}"  # noqa: S608
         ).fetchone()
     found: str | None = row[0] if row else None
     if found is None or (re.fullmatch(like, found) and _has_text(spool, label, found)):
@@ -1101,16 +1096,16 @@ def keys_apart(converted: Converted, first: Spool, second: Spool, labels: Sequen
     columns = [column for column in converted.columns if column.label in labels]
     if len(columns) < len(labels):
         return _texts_apart(first, second, labels)
-    names = ", ".join(_quote(column.name) for column in columns)
+    names = ", ".join(quote(column.name) for column in columns)
     try:
         source = _json_rows(second.path, "array", {name: _shape(held) for name, held in _nested(columns).items()})
         exprs = ", ".join(
-            f"{_checked(column, _raw(column), has_nul=second.has_nul)} AS {_quote(column.name)}" for column in columns
+            f"{_checked(column, _raw(column), has_nul=second.has_nul)} AS {quote(column.name)}" for column in columns
         )
         with connect() as connection:
             row = connection.execute(
                 f"SELECT count(*) FROM (SELECT bit_or(side) AS sides FROM "  # noqa: S608
-                f"(SELECT {names}, 1 AS side FROM {_text(str(converted.path))} "
+                f"(SELECT {names}, 1 AS side FROM {literal(str(converted.path))} "
                 f"UNION ALL SELECT {exprs}, 2 FROM {source}) GROUP BY {names} HAVING sides <> 3)"
             ).fetchone()
     except (_Misfit, duckdb.Error):
@@ -1123,7 +1118,7 @@ def _texts_apart(first: Spool, second: Spool, labels: Sequence[str]) -> int:
     """The same, both spools read."""
     first.close()
     second.close()
-    names = ", ".join(map(_quote, labels))
+    names = ", ".join(map(quote, labels))
     one, other = (_json_rows(spool.path, "array", dict.fromkeys(labels, "VARCHAR")) for spool in (first, second))
     try:
         with connect() as connection:

@@ -20,6 +20,7 @@ import duckdb
 
 from sources.errors import BrokenAnswer
 from sources.growingio.shapes import unique
+from sources.quoting import literal, quote
 from sources.tables import LOAD_ID, PARQUET, Part, connect, roomy
 
 log = logging.getLogger(__name__)
@@ -175,17 +176,19 @@ def personal(part: Part, labels: Sequence[str], *, has_at: bool) -> list[str]:
 
     The ranges of first characters spare what cannot be a phone, for most columns without reading them.
     """
-    found, file = [], _text(str(part.path))
+    found, file = [], literal(str(part.path))
     with connect() as connection:
         for label in labels:
-            name = _name(part.columns[label])
-            begins = " OR ".join(f"({name} >= {_text(low)} AND {name} < {_text(high)})" for low, high in _PHONE_BEGINS)
+            name = quote(part.columns[label])
+            begins = " OR ".join(
+                f"({name} >= {literal(low)} AND {name} < {literal(high)})" for low, high in _PHONE_BEGINS
+            )
             ways = [(begins, _PHONE), (f"contains({name}, '@')", _MAIL)] if has_at else [(begins, _PHONE)]
             likely = sum(
                 _one(
                     connection,
                     f"SELECT count(*) FROM {file} WHERE ({cheap}) "  # noqa: S608
-                    f"AND regexp_full_match(trim({name}), {_text(form)})",
+                    f"AND regexp_full_match(trim({name}), {literal(form)})",
                 )[0]
                 for cheap, form in ways
             )
@@ -210,16 +213,16 @@ def _written(
         joined = f"nullif(rtrim(concat_ws(chr(31), {', '.join(spare)}), ' ' || chr(31)), '')"
         (beyond,) = _one(connection, f"SELECT count({joined}) FROM {source}")  # noqa: S608
         if beyond:
-            own[SPARE] = f"replace({joined}, chr(31), {_text(dialect.separator)})"
+            own[SPARE] = f"replace({joined}, chr(31), {literal(dialect.separator)})"
     values = {label: _nullable(text, cells[0]) for label, text in landing.constants.items()}
     for label, cell in own.items():
         values[label] = f"replace({cell}, chr(0), '\ufffd')" if body.has_nul else cell
     columns = landing.named(list(values))
-    select = ", ".join(f"{value} AS {_name(columns[label])}" for label, value in values.items())
+    select = ", ".join(f"{value} AS {quote(columns[label])}" for label, value in values.items())
     (rows,) = _one(
         connection,
-        f"COPY (SELECT {select}, {_text(landing.load_id)} AS {LOAD_ID} FROM {source}) "  # noqa: S608
-        f"TO {_text(str(landing.out))} ({PARQUET})",
+        f"COPY (SELECT {select}, {literal(landing.load_id)} AS {LOAD_ID} FROM {source}) "  # noqa: S608
+        f"TO {literal(str(landing.out))} ({PARQUET})",
     )
     digest = _digest(body.digest, select, repr(dialect))
     return Part(path=landing.out, columns={label: columns[label] for label in values}, rows=rows, digest=digest), beyond
@@ -227,7 +230,7 @@ def _written(
 
 def _nullable(text: str, cell: str) -> str:
     """SQL: a constant that DuckDB does not take for one, for the reason of `still_nullable`."""
-    return f"coalesce(nullif({cell}, {cell}), {_text(text)})"
+    return f"coalesce(nullif({cell}, {cell}), {literal(text)})"
 
 
 def _digest(*told: str) -> str:
@@ -235,10 +238,10 @@ def _digest(*told: str) -> str:
 
 
 def _read_csv(file: Path, names: Sequence[str], dialect: Dialect, *, quote: str, line: int) -> str:
-    spec = ", ".join(f"{_text(name)}: 'VARCHAR'" for name in names)
+    spec = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
     return (
-        f"read_csv({_text(str(file))}, delim={_text(dialect.separator)}, header=false, skip={dialect.skip}, "
-        f"quote={_text(quote)}, escape={_text(quote)}, null_padding=true, strict_mode=true, auto_detect=false, "
+        f"read_csv({literal(str(file))}, delim={literal(dialect.separator)}, header=false, skip={dialect.skip}, "
+        f"quote={literal(quote)}, escape={literal(quote)}, null_padding=true, strict_mode=true, auto_detect=false, "
         f"max_line_size={line}, buffer_size={max(_BUFFER, line)}, parallel=false, columns={{{spec}}})"
     )
 
@@ -247,14 +250,6 @@ def _one(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
     row = connection.execute(sql).fetchone()
     assert row is not None  # noqa: S101 - an aggregate has a row
     return tuple(row)
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
-
-
-def _name(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _looked_at(file: Path) -> Body | None:

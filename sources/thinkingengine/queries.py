@@ -16,6 +16,7 @@ import pendulum
 from sources import naming
 from sources.days import Days
 from sources.extraction import Mode, Table
+from sources.quoting import quote
 from sources.tables import Kind
 from sources.thinkingengine.reading import check_places, check_sql
 from sources.thinkingengine.settings import VENDOR, Settings, lookback, refuse_unknown, wrong
@@ -301,7 +302,7 @@ def _events(base: Query, settings: Settings) -> Query:
     if settings.event_columns:
         wanted = dict.fromkeys(("$part_date", "#event_name", "#event_time", "#zone_offset", "#uuid"))
         wanted |= dict.fromkeys(map(str, settings.event_columns))
-        columns = _braces(", ".join('"' + name.replace('"', '""') + '"' for name in wanted))
+        columns = _braces(", ".join(map(quote, wanted)))
     sql = (
         f"SELECT {columns} FROM ta.v_event_{{project_id}} "  # noqa: S608 - names are quoted, days are checked
         f'WHERE "$part_date" BETWEEN {{start}} AND {{end}} AND "$part_event" IN ({names})'
