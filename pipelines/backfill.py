@@ -45,7 +45,7 @@ from sources.extraction import Extraction
 from sources.http import in_order
 from sources.interruption import heard
 from sources.policy import read_policy
-from sources.tables import spilling_into
+from sources.scratch import spilling_into
 from sources.vendor import Vendor, package
 
 log = logging.getLogger(__name__)

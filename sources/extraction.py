@@ -29,6 +29,8 @@ from dlt.common.schema.typing import TColumnSchema
 from dlt.extract import DltResource
 
 from sources import kept, naming, policy
+from sources.columns import NUMERIC_ORDER, Column, Kind, join
+from sources.contents import filled, stray_labels
 from sources.days import Days
 from sources.errors import (
     AccessDenied,
@@ -44,7 +46,8 @@ from sources.errors import (
 from sources.policy import Policy, read_policy
 from sources.quoting import quote
 from sources.screening import Screened, screen
-from sources.tables import NUMERIC_ORDER, Column, Converted, Kind, Spool, filled, join, stray_labels, to_parquet
+from sources.spool import Spool
+from sources.tables import Converted, to_parquet
 from sources.terms import Forgotten
 
 log = logging.getLogger(__name__)

@@ -19,12 +19,12 @@ from typing import Any
 
 import dlt
 
+from sources.columns import Column
 from sources.configuration import raw
 from sources.errors import ConfigurationError
 from sources.naming import tag_for
 from sources.personal import is_personal
 from sources.redaction import register_secret
-from sources.tables import Column
 
 SECTION = "personal"
 KEEP, HASH, DROP = POLICIES = ("keep", "hash", "drop")

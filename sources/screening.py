@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 
 import duckdb
 
+from sources.columns import LOAD_ID, Column, Kind
 from sources.personal import is_about_whom_it_names
 from sources.policy import DROP, HASH
 from sources.quoting import literal, quote
-from sources.tables import LOAD_ID, PARQUET, Column, Converted, Kind, _digest, connect, still_nullable
+from sources.scratch import PARQUET, connect, still_nullable
+from sources.tables import Converted, digest_of
 from sources.terms import TEXT_OR_NUMBER, WORD_RE2, Forgotten, Sought, lowered_sql, normal_sql, salted
 
 REMEMBERED = 100_000
@@ -55,7 +57,7 @@ def screen(
     if not converted.rows or not (policies or forgotten):
         return Screened(converted=converted)
     with connect() as connection:
-        source = literal(str(converted.path))
+        source = literal(converted.path)
         gone, masks = _look(connection, converted, f"{dataset}.{table}", forgotten, key=key)
         if not (gone or masks or policies):
             scopes = _scopes(connection, source, scope, forgotten) if scope and forgotten else frozenset()
@@ -92,7 +94,7 @@ def screen(
             columns=columns,
             rows=rows,
             keys=converted.keys - kept_out,
-            digest=_digest(connection, converted.path, columns),
+            digest=digest_of(connection, converted.path, columns),
         )
         connection.execute("DROP TABLE _masks")
         connection.execute("DROP TABLE _gone")
@@ -165,7 +167,7 @@ def _candidates(
     if not tests:
         return []
     found = connection.execute(
-        f"SELECT DISTINCT {raw} FROM {literal(str(converted.path))} "  # noqa: S608
+        f"SELECT DISTINCT {raw} FROM {literal(converted.path)} "  # noqa: S608
         f"WHERE {quote(column.name)} IS NOT NULL AND ({' OR '.join(tests)})"
     ).fetchall()
     return [value for (value,) in found]
@@ -199,9 +201,9 @@ def _rewrite(
         exprs.append(f"{sql} AS {quote(column.name)}")
         columns.append(column)
     own = {column.name for column in converted.columns}
-    names = [row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {literal(str(converted.path))}").fetchall()]  # noqa: S608
+    names = [row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {literal(converted.path)}").fetchall()]  # noqa: S608
     exprs += [f"r.{quote(name)}" for name in names if name not in own]
-    rows = f"SELECT * FROM {literal(str(converted.path))}" + (f" WHERE NOT ({is_gone})" if is_gone else "")  # noqa: S608
+    rows = f"SELECT * FROM {literal(converted.path)}" + (f" WHERE NOT ({is_gone})" if is_gone else "")  # noqa: S608
     ours = {LOAD_ID: quote(LOAD_ID), **({"row_version": version} if version else {})}
     dropped = own - {column.name for column in columns}
     outer = ", ".join(
@@ -210,7 +212,7 @@ def _rewrite(
     target = converted.path.with_suffix(".screened.parquet")
     connection.execute(
         f"COPY (SELECT {outer} FROM (SELECT {', '.join(exprs)} FROM ({rows}) r {' '.join(joins)})) "  # noqa: S608
-        f"TO {literal(str(target))} ({PARQUET})"
+        f"TO {literal(target)} ({PARQUET})"
     )
     target.replace(converted.path)
     return tuple(columns)

@@ -15,9 +15,9 @@ from dlt.common.configuration import configspec
 from dlt.common.configuration.specs import BaseConfiguration
 from dlt.common.typing import TSecretStrValue
 
+from sources.columns import Column, Kind
 from sources.errors import ConfigurationError
 from sources.extraction import Mode, Table
-from sources.tables import Column, Kind
 
 VENDOR = "dataworks"
 DATASET = "dataworks"

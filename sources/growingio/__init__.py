@@ -21,6 +21,7 @@ import dlt
 from dlt.extract import DltResource, DltSource
 
 from sources import naming
+from sources.columns import Column
 from sources.configuration import is_set, settings_of
 from sources.days import Calls, Days
 from sources.errors import BrokenAnswer, NightloadError, NotReady, Refused
@@ -32,7 +33,7 @@ from sources.growingio.client import STOPPING, Client, check_credentials
 from sources.growingio.points import SLICE, Row, Writer, wide_columns
 from sources.growingio.windows import Bucket, Calendar, groups, newest_day
 from sources.http import in_order
-from sources.tables import Column, labels_of
+from sources.spool import labels_of
 from sources.vendor import Part
 
 log = logging.getLogger(__name__)

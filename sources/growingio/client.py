@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from sources.envelope import cut_array
 from sources.errors import (
     AccessDenied,
     BrokenAnswer,
@@ -36,7 +37,6 @@ from sources.growingio.settings import LINK_HOSTS, VENDOR, Settings, wrong
 from sources.http import Http, Rate, Scalar
 from sources.links import Links, bad_link
 from sources.redaction import register_secret
-from sources.tables import cut_array
 
 log = logging.getLogger(__name__)
 

@@ -18,10 +18,12 @@ from typing import Any
 
 import duckdb
 
+from sources.columns import LOAD_ID
 from sources.errors import BrokenAnswer
 from sources.growingio.shapes import unique
 from sources.quoting import literal, quote
-from sources.tables import LOAD_ID, PARQUET, Part, connect, roomy
+from sources.scratch import PARQUET, connect, roomy
+from sources.spool import Part
 
 log = logging.getLogger(__name__)
 
@@ -176,7 +178,7 @@ def personal(part: Part, labels: Sequence[str], *, has_at: bool) -> list[str]:
 
     The ranges of first characters spare what cannot be a phone, for most columns without reading them.
     """
-    found, file = [], literal(str(part.path))
+    found, file = [], literal(part.path)
     with connect() as connection:
         for label in labels:
             name = quote(part.columns[label])
@@ -222,7 +224,7 @@ def _written(
     (rows,) = _one(
         connection,
         f"COPY (SELECT {select}, {literal(landing.load_id)} AS {LOAD_ID} FROM {source}) "  # noqa: S608
-        f"TO {literal(str(landing.out))} ({PARQUET})",
+        f"TO {literal(landing.out)} ({PARQUET})",
     )
     digest = _digest(body.digest, select, repr(dialect))
     return Part(path=landing.out, columns={label: columns[label] for label in values}, rows=rows, digest=digest), beyond
@@ -240,7 +242,7 @@ def _digest(*told: str) -> str:
 def _read_csv(file: Path, names: Sequence[str], dialect: Dialect, *, quote: str, line: int) -> str:
     spec = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
     return (
-        f"read_csv({literal(str(file))}, delim={literal(dialect.separator)}, header=false, skip={dialect.skip}, "
+        f"read_csv({literal(file)}, delim={literal(dialect.separator)}, header=false, skip={dialect.skip}, "
         f"quote={literal(quote)}, escape={literal(quote)}, null_padding=true, strict_mode=true, auto_detect=false, "
         f"max_line_size={line}, buffer_size={max(_BUFFER, line)}, parallel=false, columns={{{spec}}})"
     )

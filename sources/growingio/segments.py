@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sources import naming
+from sources.columns import Column, Kind
 from sources.errors import (
     AccessDenied,
     BrokenAnswer,
@@ -23,7 +24,7 @@ from sources.growingio.settings import DATASET, SEGMENTATION_USERS, VENDOR, Sett
 from sources.naming import identifier_for
 from sources.policy import HASH, Policy, read_policy
 from sources.redaction import register_secret
-from sources.tables import Column, Kind, Part
+from sources.spool import Part
 
 log = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ from dlt.common.configuration import configspec
 from dlt.common.configuration.specs import BaseConfiguration
 from dlt.common.typing import TSecretStrValue
 
+from sources.columns import Column, Kind
 from sources.errors import ConfigurationError
 from sources.extraction import Mode, Table
 from sources.links import HOST
-from sources.tables import Column, Kind
 
 VENDOR = "growingio"
 DATASET = "growingio"

@@ -19,7 +19,7 @@ import httpx
 
 from sources.errors import BrokenAnswer, CountMismatch, NotReady, Refused
 from sources.http import Http, Rate, in_order
-from sources.tables import Spool
+from sources.spool import Spool
 from sources.thinkingengine import settings as has
 from sources.thinkingengine.lines import Block, blocks, in_order_of, labels_from, read_block
 from sources.thinkingengine.reading import limited

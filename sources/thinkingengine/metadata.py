@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
+from sources.columns import Column
 from sources.errors import BrokenAnswer, NightloadError
 from sources.extraction import Fetch, Walk
-from sources.tables import Column, labels_of
+from sources.spool import labels_of
 from sources.thinkingengine import settings as has
 from sources.thinkingengine.client import Client
 from sources.thinkingengine.models import long_rows, over_limit, read_metrics

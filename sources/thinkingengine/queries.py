@@ -14,10 +14,10 @@ from typing import Any
 import pendulum
 
 from sources import naming
+from sources.columns import Kind
 from sources.days import Days
 from sources.extraction import Mode, Table
 from sources.quoting import quote
-from sources.tables import Kind
 from sources.thinkingengine.reading import check_places, check_sql
 from sources.thinkingengine.settings import VENDOR, Settings, lookback, refuse_unknown, wrong
 

@@ -21,10 +21,11 @@ from typing import Any
 import dlt
 from dlt.extract import DltResource, DltSource
 
+from sources.columns import Column, Kind
 from sources.configuration import is_set, settings_of
 from sources.errors import ConfigurationError, NightloadError, NotReady, Refused
 from sources.extraction import RESET, Extra, Extraction, Fetch, Mode, Table, Walk
-from sources.tables import Column, Kind, iter_rows, labels_of
+from sources.spool import iter_rows, labels_of
 from sources.tonalytica import settings as has
 from sources.tonalytica.client import Client, Listed, Result
 from sources.tonalytica.parameters import resolve

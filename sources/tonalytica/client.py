@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from sources.envelope import cut_array
 from sources.errors import (
     AccessDenied,
     BrokenAnswer,
@@ -27,7 +28,6 @@ from sources.errors import (
     Unavailable,
 )
 from sources.http import Http, Rate, in_order
-from sources.tables import cut_array
 from sources.tonalytica.settings import CONCURRENCY, ORDERS, PAGE_SIZE, VENDOR, Settings
 
 QUEUED, STARTED, FINISHED, FAILED, CANCELLED, DEFERRED, SCHEDULED = range(1, 8)

@@ -11,7 +11,7 @@ from typing import Any
 
 from sources.errors import BrokenAnswer, CountMismatch
 from sources.http import Scalar
-from sources.tables import Spool, labels_of
+from sources.spool import Spool, labels_of
 from sources.tune.client import Client
 from sources.tune.delimited import to_array
 from sources.tune.exports import Downloads, Ready, job_of, wait_for

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from sources.envelope import cut_array
 from sources.errors import (
     AccessDenied,
     BrokenAnswer,
@@ -27,7 +28,6 @@ from sources.errors import (
 )
 from sources.http import Answer, Http, Inspect, Limiter, Rate, Scalar, in_order
 from sources.redaction import register_secret
-from sources.tables import cut_array
 from sources.tune.fields import Metadata, types_of
 from sources.tune.settings import PERSONAL, VENDOR, Settings
 

@@ -89,13 +89,13 @@ def _fast(file: Path, out: Path, labels: list[str], constants: Mapping[str, str]
     if marked or any(sign in label for label in labels for sign in "\r\n"):
         return None  # DuckDB does not see where such a header ends, and drops as many rows
     source = (
-        f"read_csv({literal(str(file))}, delim=',', header=true, quote='\"', escape='\"', strict_mode=true, "
+        f"read_csv({literal(file)}, delim=',', header=true, quote='\"', escape='\"', strict_mode=true, "
         f"auto_detect=false, null_padding=false, parallel=false, max_line_size={_LINE}, columns={{{spec}}})"
     )
     try:
         with duckdb.connect(config={"threads": 1, "memory_limit": "150MB"}) as connection:
             copied = connection.execute(
-                f"COPY (SELECT {select} FROM {source}) TO {literal(str(out))} (FORMAT json, ARRAY true)"  # noqa: S608
+                f"COPY (SELECT {select} FROM {source}) TO {literal(out)} (FORMAT json, ARRAY true)"  # noqa: S608
             ).fetchone()
     except duckdb.Error:
         return None  # never its own text, which quotes the line: the other reader says what is wrong

@@ -15,6 +15,7 @@ from datetime import UTC, date, timedelta
 from pathlib import Path
 from typing import Any
 
+from sources.columns import Column
 from sources.days import Days
 from sources.errors import (
     AccessDenied,
@@ -27,7 +28,7 @@ from sources.errors import (
 )
 from sources.extraction import FLOOR, FLOOR_FROM, Extra, Fetch, Walk
 from sources.http import in_order
-from sources.tables import Column, Spool
+from sources.spool import Spool
 from sources.tune.answers import Answer, Question, export, find
 from sources.tune.client import Client
 from sources.tune.exports import Downloads, downloads
