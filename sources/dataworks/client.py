@@ -40,7 +40,8 @@ from sources.errors import (
     NotReady,
     Refused,
 )
-from sources.http import Http, Rate
+from sources.http import Http
+from sources.limiter import Rate
 
 log = logging.getLogger(__name__)
 

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from sources.call import Scalar
 from sources.envelope import cut_array
 from sources.errors import (
     AccessDenied,
@@ -34,7 +35,8 @@ from sources.errors import (
     one_line,
 )
 from sources.growingio.settings import LINK_HOSTS, VENDOR, Settings, wrong
-from sources.http import Http, Rate, Scalar
+from sources.http import Http
+from sources.limiter import Rate
 from sources.links import Links, bad_link
 from sources.redaction import register_secret
 

@@ -23,7 +23,7 @@ from sources.contents import greatest, texts_of
 from sources.days import Calls, Days
 from sources.errors import ConfigurationError
 from sources.extraction import Extra, Extraction, Fetch, Table, Walk
-from sources.http import in_order
+from sources.fetching import in_order
 from sources.tables import Converted
 from sources.thinkingengine import settings as has
 from sources.thinkingengine.client import Client, Taken

@@ -18,7 +18,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from sources.errors import BrokenAnswer, CountMismatch, NotReady, Refused
-from sources.http import Http, Rate, in_order
+from sources.fetching import in_order
+from sources.http import Http
+from sources.limiter import Rate
 from sources.spool import Spool
 from sources.thinkingengine import settings as has
 from sources.thinkingengine.lines import Block, blocks, in_order_of, labels_from, read_block

@@ -27,7 +27,9 @@ from sources.errors import (
     Refused,
     Unavailable,
 )
-from sources.http import Http, Rate, in_order
+from sources.fetching import in_order
+from sources.http import Http
+from sources.limiter import Rate
 from sources.tonalytica.settings import CONCURRENCY, ORDERS, PAGE_SIZE, VENDOR, Settings
 
 QUEUED, STARTED, FINISHED, FAILED, CANCELLED, DEFERRED, SCHEDULED = range(1, 8)

@@ -23,7 +23,7 @@ from sources.contents import keys_apart, newest_text
 from sources.days import Calls, Days
 from sources.errors import AccessDenied, ConfigurationError, CountMismatch, Refused
 from sources.extraction import Extraction, Fetch, Table, Walk
-from sources.http import in_order
+from sources.fetching import in_order
 from sources.spool import Spool, iter_rows, labels_of
 from sources.tables import Converted
 from sources.tune.client import Client, Request

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import orjson
 
+from sources.answers import Answer
+from sources.call import Inspect, Scalar
 from sources.envelope import cut_array
 from sources.errors import (
     AccessDenied,
@@ -26,7 +28,9 @@ from sources.errors import (
     VendorError,
     one_line,
 )
-from sources.http import Answer, Http, Inspect, Limiter, Rate, Scalar, in_order
+from sources.fetching import in_order
+from sources.http import Http
+from sources.limiter import Limiter, Rate
 from sources.redaction import register_secret
 from sources.tune.fields import Metadata, types_of
 from sources.tune.settings import PERSONAL, VENDOR, Settings

@@ -27,7 +27,7 @@ from sources.errors import (
     Unreachable,
 )
 from sources.extraction import FLOOR, FLOOR_FROM, Extra, Fetch, Walk
-from sources.http import in_order
+from sources.fetching import in_order
 from sources.spool import Spool
 from sources.tune.answers import Answer, Question, export, find
 from sources.tune.client import Client
