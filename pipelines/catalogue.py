@@ -9,8 +9,6 @@ from pipelines.place import OWN_DATASET
 from pipelines.warehouse.reader import Reader
 from sources.errors import ConfigurationError
 
-# as sources.extraction has them, without the dlt that comes with it
-DELETED_AT, VALID_FROM, VALID_TO = "_deleted_at", "valid_from", "valid_to"
 TABLES = {
     "duckdb": (
         "SELECT schema_name, table_name, comment FROM duckdb_tables() "

@@ -15,8 +15,8 @@ from typing import Any
 
 from pipelines.place import OWN_DATASET
 from pipelines.warehouse.session import Session, replace_rows
-from sources.extraction import Mode, Outcome
 from sources.quoting import literal, quote
+from sources.walks import Mode, Outcome
 
 DARK, LIT, GONE = "dark", "values again", "dropped column"
 """What `nightload.schema_changes` calls them; a column is dropped where its table was made anew without it."""

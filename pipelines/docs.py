@@ -17,12 +17,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from pipelines.catalogue import DELETED_AT, ColumnThere, columns_of, tables_of
+from pipelines.catalogue import ColumnThere, columns_of, tables_of
 from pipelines.diagrams import dbml, mermaid
 from pipelines.examples import examples, personal
 from pipelines.place import OWN_DATASET
 from pipelines.relations import Relation, is_history, key_of, relations
 from pipelines.warehouse.reader import Reader
+from sources.columns import DELETED_AT
 from sources.errors import ConfigurationError
 from sources.quoting import quote
 

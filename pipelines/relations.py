@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from pipelines.catalogue import DELETED_AT, VALID_TO, ColumnThere
+from pipelines.catalogue import ColumnThere
 from pipelines.warehouse.reader import Reader
+from sources.columns import DELETED_AT, VALID_TO
 from sources.quoting import quote
 
 FOUND = 0.9

@@ -22,6 +22,10 @@ ZERO_DATES = ("", "NULL", "0000-00-00", "0000-00-00 00:00:00", "0000-00-00T00:00
 ZEROS = ", ".join(f"'{text}'" for text in ZERO_DATES)
 """The same in SQL."""
 LOAD_ID = "_dlt_load_id"
+DELETED_AT = "_deleted_at"
+ROW_VERSION = "row_version"
+VALID_FROM, VALID_TO = "valid_from", "valid_to"
+"""Columns that are not the vendor's."""
 
 
 class Kind(StrEnum):

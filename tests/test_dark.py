@@ -20,9 +20,9 @@ from receivers import http_receiver
 from sandbox_process import SandboxProcess
 from sources.columns import Column, Kind
 from sources.contents import filled
-from sources.extraction import Mode
 from sources.spool import Spool
 from sources.tables import to_parquet
+from sources.walks import Mode
 from test_ledger import few_tables
 
 AT = datetime(2026, 11, 26, 2, 30, tzinfo=UTC)

@@ -32,8 +32,9 @@ from fuzzing import DEEP
 from sandbox_process import SandboxProcess, start_sandbox
 from sources import VENDORS, retrying
 from sources.errors import NightloadError
-from sources.extraction import Extraction, Outcome
+from sources.extraction import Extraction
 from sources.vendor import package
+from sources.walks import Outcome
 
 SEEDS = range(int(os.environ.get("NIGHTLOAD_TEST_SEEDS", "300" if DEEP else "8")))
 UNTIL = pendulum.datetime(2026, 11, 22, 2)

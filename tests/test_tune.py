@@ -29,12 +29,13 @@ from sandbox.tune.models import MODELS
 from sandbox_process import SandboxProcess, start_sandbox
 from sources.columns import Column, Kind
 from sources.errors import AccessDenied, ConfigurationError, NightloadError, Recovery, Refused, Unavailable, summarize
-from sources.extraction import Extraction, Outcome
+from sources.extraction import Extraction
 from sources.spool import Spool
 from sources.tables import to_parquet
 from sources.tune.client import Request
 from sources.tune.fields import is_dropped
 from sources.tune.settings import ENDPOINTS, PERSONAL
+from sources.walks import Outcome
 
 CAMPAIGNS = "advertiser/campaigns"
 Set = Callable[..., None]

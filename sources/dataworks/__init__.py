@@ -24,9 +24,10 @@ from sources.dataworks.client import Client, Listed
 from sources.dataworks.definitions import Row
 from sources.dataworks.details import Completed, Memory, Policy, complete
 from sources.errors import NightloadError, Refused
-from sources.extraction import Extraction, Fetch, Mode, Table, Walk
+from sources.extraction import Extraction
 from sources.spool import labels_of
 from sources.vendor import Part
+from sources.walks import Fetch, Mode, Table, Walk
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from sources.columns import Column
 from sources.configuration import is_set, settings_of
 from sources.days import Calls, Days
 from sources.errors import BrokenAnswer, NightloadError, NotReady, Refused
-from sources.extraction import Extraction, Fetch, Mode, Table, Walk
+from sources.extraction import Extraction
 from sources.fetching import in_order
 from sources.growingio import delimited, rules, segments, shapes
 from sources.growingio import settings as has
@@ -35,6 +35,7 @@ from sources.growingio.points import SLICE, Row, Writer, wide_columns
 from sources.growingio.windows import Bucket, Calendar, groups, newest_day
 from sources.spool import labels_of
 from sources.vendor import Part
+from sources.walks import Fetch, Mode, Table, Walk
 
 log = logging.getLogger(__name__)
 

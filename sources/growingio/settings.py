@@ -18,8 +18,8 @@ from dlt.common.typing import TSecretStrValue
 
 from sources.columns import Column, Kind
 from sources.errors import ConfigurationError
-from sources.extraction import Mode, Table
 from sources.links import HOST
+from sources.walks import Mode, Table
 
 VENDOR = "growingio"
 DATASET = "growingio"

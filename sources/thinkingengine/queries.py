@@ -16,10 +16,10 @@ import pendulum
 from sources import naming
 from sources.columns import Kind
 from sources.days import Days
-from sources.extraction import Mode, Table
 from sources.quoting import quote
 from sources.thinkingengine.reading import check_places, check_sql
 from sources.thinkingengine.settings import VENDOR, Settings, lookback, refuse_unknown, wrong
+from sources.walks import Mode, Table
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,50}")
 _PLACE = re.compile(r"\{\{|\}\}|\{([A-Za-z_]+)\}")

@@ -18,15 +18,7 @@ from typing import Any
 import orjson
 
 from sources.envelope import cut_array
-from sources.errors import (
-    AccessDenied,
-    BrokenAnswer,
-    CountMismatch,
-    NightloadError,
-    NotReady,
-    Refused,
-    Unavailable,
-)
+from sources.errors import AccessDenied, BrokenAnswer, CountMismatch, NightloadError, NotReady, Refused, Unavailable
 from sources.fetching import in_order
 from sources.http import Http
 from sources.limiter import Rate

@@ -15,7 +15,7 @@ from dlt.common.typing import TSecretStrValue
 
 from sources.columns import Column, Kind
 from sources.errors import ConfigurationError
-from sources.extraction import Mode, Table
+from sources.walks import Mode, Table
 
 VENDOR = "tonalytica"
 DATASET = "tonalytica"

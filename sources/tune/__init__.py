@@ -22,7 +22,7 @@ from sources.configuration import is_set, settings_of
 from sources.contents import keys_apart, newest_text
 from sources.days import Calls, Days
 from sources.errors import AccessDenied, ConfigurationError, CountMismatch, Refused
-from sources.extraction import Extraction, Fetch, Table, Walk
+from sources.extraction import Extraction
 from sources.fetching import in_order
 from sources.spool import Spool, iter_rows, labels_of
 from sources.tables import Converted
@@ -33,6 +33,7 @@ from sources.tune.restating import Reporter
 from sources.tune.settings import DATASET, MOST_ROWS, VENDOR, Endpoint, Settings, endpoints_of, table_of, wrong
 from sources.tune.settings import check as check_settings
 from sources.vendor import Part
+from sources.walks import Fetch, Table, Walk
 
 _TIME = r"[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}( [0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?)?"
 _CLOCK_TOLERANCE = 60.0

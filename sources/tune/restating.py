@@ -26,8 +26,8 @@ from sources.errors import (
     Refused,
     Unreachable,
 )
-from sources.extraction import FLOOR, FLOOR_FROM, Extra, Fetch, Walk
 from sources.fetching import in_order
+from sources.gates import FLOOR, FLOOR_FROM
 from sources.spool import Spool
 from sources.tune.answers import Answer, Question, export, find
 from sources.tune.client import Client
@@ -37,6 +37,7 @@ from sources.tune.logs import Logs
 from sources.tune.periods import Window
 from sources.tune.reports import ROW_KEY, WINDOW, ZONE, Report
 from sources.tune.settings import CREDENTIAL, DATASET, VENDOR, WALKS, Settings, filter_fields, unknown, wrong
+from sources.walks import Extra, Fetch, Walk
 
 FIRST_DAYS = 30
 """How far back a report without `start` begins."""

@@ -20,7 +20,7 @@ from dlt.common.typing import TSecretStrValue
 
 from sources import naming
 from sources.errors import ConfigurationError
-from sources.extraction import Mode, Table
+from sources.walks import Mode, Table
 
 VENDOR = "tune"
 DATASET = "tune"
