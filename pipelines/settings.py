@@ -5,7 +5,6 @@ The names are dlt's: `[alerts] webhook` is `ALERTS__WEBHOOK` in the environment,
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -15,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from sources.errors import ConfigurationError, summarize
+from sources.errors import ConfigurationError, did_you_mean, summarize
 
 Section = dict[str, Any]
 
@@ -40,11 +39,8 @@ def section(home: Path, name: str, *, known: Collection[str]) -> Section:
             _merge(found, {first: value})
     for setting in found:
         if setting not in known:
-            near = difflib.get_close_matches(setting, known, n=1)
-            raise ConfigurationError(
-                what=f"there is no setting {name}.{setting}",
-                todo=f"Did you mean {near[0]}?" if near else f"It has: {', '.join(sorted(known))}",
-            )
+            todo = did_you_mean(setting, known, f"It has: {', '.join(sorted(known))}")
+            raise ConfigurationError(what=f"there is no setting {name}.{setting}", todo=todo)
     return found
 
 
