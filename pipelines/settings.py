@@ -25,7 +25,7 @@ def section(home: Path, name: str, *, known: Collection[str]) -> Section:
     """One section, the files' and the environment's together. Raises `ConfigurationError` for an unknown setting."""
     found: Section = {}
     for file in ("config.toml", "secrets.toml"):
-        told = _file(home / ".dlt" / file).get(name, {})
+        told = read_toml(home / ".dlt" / file).get(name, {})
         if not isinstance(told, dict):
             raise ConfigurationError(what=f"{name} is no section", where=file, todo=f"Write it as [{name}]")
         _merge(found, told)
@@ -81,12 +81,14 @@ def text(section: Section, name: str, *, where: str) -> str | None:
     raise ConfigurationError(what=f"{where}.{name} is no text", todo="Write it in quotes")
 
 
-def _file(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """A file of `.dlt`; empty if there is none. Raises `ConfigurationError` for one that cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except tomllib.TOMLDecodeError as error:
+        # the parser's text names line and column, never the content
         raise ConfigurationError(
             what=f"{path} is not valid TOML", why=str(error), todo="Mend that line; texts stand in quotes"
         ) from None
