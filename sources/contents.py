@@ -12,7 +12,7 @@ import orjson
 from sources.columns import Column, Kind
 from sources.fast_way import Misfit, json_lists, json_rows, place_of, proven
 from sources.quoting import literal, quote
-from sources.scratch import connect
+from sources.scratch import connect, one_row
 from sources.spool import Spool, iter_rows, labels_of
 from sources.tables import SAMPLE_ROWS, Converted
 
@@ -141,16 +141,10 @@ def keys_apart(converted: Converted, first: Spool, second: Spool, labels: Sequen
     try:
         source, proofs = proven(second, columns)
         exprs = ", ".join(f"{sql} AS {quote(name)}" for name, sql in proofs.items())
-        with connect() as connection:
-            row = connection.execute(
-                f"SELECT count(*) FROM (SELECT bit_or(side) AS sides FROM "  # noqa: S608
-                f"(SELECT {names}, 1 AS side FROM {literal(converted.path)} "
-                f"UNION ALL SELECT {exprs}, 2 FROM {source}) GROUP BY {names} HAVING sides <> 3)"
-            ).fetchone()
+        there, came = f"SELECT {names} FROM {literal(converted.path)}", f"SELECT {exprs} FROM {source}"  # noqa: S608
+        return _on_one_side(names, there, came)
     except (Misfit, duckdb.Error):
         return _texts_apart(first, second, labels)
-    assert row is not None  # noqa: S101 - an aggregate has a row
-    return int(row[0])
 
 
 def _texts_apart(first: Spool, second: Spool, labels: Sequence[str]) -> int:
@@ -158,15 +152,20 @@ def _texts_apart(first: Spool, second: Spool, labels: Sequence[str]) -> int:
     first.close()
     second.close()
     names = ", ".join(map(quote, labels))
-    one, other = (json_rows(spool.path, "array", dict.fromkeys(labels, "VARCHAR")) for spool in (first, second))
+    sources = (json_rows(spool.path, "array", dict.fromkeys(labels, "VARCHAR")) for spool in (first, second))
     try:
-        with connect() as connection:
-            row = connection.execute(
-                f"SELECT count(*) FROM (SELECT bit_or(side) AS sides FROM (SELECT {names}, 1 AS side FROM {one} "  # noqa: S608
-                f"UNION ALL SELECT {names}, 2 FROM {other}) GROUP BY {names} HAVING sides <> 3)"
-            ).fetchone()
-        assert row is not None  # noqa: S101 - an aggregate has a row
-        return int(row[0])
+        return _on_one_side(names, *(f"SELECT {names} FROM {source}" for source in sources))  # noqa: S608
     except duckdb.Error:
         seen = [{tuple(str(row.get(label)) for label in labels) for row in iter_rows(s.path)} for s in (first, second)]
         return len(seen[0] ^ seen[1])
+
+
+def _on_one_side(names: str, first: str, second: str) -> int:
+    """How many values of the columns `names` only one of two SELECTs brings."""
+    with connect() as connection:
+        (count,) = one_row(
+            connection,
+            f"SELECT count(*) FROM (SELECT bit_or(side) AS sides FROM (SELECT *, 1 AS side FROM ({first}) "  # noqa: S608
+            f"UNION ALL SELECT *, 2 FROM ({second})) GROUP BY {names} HAVING sides <> 3)",
+        )
+    return int(count)

@@ -75,6 +75,13 @@ def roomy(more: int) -> Iterator[duckdb.DuckDBPyConnection]:
             connection.execute(f"SET memory_limit = '{MEMORY}'")
 
 
+def one_row(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
+    """The row of an aggregate."""
+    row = connection.execute(sql).fetchone()
+    assert row is not None  # noqa: S101 - an aggregate has a row
+    return tuple(row)
+
+
 def write_parquet(
     connection: duckdb.DuckDBPyConnection,
     exprs: Mapping[str, str],

@@ -15,7 +15,7 @@ from sources.columns import LOAD_ID, Column, Kind
 from sources.personal import is_about_whom_it_names
 from sources.policy import DROP, HASH
 from sources.quoting import literal, quote
-from sources.scratch import PARQUET, connect, still_nullable
+from sources.scratch import PARQUET, connect, one_row, still_nullable
 from sources.tables import Converted, digest_of
 from sources.terms import TEXT_OR_NUMBER, WORD_RE2, Forgotten, Sought, lowered_sql, normal_sql, salted
 
@@ -76,14 +76,14 @@ def screen(
             f"coalesce({quote(converted.columns[place].name)}::VARCHAR IN (FROM _gone_{place}), false)"
             for place in places
         )
-        kept_out = _one(connection, f"SELECT count(*) FROM {source} WHERE {is_gone}") if is_gone else 0  # noqa: S608
+        kept_out = one_row(connection, f"SELECT count(*) FROM {source} WHERE {is_gone}")[0] if is_gone else 0  # noqa: S608
         keys = _keys(connection, source, is_gone, forgotten, key, scope) if is_gone and key else ()
         blanked = sum(
-            _one(
+            one_row(
                 connection,
                 f"SELECT count(*) FROM {source} WHERE NOT ({is_gone or 'false'}) AND "  # noqa: S608
                 f"{quote(converted.columns[place].name)}::VARCHAR IN (SELECT old FROM _masks WHERE place = {place})",
-            )
+            )[0]
             for place in sorted({place for place, *_ in masks})
         )
         scopes = _scopes(connection, source, scope, forgotten) if scope and forgotten else frozenset()
@@ -245,9 +245,3 @@ def _salted(forgotten: Forgotten, value: str) -> str:
 
 def _listed(hashes: frozenset[str]) -> str:
     return ", ".join(map(literal, sorted(hashes)))
-
-
-def _one(connection: duckdb.DuckDBPyConnection, sql: str) -> int:
-    row = connection.execute(sql).fetchone()
-    assert row is not None  # noqa: S101 - an aggregate has a row
-    return int(row[0])

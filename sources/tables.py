@@ -22,7 +22,7 @@ from sources.errors import BrokenAnswer
 from sources.exact_way import convert_exact
 from sources.fast_way import Misfit, convert_fast
 from sources.quoting import literal, quote
-from sources.scratch import PARQUET, connect, still_nullable, write_parquet
+from sources.scratch import PARQUET, connect, one_row, still_nullable, write_parquet
 from sources.spool import Part, Spool, spooled_rows
 
 SAMPLE_ROWS = 500
@@ -135,10 +135,10 @@ def _count(connection: duckdb.DuckDBPyConnection, out: Path, key: Sequence[str],
     """(rows, distinct keys)"""
     distinct = f"count(DISTINCT {_key(key)})" if key else "count(*)"
     lacking = " OR ".join(f"{quote(name)} IS NULL" for name in key) or "false"
-    row = connection.execute(
-        f"SELECT count(*), {distinct}, count(*) FILTER ({lacking}) FROM {literal(out)}"  # noqa: S608
-    ).fetchone()
-    assert row is not None  # noqa: S101 - an aggregate has a row
+    row = one_row(
+        connection,
+        f"SELECT count(*), {distinct}, count(*) FILTER ({lacking}) FROM {literal(out)}",  # noqa: S608
+    )
     if row[2]:
         raise BrokenAnswer(
             what=f"{row[2]} of {row[0]} rows have no {' or no '.join(key)} to tell them apart by",
@@ -167,13 +167,13 @@ def _keep_newest(
 
 def digest_of(connection: duckdb.DuckDBPyConnection, out: Path, columns: Sequence[Column]) -> str:
     # a sum, not an xor: hash() of a row is linear in its last column, so two equal changes would undo each other
-    row = connection.execute(
+    (rows,) = one_row(
+        connection,
         f"SELECT count(*) || ':' || coalesce(sum(hash(r)::HUGEINT), 0) "  # noqa: S608
-        f"FROM (SELECT * EXCLUDE ({LOAD_ID}) FROM {literal(out)}) r"
-    ).fetchone()
-    assert row is not None  # noqa: S101 - an aggregate has a row
+        f"FROM (SELECT * EXCLUDE ({LOAD_ID}) FROM {literal(out)}) r",
+    )
     # the hash of a row knows neither names nor types
-    return f"{row[0]}:{_shape_tag(columns)}"
+    return f"{rows}:{_shape_tag(columns)}"
 
 
 def _shape_tag(columns: Sequence[Column]) -> str:

@@ -14,7 +14,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
@@ -22,7 +21,7 @@ from sources.columns import LOAD_ID
 from sources.errors import BrokenAnswer
 from sources.growingio.shapes import unique
 from sources.quoting import literal, quote
-from sources.scratch import PARQUET, connect, roomy
+from sources.scratch import PARQUET, connect, one_row, roomy
 from sources.spool import Part
 
 log = logging.getLogger(__name__)
@@ -187,14 +186,14 @@ def personal(part: Part, labels: Sequence[str], *, has_at: bool) -> list[str]:
             )
             ways = [(begins, _PHONE), (f"contains({name}, '@')", _MAIL)] if has_at else [(begins, _PHONE)]
             likely = sum(
-                _one(
+                one_row(
                     connection,
                     f"SELECT count(*) FROM {file} WHERE ({cheap}) "  # noqa: S608
                     f"AND regexp_full_match(trim({name}), {literal(form)})",
                 )[0]
                 for cheap, form in ways
             )
-            if likely and likely >= _LIKELY * _one(connection, f"SELECT count({name}) FROM {file}")[0]:  # noqa: S608
+            if likely and likely >= _LIKELY * one_row(connection, f"SELECT count({name}) FROM {file}")[0]:  # noqa: S608
                 found.append(label)
     return found
 
@@ -213,7 +212,7 @@ def _written(
     spare, beyond = cells[len(dialect.header) :], 0
     if spare:
         joined = f"nullif(rtrim(concat_ws(chr(31), {', '.join(spare)}), ' ' || chr(31)), '')"
-        (beyond,) = _one(connection, f"SELECT count({joined}) FROM {source}")  # noqa: S608
+        (beyond,) = one_row(connection, f"SELECT count({joined}) FROM {source}")  # noqa: S608
         if beyond:
             own[SPARE] = f"replace({joined}, chr(31), {literal(dialect.separator)})"
     values = {label: _nullable(text, cells[0]) for label, text in landing.constants.items()}
@@ -221,7 +220,7 @@ def _written(
         values[label] = f"replace({cell}, chr(0), '\ufffd')" if body.has_nul else cell
     columns = landing.named(list(values))
     select = ", ".join(f"{value} AS {quote(columns[label])}" for label, value in values.items())
-    (rows,) = _one(
+    (rows,) = one_row(
         connection,
         f"COPY (SELECT {select}, {literal(landing.load_id)} AS {LOAD_ID} FROM {source}) "  # noqa: S608
         f"TO {literal(landing.out)} ({PARQUET})",
@@ -246,12 +245,6 @@ def _read_csv(file: Path, names: Sequence[str], dialect: Dialect, *, quote: str,
         f"quote={literal(quote)}, escape={literal(quote)}, null_padding=true, strict_mode=true, auto_detect=false, "
         f"max_line_size={line}, buffer_size={max(_BUFFER, line)}, parallel=false, columns={{{spec}}})"
     )
-
-
-def _one(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
-    row = connection.execute(sql).fetchone()
-    assert row is not None  # noqa: S101 - an aggregate has a row
-    return tuple(row)
 
 
 def _looked_at(file: Path) -> Body | None:
