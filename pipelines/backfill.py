@@ -42,10 +42,10 @@ from pipelines.warehouse import Locked, Warehouse, turn
 from sources import VENDORS
 from sources.errors import AccessDenied, ConfigurationError, NightloadError, Recovery, Unreachable, summarize
 from sources.extraction import Extraction
-from sources.http import in_order
+from sources.fetching import in_order
 from sources.interruption import heard
 from sources.policy import read_policy
-from sources.tables import spilling_into
+from sources.scratch import spilling_into
 from sources.vendor import Vendor, package
 
 log = logging.getLogger(__name__)
@@ -194,7 +194,7 @@ class _Backfill:
                 fetched = self.fetch(fetched.chunk)
         finally:
             # the budget of retries is that of a run: a backfill may last for days
-            self.vendor.http.retries = 0
+            self.vendor.http.renew_budget()
             shutil.rmtree(fetched.folder, ignore_errors=True)
 
     def _overtaken(self, warehouse: Warehouse, fetched: _Fetched) -> bool:

@@ -24,8 +24,9 @@ from pipelines.warehouse import quote
 from pipelines.warehouse.reader import Reader, open_reader
 from sources.days import Calls, Days
 from sources.errors import ConfigurationError
-from sources.extraction import Extraction, Mode, Table
+from sources.extraction import Extraction
 from sources.vendor import TellsCalls, Vendor, package
+from sources.walks import Mode, Table
 
 TABLE = "backfills"
 _CHUNK = re.compile(r"([1-9][0-9]{0,2})([dw])")

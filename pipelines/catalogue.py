@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 from pipelines.place import OWN_DATASET
 from pipelines.warehouse.reader import Reader
-from sources.errors import ConfigurationError
+from sources.errors import ConfigurationError, did_you_mean
 
-# as sources.extraction has them, without the dlt that comes with it
-DELETED_AT, VALID_FROM, VALID_TO = "_deleted_at", "valid_from", "valid_to"
 TABLES = {
     "duckdb": (
         "SELECT schema_name, table_name, comment FROM duckdb_tables() "
@@ -110,7 +107,4 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def _no_such(name: str, known: set[str]) -> ConfigurationError:
-    near = difflib.get_close_matches(name, known, n=1)
-    return ConfigurationError(
-        what=f"there is no {name}", todo=f"Did you mean {near[0]}?" if near else ".tables lists what there is"
-    )
+    return ConfigurationError(what=f"there is no {name}", todo=did_you_mean(name, known, ".tables lists what there is"))

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipelines.place import OWN_DATASET
-from sources.extraction import DELETED_AT, ROW_VERSION, VALID_FROM, VALID_TO, Outcome
+from sources.columns import DELETED_AT, ROW_VERSION, VALID_FROM, VALID_TO
+from sources.walks import Outcome
 
 if TYPE_CHECKING:
     from pipelines.warehouse.session import Session

@@ -6,7 +6,8 @@ from datetime import datetime
 
 from pipelines.report import TableReport
 from pipelines.warehouse import Session, quote
-from sources.extraction import DELETED_AT, Mode, Outcome
+from sources.columns import DELETED_AT
+from sources.walks import Mode, Outcome
 
 
 def mark_deleted(session: Session, outcome: Outcome, *, at: datetime) -> None:

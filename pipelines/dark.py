@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipelines.place import OWN_DATASET
-from pipelines.warehouse.session import Session, quote, replace_rows
-from sources.extraction import Mode, Outcome
+from pipelines.warehouse.session import Session, replace_rows
+from sources.quoting import literal, quote
+from sources.walks import Mode, Outcome
 
 DARK, LIT, GONE = "dark", "values again", "dropped column"
 """What `nightload.schema_changes` calls them; a column is dropped where its table was made anew without it."""
@@ -86,7 +87,7 @@ def record_values(
             changes.append(_change(dataset, *name, DARK if is_dark else LIT))
     gone = {name: was for name, was in before.items() if name[0] in loaded}
     changes += [_change(dataset, *name, GONE) for name, was in gone.items() if was.dark_since]
-    tables = ", ".join("'" + table.replace("'", "''") + "'" for table in sorted(loaded))
+    tables = ", ".join(map(literal, sorted(loaded)))
     where = f"dataset = '{dataset}' AND table_name IN ({tables})"
     replace_rows(session, "column_values", COLUMN_VALUES, rows, where=where)
     return changes

@@ -17,14 +17,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from pipelines.catalogue import DELETED_AT, ColumnThere, columns_of, tables_of
+from pipelines.catalogue import ColumnThere, columns_of, tables_of
 from pipelines.diagrams import dbml, mermaid
 from pipelines.examples import examples, personal
 from pipelines.place import OWN_DATASET
 from pipelines.relations import Relation, is_history, key_of, relations
 from pipelines.warehouse.reader import Reader
-from pipelines.warehouse.session import quote
+from sources.columns import DELETED_AT
 from sources.errors import ConfigurationError
+from sources.quoting import quote
 
 STYLE = """
 body{font:16px/1.45 system-ui,sans-serif;margin:0 auto;max-width:70rem;padding:0 .8rem 3rem}

@@ -7,10 +7,9 @@ value that the user set stays.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from pipelines.place import Place
-from sources.errors import ConfigurationError, summarize
+from pipelines.settings import read_toml
 
 SETTINGS = {
     "RUNTIME__DLTHUB_TELEMETRY": "false",
@@ -31,22 +30,6 @@ def prepare(place: Place) -> None:
     os.environ["DLT_DATA_DIR"] = str(place.work)
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    _refuse_broken_files(place.home / ".dlt")
-    import dlt  # noqa: F401
-
-
-def _refuse_broken_files(folder: Path) -> None:
-    import tomllib
-
     for name in ("config.toml", "secrets.toml"):
-        file = folder / name
-        try:
-            if file.exists():
-                tomllib.loads(file.read_text(encoding="utf-8"))
-        except tomllib.TOMLDecodeError as error:
-            # the parser's text names line and column, never the content
-            raise ConfigurationError(
-                what=f"{file} is not valid TOML", why=str(error), todo="Mend that line; texts stand in quotes"
-            ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(what=f"{file} cannot be read", why=summarize(error)) from None
+        read_toml(place.home / ".dlt" / name)
+    import dlt  # noqa: F401

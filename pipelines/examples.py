@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from pipelines.catalogue import VALID_FROM, ColumnThere
+from pipelines.catalogue import ColumnThere
 from pipelines.rows import as_text
 from pipelines.warehouse.reader import Reader
-from pipelines.warehouse.session import quote
+from sources.columns import VALID_FROM
+from sources.quoting import quote
 
 MOST = 3
 LONGEST = 40

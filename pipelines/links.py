@@ -9,10 +9,11 @@ from typing import Any
 
 from pipelines.traces import Trace, Wanted, in_parts
 from pipelines.warehouse.reader import Reader
-from pipelines.warehouse.session import Session, quote
+from pipelines.warehouse.session import Session
 from sources import VENDORS
 from sources.configuration import raw
 from sources.naming import identifier_for
+from sources.quoting import quote
 
 DATAWORKS = "https://dataworks.console.aliyun.com/"
 

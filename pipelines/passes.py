@@ -20,9 +20,10 @@ from pipelines.tries import Prepared
 from pipelines.warehouse import quote
 from pipelines.warehouse.session import void_backfills
 from sources.errors import AccessDenied, ConfigurationError, NightloadError, Unreachable, summarize
-from sources.extraction import MERGED, Extraction, Mode, Outcome
+from sources.extraction import Extraction
 from sources.naming import MAX_BYTES, shorten, tag_for
 from sources.vendor import Vendor
+from sources.walks import MERGED, Mode, Outcome
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ import duckdb
 import pendulum
 
 from pipelines.request import refuse_unknown_table, vendor_of
-from pipelines.warehouse.session import literal
 from sources.errors import ConfigurationError
 from sources.extraction import Extraction
+from sources.quoting import literal
 from sources.vendor import package
 
 

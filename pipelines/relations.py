@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from pipelines.catalogue import DELETED_AT, VALID_TO, ColumnThere
+from pipelines.catalogue import ColumnThere
 from pipelines.warehouse.reader import Reader
-from pipelines.warehouse.session import quote
+from sources.columns import DELETED_AT, VALID_TO
+from sources.quoting import quote
 
 FOUND = 0.9
 """Share of the distinct values that must be found: a vendor forgets rows that others still point to."""

@@ -34,8 +34,8 @@ from pipelines.place import Place
 from pipelines.status import run_info
 from sources import kept
 from sources.errors import ConfigurationError
-from sources.extraction import Outcome
 from sources.terms import Forgotten
+from sources.walks import Outcome
 
 if TYPE_CHECKING:
     import dlt

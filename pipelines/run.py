@@ -37,7 +37,7 @@ from sources import VENDORS, interruption
 from sources.errors import NightloadError, Recovery, no_room, summarize
 from sources.extraction import Extraction
 from sources.policy import read_policy
-from sources.tables import spilling_into
+from sources.scratch import spilling_into
 from sources.vendor import package
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,6 @@ The names are dlt's: `[alerts] webhook` is `ALERTS__WEBHOOK` in the environment,
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -15,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from sources.errors import ConfigurationError, summarize
+from sources.errors import ConfigurationError, did_you_mean, summarize
 
 Section = dict[str, Any]
 
@@ -26,7 +25,7 @@ def section(home: Path, name: str, *, known: Collection[str]) -> Section:
     """One section, the files' and the environment's together. Raises `ConfigurationError` for an unknown setting."""
     found: Section = {}
     for file in ("config.toml", "secrets.toml"):
-        told = _file(home / ".dlt" / file).get(name, {})
+        told = read_toml(home / ".dlt" / file).get(name, {})
         if not isinstance(told, dict):
             raise ConfigurationError(what=f"{name} is no section", where=file, todo=f"Write it as [{name}]")
         _merge(found, told)
@@ -40,11 +39,8 @@ def section(home: Path, name: str, *, known: Collection[str]) -> Section:
             _merge(found, {first: value})
     for setting in found:
         if setting not in known:
-            near = difflib.get_close_matches(setting, known, n=1)
-            raise ConfigurationError(
-                what=f"there is no setting {name}.{setting}",
-                todo=f"Did you mean {near[0]}?" if near else f"It has: {', '.join(sorted(known))}",
-            )
+            todo = did_you_mean(setting, known, f"It has: {', '.join(sorted(known))}")
+            raise ConfigurationError(what=f"there is no setting {name}.{setting}", todo=todo)
     return found
 
 
@@ -85,12 +81,14 @@ def text(section: Section, name: str, *, where: str) -> str | None:
     raise ConfigurationError(what=f"{where}.{name} is no text", todo="Write it in quotes")
 
 
-def _file(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """A file of `.dlt`; empty if there is none. Raises `ConfigurationError` for one that cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except tomllib.TOMLDecodeError as error:
+        # the parser's text names line and column, never the content
         raise ConfigurationError(
             what=f"{path} is not valid TOML", why=str(error), todo="Mend that line; texts stand in quotes"
         ) from None

@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 from pipelines.place import OWN_DATASET
 from pipelines.warehouse.reader import Reader
-from pipelines.warehouse.session import Session, quote
+from pipelines.warehouse.session import Session
+from sources.columns import Kind
 from sources.personal import is_about_whom_it_names, mark_of
+from sources.quoting import quote
 from sources.screening import judge
-from sources.tables import Kind
 from sources.terms import Sought, is_column, normal, sought, words
 
 Action = Literal["remove the row", "blank the value", "mask the words", "not nightload's"]

@@ -6,16 +6,17 @@ Secrets are registered with the redactor before anything else can see them.
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
 
 import dlt
 from dlt.common.configuration.exceptions import ConfigFieldMissingException, ConfigurationException
 from dlt.common.configuration.resolve import resolve_configuration
 from dlt.common.configuration.specs import BaseConfiguration
 
-from sources.errors import ConfigurationError, summarize
+from sources.errors import ConfigurationError, did_you_mean, summarize
 from sources.redaction import register_secret
 
 TSettings = TypeVar("TSettings", bound=BaseConfiguration)
@@ -56,6 +57,33 @@ def is_set(vendor: str, *names: str) -> bool:
     return any(raw(f"sources.{vendor}", name) for name in names)
 
 
+def check_zone(vendor: str, zone: str, *, todo: str = "Write it like Asia/Shanghai") -> None:
+    """Raises `ConfigurationError` for a time zone that nobody knows."""
+    try:
+        ZoneInfo(zone)
+    except (KeyError, ValueError, OSError):  # what is not found is a KeyError
+        raise ConfigurationError(what=f"there is no time zone {zone!r}", where=f"sources.{vendor}", todo=todo) from None
+
+
+def check_rate(vendor: str, requests_per_second: float) -> None:
+    """Raises `ConfigurationError` for a rate at which nothing is ever asked."""
+    if not requests_per_second > 0:
+        raise ConfigurationError(
+            what=f"requests_per_second is {requests_per_second}", where=f"sources.{vendor}", todo="Set it above 0"
+        )
+
+
+def check_ranges(vendor: str, settings: object, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """`ranges`: setting → its least and greatest value. Raises `ConfigurationError` for one that is out of it."""
+    for name, (least, most) in ranges.items():
+        if not least <= getattr(settings, name) <= most:
+            raise ConfigurationError(
+                what=f"{name} is {getattr(settings, name)}",
+                where=f"sources.{vendor}",
+                todo=f"Set it between {least:g} and {most:g}",
+            )
+
+
 def _texts(value: Any) -> list[str]:
     match value:
         case None:
@@ -73,8 +101,5 @@ def _refuse_unknown(where: str, known: set[str]) -> None:
     for section in sections:
         for name in section if isinstance(section, dict) else ():
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                raise ConfigurationError(
-                    what=f"there is no setting {where}.{name}",
-                    todo=f"Did you mean {near[0]}?" if near else f"It has: {', '.join(sorted(known))}",
-                )
+                todo = did_you_mean(name, known, f"It has: {', '.join(sorted(known))}")
+                raise ConfigurationError(what=f"there is no setting {where}.{name}", todo=todo)

@@ -6,9 +6,10 @@ pickling, because runs are also spread over processes.
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, ClassVar, Self
@@ -208,3 +209,9 @@ def _revive(kind: type[NightloadError], state: dict[str, Any]) -> NightloadError
     error = kind.__new__(kind)
     error.__dict__.update(state)
     return error
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str, *, most: int = 1) -> str:
+    """What to do about a name that is not known: take the nearest (of `most`), or `otherwise`."""
+    near = difflib.get_close_matches(name, list(known), n=most)
+    return f"Did you mean {' or '.join(near)}?" if near else otherwise

@@ -10,7 +10,6 @@ A hash is sha256 over the salt's own hash and the value as text, so one value ha
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -19,12 +18,12 @@ from typing import Any
 
 import dlt
 
+from sources.columns import Column
 from sources.configuration import raw
-from sources.errors import ConfigurationError
+from sources.errors import ConfigurationError, did_you_mean
 from sources.naming import tag_for
 from sources.personal import is_personal
 from sources.redaction import register_secret
-from sources.tables import Column
 
 SECTION = "personal"
 KEEP, HASH, DROP = POLICIES = ("keep", "hash", "drop")
@@ -58,11 +57,10 @@ class Policy:
         """Raise `ConfigurationError` for a configured column that the table, whose names these are, does not have."""
         for of_dataset, of_table, name in self.columns:
             if (of_dataset, of_table) == (dataset, table) and name not in names:
-                near = difflib.get_close_matches(name, sorted(names), n=1)
                 raise ConfigurationError(
                     what=f"{dataset}.{table} has no column {name}",
                     where=f"[{SECTION}] in .dlt",
-                    todo=f"Did you mean {near[0]}?" if near else "Correct the name, or take it out",
+                    todo=did_you_mean(name, sorted(names), "Correct the name, or take it out"),
                 )
 
     @property

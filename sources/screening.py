@@ -11,9 +11,12 @@ from dataclasses import dataclass, replace
 
 import duckdb
 
+from sources.columns import LOAD_ID, Column, Kind
 from sources.personal import is_about_whom_it_names
 from sources.policy import DROP, HASH
-from sources.tables import LOAD_ID, PARQUET, Column, Converted, Kind, _digest, _quote, _text, connect, still_nullable
+from sources.quoting import literal, quote
+from sources.scratch import PARQUET, connect, one_row, still_nullable
+from sources.tables import Converted, digest_of
 from sources.terms import TEXT_OR_NUMBER, WORD_RE2, Forgotten, Sought, lowered_sql, normal_sql, salted
 
 REMEMBERED = 100_000
@@ -54,7 +57,7 @@ def screen(
     if not converted.rows or not (policies or forgotten):
         return Screened(converted=converted)
     with connect() as connection:
-        source = _text(str(converted.path))
+        source = literal(converted.path)
         gone, masks = _look(connection, converted, f"{dataset}.{table}", forgotten, key=key)
         if not (gone or masks or policies):
             scopes = _scopes(connection, source, scope, forgotten) if scope and forgotten else frozenset()
@@ -70,17 +73,17 @@ def screen(
             only = f"SELECT old FROM _gone WHERE place = {place}"  # noqa: S608
             connection.execute(f"CREATE OR REPLACE TEMP VIEW _gone_{place} AS {only}")
         is_gone = " OR ".join(
-            f"coalesce({_quote(converted.columns[place].name)}::VARCHAR IN (FROM _gone_{place}), false)"
+            f"coalesce({quote(converted.columns[place].name)}::VARCHAR IN (FROM _gone_{place}), false)"
             for place in places
         )
-        kept_out = _one(connection, f"SELECT count(*) FROM {source} WHERE {is_gone}") if is_gone else 0  # noqa: S608
+        kept_out = one_row(connection, f"SELECT count(*) FROM {source} WHERE {is_gone}")[0] if is_gone else 0  # noqa: S608
         keys = _keys(connection, source, is_gone, forgotten, key, scope) if is_gone and key else ()
         blanked = sum(
-            _one(
+            one_row(
                 connection,
                 f"SELECT count(*) FROM {source} WHERE NOT ({is_gone or 'false'}) AND "  # noqa: S608
-                f"{_quote(converted.columns[place].name)}::VARCHAR IN (SELECT old FROM _masks WHERE place = {place})",
-            )
+                f"{quote(converted.columns[place].name)}::VARCHAR IN (SELECT old FROM _masks WHERE place = {place})",
+            )[0]
             for place in sorted({place for place, *_ in masks})
         )
         scopes = _scopes(connection, source, scope, forgotten) if scope and forgotten else frozenset()
@@ -91,7 +94,7 @@ def screen(
             columns=columns,
             rows=rows,
             keys=converted.keys - kept_out,
-            digest=_digest(connection, converted.path, columns),
+            digest=digest_of(connection, converted.path, columns),
         )
         connection.execute("DROP TABLE _masks")
         connection.execute("DROP TABLE _gone")
@@ -133,7 +136,7 @@ def _candidates(
     connection: duckdb.DuckDBPyConnection, converted: Converted, column: Column, where: str, forgotten: Forgotten
 ) -> list[str]:
     """The values of a column in which, as a whole or among their words, a forgotten one stands."""
-    raw = f"{_quote(column.name)}::VARCHAR"
+    raw = f"{quote(column.name)}::VARCHAR"
     cells = forgotten.cells(where, column.label, column.name)
     tests = []
     if cells and column.kind != Kind.JSON:
@@ -141,11 +144,11 @@ def _candidates(
     if column.kind in _TEXTS:
         plain = f"CASE WHEN json_valid({raw}) THEN json({raw})::VARCHAR ELSE {raw} END"
         is_json = column.kind == Kind.JSON
-        nested = f"contains({raw}, {_text(_BACKSLASH * (1 + is_json))}) AND "
-        first = f"regexp_replace({plain}, {_text(_ESCAPED)}, ' ', 'g')" if is_json else raw
-        second = f"regexp_replace({plain}, {_text(_ESCAPED_TWICE)}, ' ', 'g')"
+        nested = f"contains({raw}, {literal(_BACKSLASH * (1 + is_json))}) AND "
+        first = f"regexp_replace({plain}, {literal(_ESCAPED)}, ' ', 'g')" if is_json else raw
+        second = f"regexp_replace({plain}, {literal(_ESCAPED_TWICE)}, ' ', 'g')"
         for reading, condition in ((first, ""), (second, nested)):
-            told = f"regexp_extract_all(replace(nfc_normalize({reading}), '%40', '@'), {_text(WORD_RE2)})"
+            told = f"regexp_extract_all(replace(nfc_normalize({reading}), '%40', '@'), {literal(WORD_RE2)})"
             for size, phrases in forgotten.phrases().items():
                 grams = told
                 if size > 1:
@@ -156,16 +159,16 @@ def _candidates(
                 hashes = f"list_transform({grams}, lambda w: {_salted(forgotten, lowered_sql('w'))})"
                 tests.append(f"{condition}list_has_any({hashes}, [{_listed(phrases)}])")
         if tests:  # a letter that is still escaped shows only when the text is read as JSON
-            tests.append(f"{nested}regexp_matches({plain}, {_text(_NESTED_LETTER)})")
+            tests.append(f"{nested}regexp_matches({plain}, {literal(_NESTED_LETTER)})")
         if is_json and cells:  # values of a column that was named stand in no text, but as leaves
             leaf = _salted(forgotten, normal_sql("""CASE WHEN starts_with(t, '"') THEN t ->> '$' ELSE t END"""))
-            leaves = f"list_transform(regexp_extract_all({plain}, {_text(TEXT_OR_NUMBER)}), lambda t: {leaf})"
+            leaves = f"list_transform(regexp_extract_all({plain}, {literal(TEXT_OR_NUMBER)}), lambda t: {leaf})"
             tests.append(f"list_has_any({leaves}, [{_listed(cells)}])")
     if not tests:
         return []
     found = connection.execute(
-        f"SELECT DISTINCT {raw} FROM {_text(str(converted.path))} "  # noqa: S608
-        f"WHERE {_quote(column.name)} IS NOT NULL AND ({' OR '.join(tests)})"
+        f"SELECT DISTINCT {raw} FROM {literal(converted.path)} "  # noqa: S608
+        f"WHERE {quote(column.name)} IS NOT NULL AND ({' OR '.join(tests)})"
     ).fetchall()
     return [value for (value,) in found]
 
@@ -187,29 +190,29 @@ def _rewrite(
         policy = policies.get(column.name)
         if policy == DROP:
             continue
-        sql = f"r.{_quote(column.name)}"
+        sql = f"r.{quote(column.name)}"
         if place in masked:
             fresh = f"m{place}.fresh" if column.kind in _TEXTS else "NULL"
             joins.append(f"LEFT JOIN _masks m{place} ON m{place}.place = {place} AND m{place}.old = {sql}::VARCHAR")
             sql = f"CASE WHEN m{place}.old IS NULL THEN {sql} ELSE {fresh} END"
         if policy == HASH:
-            sql = f"sha256({_text(prefixes[column.name])} || ({sql})::VARCHAR)"
+            sql = f"sha256({literal(prefixes[column.name])} || ({sql})::VARCHAR)"
             column = replace(column, kind=Kind.TEXT)
-        exprs.append(f"{sql} AS {_quote(column.name)}")
+        exprs.append(f"{sql} AS {quote(column.name)}")
         columns.append(column)
     own = {column.name for column in converted.columns}
-    names = [row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {_text(str(converted.path))}").fetchall()]  # noqa: S608
-    exprs += [f"r.{_quote(name)}" for name in names if name not in own]
-    rows = f"SELECT * FROM {_text(str(converted.path))}" + (f" WHERE NOT ({is_gone})" if is_gone else "")  # noqa: S608
-    ours = {LOAD_ID: _quote(LOAD_ID), **({"row_version": version} if version else {})}
+    names = [row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {literal(converted.path)}").fetchall()]  # noqa: S608
+    exprs += [f"r.{quote(name)}" for name in names if name not in own]
+    rows = f"SELECT * FROM {literal(converted.path)}" + (f" WHERE NOT ({is_gone})" if is_gone else "")  # noqa: S608
+    ours = {LOAD_ID: quote(LOAD_ID), **({"row_version": version} if version else {})}
     dropped = own - {column.name for column in columns}
     outer = ", ".join(
-        f"{ours.get(name) or still_nullable(name)} AS {_quote(name)}" for name in names if name not in dropped
+        f"{ours.get(name) or still_nullable(name)} AS {quote(name)}" for name in names if name not in dropped
     )
     target = converted.path.with_suffix(".screened.parquet")
     connection.execute(
         f"COPY (SELECT {outer} FROM (SELECT {', '.join(exprs)} FROM ({rows}) r {' '.join(joins)})) "  # noqa: S608
-        f"TO {_text(str(target))} ({PARQUET})"
+        f"TO {literal(target)} ({PARQUET})"
     )
     target.replace(converted.path)
     return tuple(columns)
@@ -223,8 +226,8 @@ def _keys(
     key: Sequence[str],
     scope: str | None,
 ) -> tuple[tuple[str, str], ...]:
-    whole = ", ".join(f"{_quote(name)}::VARCHAR" for name in key)
-    within = f"{_quote(scope)}::VARCHAR" if scope else "''"
+    whole = ", ".join(f"{quote(name)}::VARCHAR" for name in key)
+    within = f"{quote(scope)}::VARCHAR" if scope else "''"
     found = connection.execute(
         f"SELECT {within}, row({whole})::VARCHAR FROM {source} WHERE {is_gone} LIMIT {REMEMBERED}"  # noqa: S608
     ).fetchall()
@@ -232,19 +235,13 @@ def _keys(
 
 
 def _scopes(connection: duckdb.DuckDBPyConnection, source: str, scope: str, forgotten: Forgotten) -> frozenset[str]:
-    found = connection.execute(f"SELECT DISTINCT {_quote(scope)}::VARCHAR FROM {source}").fetchall()  # noqa: S608
+    found = connection.execute(f"SELECT DISTINCT {quote(scope)}::VARCHAR FROM {source}").fetchall()  # noqa: S608
     return frozenset(salted(forgotten.salt, str(value))[:16] for (value,) in found)
 
 
 def _salted(forgotten: Forgotten, value: str) -> str:
-    return f"sha256({_text(forgotten.salt)} || {value})"
+    return f"sha256({literal(forgotten.salt)} || {value})"
 
 
 def _listed(hashes: frozenset[str]) -> str:
-    return ", ".join(map(_text, sorted(hashes)))
-
-
-def _one(connection: duckdb.DuckDBPyConnection, sql: str) -> int:
-    row = connection.execute(sql).fetchone()
-    assert row is not None  # noqa: S101 - an aggregate has a row
-    return int(row[0])
+    return ", ".join(map(literal, sorted(hashes)))

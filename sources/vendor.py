@@ -22,8 +22,9 @@ from dlt.extract import DltSource
 from sources import VENDORS
 from sources.days import Calls, Days
 from sources.errors import ConfigurationError
-from sources.extraction import Extraction, Table
+from sources.extraction import Extraction
 from sources.http import Http
+from sources.walks import Table
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from broken import PROTECTIONS
 from pipelines import cli, schedule
 from pipelines.nights import COMMAND
 from pipelines.rota import Clock as Clocks
-from sources import http
+from sources import retrying
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def main() -> None:
     """`nightload schedule`, or any other command at the time that the clock shows."""
     folder = Path(os.environ["SOAK"])
     clock = set_clock(folder)
-    http._BACKOFF_BASE = 0.01
+    retrying._BACKOFF_BASE = 0.01
     PROTECTIONS[os.environ.get("SOAK_BROKEN", "nothing")]()
     if sys.argv[1:2] == ["schedule"]:
 

@@ -18,8 +18,11 @@ from pipelines.incidents import observe
 from pipelines.status import last_runs
 from receivers import http_receiver
 from sandbox_process import SandboxProcess
-from sources.extraction import Mode
-from sources.tables import Column, Kind, Spool, filled, to_parquet
+from sources.columns import Column, Kind
+from sources.contents import filled
+from sources.spool import Spool
+from sources.tables import to_parquet
+from sources.walks import Mode
 from test_ledger import few_tables
 
 AT = datetime(2026, 11, 26, 2, 30, tzinfo=UTC)

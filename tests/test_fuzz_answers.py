@@ -30,11 +30,11 @@ import pytest
 from conftest import Night
 from fuzzing import DEEP
 from sandbox_process import SandboxProcess, start_sandbox
-from sources import VENDORS
-from sources import http as ours
+from sources import VENDORS, retrying
 from sources.errors import NightloadError
-from sources.extraction import Extraction, Outcome
+from sources.extraction import Extraction
 from sources.vendor import package
+from sources.walks import Outcome
 
 SEEDS = range(int(os.environ.get("NIGHTLOAD_TEST_SEEDS", "300" if DEEP else "8")))
 UNTIL = pendulum.datetime(2026, 11, 22, 2)
@@ -169,7 +169,7 @@ def driven(
     with Relay(target=ready["base_url"]).serve() as relay:
         told = {name: value for name, value in ready.items() if isinstance(value, str) and name != "control_url"}
         night.set(vendor, **told | {"base_url": relay.url}, requests_per_second=1000)
-        with mock.patch.object(ours, "_BACKOFF_BASE", 0.001):
+        with mock.patch.object(retrying, "_BACKOFF_BASE", 0.001):
             yield Driven(vendor, relay, night)
 
 

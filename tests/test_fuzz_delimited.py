@@ -21,7 +21,7 @@ from fuzzing import WELL_FORMED, costly, damaged, soon
 from sources.errors import BrokenAnswer, NightloadError
 from sources.growingio import delimited as growingio
 from sources.naming import columns_for
-from sources.tables import Part
+from sources.spool import Part
 from sources.tune import delimited as tune
 
 LABELS = st.lists(

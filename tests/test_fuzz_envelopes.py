@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from fuzzing import VALUES, WELL_FORMED, cheap, damaged, soon
 from sources.dataworks import refusals as dataworks
 from sources.dataworks.settings import LIST_PROJECTS
+from sources.envelope import cut_array
 from sources.errors import ConfigurationError, NightloadError
 from sources.growingio import client as growingio
 from sources.growingio.shapes import unique
 from sources.links import Links
-from sources.tables import cut_array, iter_rows
+from sources.spool import iter_rows
 from sources.thinkingengine import refusals as thinkingengine
 from sources.tonalytica import client as tonalytica
 from sources.tonalytica.parameters import resolve

@@ -26,6 +26,7 @@ import pytest
 import sources.growingio as package
 from conftest import Database, Night, one_database
 from sandbox_process import SandboxProcess, start_sandbox
+from sources.columns import Column, Kind
 from sources.errors import (
     AccessDenied,
     BrokenAnswer,
@@ -44,7 +45,8 @@ from sources.growingio.windows import Calendar, Window, newest_day
 from sources.naming import columns_for
 from sources.policy import HASH
 from sources.screening import screen
-from sources.tables import Column, Kind, Part, Spool, to_parquet
+from sources.spool import Part, Spool
+from sources.tables import to_parquet
 from sources.terms import Forgotten
 
 Set = Callable[..., None]
@@ -89,7 +91,7 @@ class Vendor:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sources.http._BACKOFF_BASE", 0.01)
+    monkeypatch.setattr("sources.retrying._BACKOFF_BASE", 0.01)
 
 
 @pytest.fixture

@@ -37,7 +37,10 @@ from sources.errors import (
     Unavailable,
     summarize,
 )
-from sources.http import TRIES, Http, Limiter, Rate, in_order
+from sources.fetching import in_order
+from sources.http import Http
+from sources.limiter import Limiter, Rate
+from sources.retrying import TRIES
 
 QUERY_CANARY = "q-canary-91f3"
 HEADER_CANARY = "h-canary-77ab"
@@ -1010,9 +1013,9 @@ def test_retries_are_logged_with_vendor_path_reason_and_wait(
     server: Server, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.on("/x", say(503), say(429), OK)
-    with caplog.at_level(logging.INFO, logger="sources.http"):
+    with caplog.at_level(logging.INFO, logger="sources.retrying"):
         connect().json("GET", "x", params={"pass": QUERY_CANARY})
-    lines = [(record.levelname, record.getMessage()) for record in caplog.records if record.name == "sources.http"]
+    lines = [(record.levelname, record.getMessage()) for record in caplog.records if record.name == "sources.retrying"]
     assert [level for level, _ in lines] == ["INFO", "WARNING"]
     assert lines[0][1].startswith("acme GET /x: the vendor answered 503; again in ")
 

@@ -10,8 +10,10 @@ from contextlib import closing
 import pytest
 
 from sources import interruption
-from sources.http import Http, Rate, in_order
+from sources.fetching import in_order
+from sources.http import Http
 from sources.interruption import Stopped
+from sources.limiter import Rate
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,8 @@ import pytest
 from pipelines.pages import SUFFIX, Choice, NotKept, Reader, Writer
 from sources import kept, redaction
 from sources.errors import BrokenAnswer, Refused, Unavailable
-from sources.http import Http, in_order
+from sources.fetching import in_order
+from sources.http import Http
 from test_http import Server, cut, say
 
 ROOM = 100 * 2**20

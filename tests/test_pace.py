@@ -16,7 +16,7 @@ from pipelines.pace import Pace, Publish, parse_until, read_pace
 from pipelines.report import TableReport, VendorReport
 from pipelines.tries import whole
 from sources.errors import ConfigurationError
-from sources.tables import connect
+from sources.scratch import connect
 
 NOW = datetime(2026, 3, 28, 1, 0, tzinfo=UTC)
 MINUTES = tuple(timedelta(minutes=number) for number in (5, 15, 30))

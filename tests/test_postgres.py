@@ -19,7 +19,7 @@ from pipelines.warehouse import postgres_connection
 from postgres_server import execute, fresh_database, with_database
 from reference import truth
 from sandbox_process import SandboxProcess
-from sources.extraction import Mode, Outcome
+from sources.walks import Mode, Outcome
 from test_run import edit, few_tables
 
 ROLE, ROLE_PASSWORD = "night_loader", "CANARY-role-password"

@@ -9,8 +9,9 @@ import duckdb
 import pytest
 
 from conftest import Database, Night
+from sources.columns import Column, Kind
 from sources.screening import screen
-from sources.tables import Column, Converted, Kind
+from sources.tables import Converted
 from sources.terms import Forgotten, Known, normal, phrase, salted
 
 MAIL = "jane@example.com"

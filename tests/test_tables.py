@@ -21,8 +21,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from reference import expected, found, loads
+from sources.columns import Column, Kind, Real, join
+from sources.envelope import cut_array
 from sources.errors import BrokenAnswer, TypeFlip
-from sources.tables import Column, Converted, Kind, Real, Spool, cut_array, iter_rows, join, to_parquet
+from sources.spool import Spool, iter_rows
+from sources.tables import Converted, to_parquet
 
 SQL_TYPES = {Kind.BOOL: "BOOLEAN", Kind.BIGINT: "BIGINT", Kind.DOUBLE: "DOUBLE", Kind.DECIMAL: "DECIMAL(38,0)",
              Kind.TEXT: "VARCHAR", Kind.JSON: "JSON", Kind.TIMESTAMP: "TIMESTAMPTZ", Kind.DATE: "DATE"}  # fmt: skip
@@ -317,7 +320,9 @@ def test_a_row_of_many_megabytes_lands(megabytes: int, tmp_path: Path) -> None:
 PEAK = """
 import json, resource, sys
 from pathlib import Path
-from sources.tables import Column, Kind, Spool, to_parquet
+from sources.columns import Column, Kind
+from sources.spool import Spool
+from sources.tables import to_parquet
 folder, slow = Path(sys.argv[1]), sys.argv[2] == "exact"
 spool = Spool(folder / "rows.json")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -21,6 +21,7 @@ import sources.thinkingengine as package
 from conftest import Database, Night, one_database
 from sandbox.thinkingengine.data import COLUMNS, EVENT_NAMES, has_property
 from sandbox_process import SandboxProcess, start_sandbox
+from sources.columns import Column, Kind
 from sources.errors import (
     AccessDenied,
     BrokenAnswer,
@@ -35,7 +36,8 @@ from sources.errors import (
     VendorError,
 )
 from sources.extraction import Extraction
-from sources.tables import Column, Kind, Spool, iter_rows, spooled_rows, to_parquet
+from sources.spool import Spool, iter_rows, spooled_rows
+from sources.tables import to_parquet
 from sources.thinkingengine import settings as has
 from sources.thinkingengine.client import Client, checked
 from sources.thinkingengine.lines import elements, read_block
@@ -94,7 +96,7 @@ class Vendor:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sources.http._BACKOFF_BASE", 0.01)
+    monkeypatch.setattr("sources.retrying._BACKOFF_BASE", 0.01)
     monkeypatch.setattr("sources.thinkingengine.client.FIRST_PAUSE", 0.005)
 
 

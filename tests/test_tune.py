@@ -27,12 +27,15 @@ from pipelines.ledger import Ledger
 from pipelines.warehouse import open_warehouse
 from sandbox.tune.models import MODELS
 from sandbox_process import SandboxProcess, start_sandbox
+from sources.columns import Column, Kind
 from sources.errors import AccessDenied, ConfigurationError, NightloadError, Recovery, Refused, Unavailable, summarize
-from sources.extraction import Extraction, Outcome
-from sources.tables import Column, Kind, Spool, to_parquet
+from sources.extraction import Extraction
+from sources.spool import Spool
+from sources.tables import to_parquet
 from sources.tune.client import Request
 from sources.tune.fields import is_dropped
 from sources.tune.settings import ENDPOINTS, PERSONAL
+from sources.walks import Outcome
 
 CAMPAIGNS = "advertiser/campaigns"
 Set = Callable[..., None]
@@ -78,7 +81,7 @@ class Vendor:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sources.http._BACKOFF_BASE", 0.01)
+    monkeypatch.setattr("sources.retrying._BACKOFF_BASE", 0.01)
 
 
 @pytest.fixture
@@ -677,7 +680,7 @@ def test_only_reads_can_be_called(configure: Set) -> None:
         client.data("account/users/save", {}, group="find")
 
 
-# -- nested values and money, as sources.tables reads them ---------------------------------------
+# -- nested values and money, as they are converted ------------------------------------------------
 
 
 def _converted(folder: Path, rows: str, *columns: Column) -> list[tuple[Any, ...]]:

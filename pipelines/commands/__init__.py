@@ -34,8 +34,12 @@ WarehouseUrl = Annotated[
     typer.Option("--warehouse", help="duckdb:///PATH or postgresql://… (NIGHTLOAD_WAREHOUSE)."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else.")]
+OnlyTables = Annotated[list[str] | None, typer.Option("--table", help="Only DATASET.TABLE; may be repeated.")]
+RunId = Annotated[str, typer.Argument(metavar="ID", help="A run's id, or enough of its beginning.")]
 Vendors = Annotated[list[str] | None, typer.Argument(help=f"Some of: {', '.join(VENDORS)}. Default: all with a key.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Tell what is done on stderr.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Tell what would be done, and do nothing.")]
 
 
 @contextmanager

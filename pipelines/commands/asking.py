@@ -8,16 +8,7 @@ from typing import Annotated
 import typer
 
 from pipelines import place as places
-from pipelines.commands import (
-    FAILED,
-    OK,
-    USAGE,
-    Home,
-    WarehouseUrl,
-    app,
-    engine,
-    say_error,
-)
+from pipelines.commands import FAILED, OK, USAGE, Home, WarehouseUrl, app, engine, say_error
 from sources.errors import ConfigurationError
 
 

@@ -15,6 +15,7 @@ from pipelines.commands import (
     USAGE,
     AsJson,
     Home,
+    OnlyTables,
     Vendors,
     Verbose,
     WarehouseUrl,
@@ -36,7 +37,7 @@ class Then(StrEnum):
 @app.command()
 def run(
     vendors: Vendors = None,
-    table: Annotated[list[str] | None, typer.Option("--table", help="Only DATASET.TABLE; may be repeated.")] = None,
+    table: OnlyTables = None,
     full: Annotated[
         bool,
         typer.Option("--full", help="Fetch everything anew now, and forget nothing (see also: state reset, drop)."),

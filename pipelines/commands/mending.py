@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from pipelines import place as places
-from pipelines.commands import (
-    FAILED,
-    OK,
-    AsJson,
-    Home,
-    Verbose,
-    WarehouseUrl,
-    app,
-    engine,
-    print_json,
-)
+from pipelines.commands import FAILED, AsJson, DryRun, Home, Verbose, WarehouseUrl, Yes, app, engine, print_json
 from sources.errors import ConfigurationError
 
 state = typer.Typer(help="What is remembered between two nights: cursors, windows, digests; shown and forgotten.")
 app.add_typer(state, name="state")
 
 OfWhat = Annotated[str, typer.Argument(metavar="VENDOR[.TABLE]", help="A vendor, a dataset, or DATASET.TABLE.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Tell what would be done, and do nothing.")]
+Found = TypeVar("Found")
 
 
 @app.command()
@@ -124,25 +114,16 @@ def reset(
         from pipelines import state as states
         from pipelines.show_mending import show_forgets
 
-        if dry_run or not (yes or sys.stdin.isatty()):
-            found = [each for each in states.show(place, what) if each.forgets]
-            _preview({"would_forget": {each.name: each.forgets for each in found}}, as_json=as_json)
-            if not as_json:
-                show_forgets(found)
-            _refuse_unasked(dry_run=dry_run)
-            return
-
-        def agrees(found: list[states.Remembered]) -> bool:
-            if not as_json:
-                show_forgets(found)
-            return yes or typer.confirm("Forget this?", default=False)
-
-        done = states.reset(place, what, agrees=agrees)
-        if done is None:
-            raise typer.Exit(FAILED)
-        _preview({"forgot": {each.name: each.forgets for each in done}}, as_json=as_json)
-        if not as_json:
-            sys.stdout.write(f"forgotten; the next night loads {len(done)} tables anew\n")
+        _show_and_ask(
+            look=lambda: [each for each in states.show(place, what) if each.forgets],
+            show=show_forgets,
+            change=lambda agrees: states.reset(place, what, agrees=agrees),
+            words=("forget", "forgot", "forgotten"),
+            as_told=lambda found: {each.name: each.forgets for each in found},
+            yes=yes,
+            dry_run=dry_run,
+            as_json=as_json,
+        )
 
 
 @app.command()
@@ -163,35 +144,53 @@ def drop(
         from pipelines import drop as dropping
         from pipelines.show_mending import show_doomed
 
-        if dry_run or not (yes or sys.stdin.isatty()):
-            found = dropping.look(place, what)
-            _preview({"would_drop": [each.as_json() for each in found]}, as_json=as_json)
-            if not as_json:
-                show_doomed(found, place)
-            dropping.refuse_depended(place, found)
-            _refuse_unasked(dry_run=dry_run)
-            return
+        _show_and_ask(
+            look=lambda: dropping.look(place, what),
+            show=lambda doomed: show_doomed(doomed, place),
+            refuse=lambda doomed: dropping.refuse_depended(place, doomed),
+            change=lambda agrees: dropping.drop(place, what, agrees=agrees),
+            words=("drop", "dropped", "dropped"),
+            as_told=lambda doomed: [each.as_json() for each in doomed],
+            yes=yes,
+            dry_run=dry_run,
+            as_json=as_json,
+        )
 
-        def agrees(doomed: list[dropping.Doomed]) -> bool:
-            if not as_json:
-                show_doomed(doomed, place)
-            return yes or typer.confirm("Drop this?", default=False)
 
-        done = dropping.drop(place, what, agrees=agrees)
-        if done is None:
-            raise typer.Exit(FAILED)
-        _preview({"dropped": [each.as_json() for each in done]}, as_json=as_json)
+def _show_and_ask(
+    *,
+    look: Callable[[], list[Found]],
+    show: Callable[[list[Found]], None],
+    change: Callable[[Callable[[list[Found]], bool]], list[Found] | None],
+    words: tuple[str, str, str],
+    as_told: Callable[[list[Found]], Any],
+    refuse: Callable[[list[Found]], None] = lambda _: None,
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Show what `change` takes away, and do it if that is agreed to; where nobody can be asked, show it and no more.
+
+    `words`: what would be done, what was done, and how that is said of tables. `refuse` raises what `change` would.
+    """
+    would, did, done = words
+    if dry_run or not (yes or sys.stdin.isatty()):
+        found = look()
+        print_json({f"would_{would}": as_told(found)}) if as_json else show(found)
+        refuse(found)
+        if not dry_run:
+            raise ConfigurationError(what="nothing was changed, since nobody is there to be asked", todo="Give --yes")
+        return
+
+    def agrees(found: list[Found]) -> bool:
         if not as_json:
-            sys.stdout.write(f"dropped; the next night loads {len(done)} tables anew\n")
+            show(found)
+        return yes or typer.confirm(f"{would.capitalize()} this?", default=False)
 
-
-def _preview(document: dict[str, Any], *, as_json: bool) -> None:
+    changed = change(agrees)
+    if changed is None:
+        raise typer.Exit(FAILED)
     if as_json:
-        print_json(document)
-
-
-def _refuse_unasked(*, dry_run: bool) -> None:
-    """Where nobody can be asked, it is shown what would be done, and no more."""
-    if not dry_run:
-        raise ConfigurationError(what="nothing was changed, since nobody is there to be asked", todo="Give --yes")
-    raise typer.Exit(OK)
+        print_json({did: as_told(changed)})
+    else:
+        sys.stdout.write(f"{done}; the next night loads {len(changed)} tables anew\n")

@@ -14,6 +14,8 @@ from pipelines.commands import (
     OK,
     AsJson,
     Home,
+    OnlyTables,
+    RunId,
     Verbose,
     WarehouseUrl,
     app,
@@ -24,11 +26,11 @@ from pipelines.commands import (
 
 @app.command()
 def replay(
-    run_id: Annotated[str, typer.Argument(metavar="ID", help="A run's id, or enough of its beginning.")],
+    run_id: RunId,
     check: Annotated[bool, typer.Option("--check", help="Compare counts and digests, load nowhere (default).")] = False,
     to: Annotated[str | None, typer.Option("--to", metavar="PATH", help="Load into this fresh DuckDB file.")] = None,
     into: Annotated[bool, typer.Option("--into", help="Load into the warehouse; cursors stay as they are.")] = False,
-    table: Annotated[list[str] | None, typer.Option("--table", help="Only DATASET.TABLE; may be repeated.")] = None,
+    table: OnlyTables = None,
     warehouse: WarehouseUrl = None,
     home: Home = None,
     as_json: AsJson = False,

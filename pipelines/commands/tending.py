@@ -8,16 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pipelines import place as places
-from pipelines.commands import (
-    FAILED,
-    AsJson,
-    Home,
-    Verbose,
-    WarehouseUrl,
-    app,
-    engine,
-    print_json,
-)
+from pipelines.commands import FAILED, AsJson, DryRun, Home, Verbose, WarehouseUrl, Yes, app, engine, print_json
 from sources.errors import ConfigurationError
 
 
@@ -73,8 +64,8 @@ def export_queries(
 def clone_dashboard(
     dashboard: Annotated[str, typer.Argument(metavar="SLUG_OR_ID", help="The dashboard to copy.")],
     name: Annotated[str, typer.Option("--name", help="The copy's name; its queries' names begin with it.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would be made, and make nothing.")] = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
     partial: Annotated[bool, typer.Option("--partial", help="Leave out what the key may not see or copy.")] = False,
     schedules: Annotated[bool, typer.Option("--schedules", help="Let the copies run on the same schedules.")] = False,
     home: Home = None,
@@ -116,8 +107,8 @@ def forget(
     column: Annotated[
         list[str] | None, typer.Option("--column", help="Only in COLUMN or DATASET.TABLE.COLUMN; may be repeated.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
     force: Annotated[bool, typer.Option("--force", help="Even if it hardly looks like one person.")] = False,
     warehouse: WarehouseUrl = None,
     home: Home = None,

@@ -9,16 +9,7 @@ from typing import Annotated
 import typer
 
 from pipelines import place as places
-from pipelines.commands import (
-    FAILED,
-    OK,
-    AsJson,
-    Home,
-    Verbose,
-    WarehouseUrl,
-    app,
-    print_json,
-)
+from pipelines.commands import FAILED, OK, AsJson, Home, RunId, Verbose, WarehouseUrl, app, print_json
 from sources.redaction import install
 
 
@@ -58,7 +49,7 @@ def list_runs(
 
 @app.command(name="run-info")
 def run_info(
-    run_id: Annotated[str, typer.Argument(metavar="ID", help="A run's id, or enough of its beginning.")],
+    run_id: RunId,
     home: Home = None,
     warehouse: WarehouseUrl = None,
     as_json: AsJson = False,

@@ -9,8 +9,9 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from pipelines.place import OWN_DATASET, Place
 from pipelines.private import state_folder
-from pipelines.warehouse.session import Locked, Session, Warehouse, WarehouseBusy, WarehouseRefused, quote
+from pipelines.warehouse.session import Locked, Session, Warehouse, WarehouseBusy, WarehouseRefused
 from sources.errors import ConfigurationError
+from sources.quoting import quote
 
 PATIENCE = 900.0
 """Seconds that a run waits for one chunk of a backfill to end."""

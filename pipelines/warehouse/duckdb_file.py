@@ -28,9 +28,10 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from pipelines.ledger import Ledger
 from pipelines.place import OWN_DATASET, Place
 from pipelines.private import published_mode
-from pipelines.warehouse.session import Rows, Session, WarehouseBusy, comment_statements, literal, quote, write_ledger
+from pipelines.warehouse.session import Rows, Session, WarehouseBusy, comment_statements, write_ledger
 from pipelines.warehouse.types import ColumnType
 from sources.errors import ConfigurationError, NightloadError, Unavailable
+from sources.quoting import literal, quote
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import duckdb
 
 from pipelines.warehouse.reader import Answer, interrupted, only_reads, refused, warehouse_alone
-from pipelines.warehouse.session import literal, quote
 from pipelines.warehouse.types import ColumnType, from_duckdb
+from sources.quoting import literal, quote
 
 ROWS_AT_ONCE = 1000
 PARQUET = "FORMAT parquet, ROW_GROUP_SIZE 30720"

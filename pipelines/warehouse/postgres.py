@@ -31,11 +31,11 @@ from pipelines.warehouse.session import (
     WarehouseBusy,
     WarehouseRefused,
     comment_statements,
-    quote,
     write_ledger,
 )
 from pipelines.warehouse.types import ColumnType
 from sources.errors import NightloadError, Unavailable
+from sources.quoting import quote
 
 if TYPE_CHECKING:
     from dlt.common.destination import AnyDestination

@@ -30,7 +30,7 @@ from pgpq import encoders
 from pgpq import schema as postgres_types
 
 from pipelines.warehouse.postgres_connection import Shared
-from pipelines.warehouse.session import quote
+from sources.quoting import quote
 
 ROWS_AT_ONCE = 4096
 """Seven times as many are no faster, and take 45 MB more."""

@@ -14,9 +14,9 @@ from pipelines.statements import first_word
 from pipelines.warehouse.postgres_connection import to_pyformat
 from pipelines.warehouse.postgres_views import DEPENDENT
 from pipelines.warehouse.reader import Answer, interrupted, only_reads, refused
-from pipelines.warehouse.session import quote
 from pipelines.warehouse.types import ColumnType, from_postgres
 from sources.errors import NightloadError, Unavailable
+from sources.quoting import quote
 
 ROWS_AT_ONCE = 1000
 SELECTS = ("SELECT", "WITH", "VALUES", "TABLE")

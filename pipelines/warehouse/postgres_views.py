@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 import psycopg2
 
-from pipelines.warehouse.session import Session, WarehouseRefused, quote
+from pipelines.warehouse.session import Session, WarehouseRefused
+from sources.quoting import quote
 
 DEPENDENT = """
 WITH RECURSIVE hanging (oid, depth) AS (

@@ -11,6 +11,7 @@ from pipelines.ledger import INCIDENTS, TABLES, Ledger, key_of
 from pipelines.place import OWN_DATASET
 from pipelines.warehouse.types import ColumnType
 from sources.errors import ConfigurationError, NightloadError, Unavailable
+from sources.quoting import literal, quote
 
 if TYPE_CHECKING:
     from dlt.common.destination import AnyDestination
@@ -129,16 +130,6 @@ class Warehouse(Protocol):
     def explain(self, error: BaseException) -> BaseException:
         """The same error in words that tell what to do, where this warehouse knows them."""
         ...
-
-
-def quote(*names: str) -> str:
-    """A dotted, quoted SQL name."""
-    return ".".join('"' + name.replace('"', '""') + '"' for name in names)
-
-
-def literal(text: object) -> str:
-    """A text, or a path, as an SQL literal."""
-    return "'" + str(text).replace("'", "''") + "'"
 
 
 def add_rows(session: Session, table: str, columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> None:

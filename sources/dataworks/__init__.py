@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import dlt
 from dlt.extract import DltResource
 
+from sources.columns import Column, Kind
 from sources.configuration import is_set, settings_of
 from sources.dataworks import definitions
 from sources.dataworks import settings as has
@@ -23,9 +24,10 @@ from sources.dataworks.client import Client, Listed
 from sources.dataworks.definitions import Row
 from sources.dataworks.details import Completed, Memory, Policy, complete
 from sources.errors import NightloadError, Refused
-from sources.extraction import Extraction, Fetch, Mode, Table, Walk
-from sources.tables import Column, Kind, labels_of
+from sources.extraction import Extraction
+from sources.spool import labels_of
 from sources.vendor import Part
+from sources.walks import Fetch, Mode, Table, Walk
 
 log = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from sources.call import Inspect
 from sources.dataworks.settings import VENDOR, Action
 from sources.errors import (
     AccessDenied,
@@ -17,7 +18,6 @@ from sources.errors import (
     Unavailable,
     VendorError,
 )
-from sources.http import Inspect
 
 _CLOCK = re.compile(r"^InvalidTimeStamp|^IllegalTimestamp", re.IGNORECASE)
 _NONCE = re.compile(r"^SignatureNonceUsed", re.IGNORECASE)

@@ -5,19 +5,18 @@ Where each fact comes from stands in README.md beside this file.
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from typing import ClassVar
-from zoneinfo import ZoneInfo
 
 from dlt.common.configuration import configspec
 from dlt.common.configuration.specs import BaseConfiguration
 from dlt.common.typing import TSecretStrValue
 
-from sources.errors import ConfigurationError
-from sources.extraction import Mode, Table
-from sources.tables import Column, Kind
+from sources.columns import Column, Kind
+from sources.configuration import check_ranges, check_rate, check_zone
+from sources.errors import ConfigurationError, did_you_mean
+from sources.walks import Mode, Table
 
 VENDOR = "dataworks"
 DATASET = "dataworks"
@@ -331,25 +330,17 @@ def check(settings: Settings) -> None:
     for name, among in (("signature", ("v3", "v1")), ("details", DETAILS)):
         if getattr(settings, name) not in among:
             raise wrong(f"{name} is {getattr(settings, name)!r}", f"Set it to {' or '.join(among)}")
-    if not 1 <= settings.page_size <= MOST_ROWS:
-        raise wrong(f"page_size is {settings.page_size}", f"Set it between 1 and {MOST_ROWS}")
-    if not settings.requests_per_second > 0:
-        raise wrong(f"requests_per_second is {settings.requests_per_second}", "Set it above 0")
+    check_ranges(VENDOR, settings, {"page_size": (1, MOST_ROWS)})
+    check_rate(VENDOR, settings.requests_per_second)
     if settings.calls_per_day < 0 or settings.refresh_details_days < 0:
         raise wrong("calls_per_day or refresh_details_days is negative", "Set it to 0 or more")
-    for name in ("zone", "day_zone"):
-        try:
-            ZoneInfo(getattr(settings, name))
-        except (KeyError, ValueError, OSError):
-            raise wrong(f"there is no time zone {getattr(settings, name)!r}", "Write it like Asia/Shanghai") from None
+    for zone in (settings.zone, settings.day_zone):
+        check_zone(VENDOR, zone)
     names = [table.name for table in TABLES]
     for name in settings.exclude or ():
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            raise wrong(
-                f"exclude names {name}, which is no table",
-                f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names)}",
-            )
+            todo = did_you_mean(name, names, f"There are: {', '.join(names)}")
+            raise wrong(f"exclude names {name}, which is no table", todo)
 
 
 def tables_of(settings: Settings) -> tuple[Table, ...]:

@@ -21,19 +21,21 @@ import dlt
 from dlt.extract import DltResource, DltSource
 
 from sources import naming
+from sources.columns import Column
 from sources.configuration import is_set, settings_of
 from sources.days import Calls, Days
 from sources.errors import BrokenAnswer, NightloadError, NotReady, Refused
-from sources.extraction import Extraction, Fetch, Mode, Table, Walk
+from sources.extraction import Extraction
+from sources.fetching import in_order
 from sources.growingio import delimited, rules, segments, shapes
 from sources.growingio import settings as has
 from sources.growingio.charts import Chart, Question, Reader, Reading
 from sources.growingio.client import STOPPING, Client, check_credentials
 from sources.growingio.points import SLICE, Row, Writer, wide_columns
 from sources.growingio.windows import Bucket, Calendar, groups, newest_day
-from sources.http import in_order
-from sources.tables import Column, labels_of
+from sources.spool import labels_of
 from sources.vendor import Part
+from sources.walks import Fetch, Mode, Table, Walk
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from sources.growingio import shapes
 from sources.growingio.client import STOPPING, Client, Series, TimedOut, TooMany
 from sources.growingio.settings import INTERVALS, KINDS, VENDOR, Settings, intervals_of
 from sources.growingio.windows import Bucket, Calendar, Window, groups
-from sources.tables import iter_rows
+from sources.spool import iter_rows
 
 _SAMPLE = 200
 _ODD = {

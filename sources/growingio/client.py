@@ -22,6 +22,8 @@ from typing import Any, TypeVar
 
 import orjson
 
+from sources.call import Scalar
+from sources.envelope import cut_array
 from sources.errors import (
     AccessDenied,
     BrokenAnswer,
@@ -33,10 +35,10 @@ from sources.errors import (
     one_line,
 )
 from sources.growingio.settings import LINK_HOSTS, VENDOR, Settings, wrong
-from sources.http import Http, Rate, Scalar
+from sources.http import Http
+from sources.limiter import Rate
 from sources.links import Links, bad_link
 from sources.redaction import register_secret
-from sources.tables import cut_array
 
 log = logging.getLogger(__name__)
 

@@ -14,13 +14,15 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
+from sources.columns import LOAD_ID
 from sources.errors import BrokenAnswer
 from sources.growingio.shapes import unique
-from sources.tables import LOAD_ID, PARQUET, Part, connect, roomy
+from sources.quoting import literal, quote
+from sources.scratch import PARQUET, connect, one_row, roomy
+from sources.spool import Part
 
 log = logging.getLogger(__name__)
 
@@ -175,21 +177,23 @@ def personal(part: Part, labels: Sequence[str], *, has_at: bool) -> list[str]:
 
     The ranges of first characters spare what cannot be a phone, for most columns without reading them.
     """
-    found, file = [], _text(str(part.path))
+    found, file = [], literal(part.path)
     with connect() as connection:
         for label in labels:
-            name = _name(part.columns[label])
-            begins = " OR ".join(f"({name} >= {_text(low)} AND {name} < {_text(high)})" for low, high in _PHONE_BEGINS)
+            name = quote(part.columns[label])
+            begins = " OR ".join(
+                f"({name} >= {literal(low)} AND {name} < {literal(high)})" for low, high in _PHONE_BEGINS
+            )
             ways = [(begins, _PHONE), (f"contains({name}, '@')", _MAIL)] if has_at else [(begins, _PHONE)]
             likely = sum(
-                _one(
+                one_row(
                     connection,
                     f"SELECT count(*) FROM {file} WHERE ({cheap}) "  # noqa: S608
-                    f"AND regexp_full_match(trim({name}), {_text(form)})",
+                    f"AND regexp_full_match(trim({name}), {literal(form)})",
                 )[0]
                 for cheap, form in ways
             )
-            if likely and likely >= _LIKELY * _one(connection, f"SELECT count({name}) FROM {file}")[0]:  # noqa: S608
+            if likely and likely >= _LIKELY * one_row(connection, f"SELECT count({name}) FROM {file}")[0]:  # noqa: S608
                 found.append(label)
     return found
 
@@ -208,18 +212,18 @@ def _written(
     spare, beyond = cells[len(dialect.header) :], 0
     if spare:
         joined = f"nullif(rtrim(concat_ws(chr(31), {', '.join(spare)}), ' ' || chr(31)), '')"
-        (beyond,) = _one(connection, f"SELECT count({joined}) FROM {source}")  # noqa: S608
+        (beyond,) = one_row(connection, f"SELECT count({joined}) FROM {source}")  # noqa: S608
         if beyond:
-            own[SPARE] = f"replace({joined}, chr(31), {_text(dialect.separator)})"
+            own[SPARE] = f"replace({joined}, chr(31), {literal(dialect.separator)})"
     values = {label: _nullable(text, cells[0]) for label, text in landing.constants.items()}
     for label, cell in own.items():
         values[label] = f"replace({cell}, chr(0), '\ufffd')" if body.has_nul else cell
     columns = landing.named(list(values))
-    select = ", ".join(f"{value} AS {_name(columns[label])}" for label, value in values.items())
-    (rows,) = _one(
+    select = ", ".join(f"{value} AS {quote(columns[label])}" for label, value in values.items())
+    (rows,) = one_row(
         connection,
-        f"COPY (SELECT {select}, {_text(landing.load_id)} AS {LOAD_ID} FROM {source}) "  # noqa: S608
-        f"TO {_text(str(landing.out))} ({PARQUET})",
+        f"COPY (SELECT {select}, {literal(landing.load_id)} AS {LOAD_ID} FROM {source}) "  # noqa: S608
+        f"TO {literal(landing.out)} ({PARQUET})",
     )
     digest = _digest(body.digest, select, repr(dialect))
     return Part(path=landing.out, columns={label: columns[label] for label in values}, rows=rows, digest=digest), beyond
@@ -227,7 +231,7 @@ def _written(
 
 def _nullable(text: str, cell: str) -> str:
     """SQL: a constant that DuckDB does not take for one, for the reason of `still_nullable`."""
-    return f"coalesce(nullif({cell}, {cell}), {_text(text)})"
+    return f"coalesce(nullif({cell}, {cell}), {literal(text)})"
 
 
 def _digest(*told: str) -> str:
@@ -235,26 +239,12 @@ def _digest(*told: str) -> str:
 
 
 def _read_csv(file: Path, names: Sequence[str], dialect: Dialect, *, quote: str, line: int) -> str:
-    spec = ", ".join(f"{_text(name)}: 'VARCHAR'" for name in names)
+    spec = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
     return (
-        f"read_csv({_text(str(file))}, delim={_text(dialect.separator)}, header=false, skip={dialect.skip}, "
-        f"quote={_text(quote)}, escape={_text(quote)}, null_padding=true, strict_mode=true, auto_detect=false, "
+        f"read_csv({literal(file)}, delim={literal(dialect.separator)}, header=false, skip={dialect.skip}, "
+        f"quote={literal(quote)}, escape={literal(quote)}, null_padding=true, strict_mode=true, auto_detect=false, "
         f"max_line_size={line}, buffer_size={max(_BUFFER, line)}, parallel=false, columns={{{spec}}})"
     )
-
-
-def _one(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
-    row = connection.execute(sql).fetchone()
-    assert row is not None  # noqa: S101 - an aggregate has a row
-    return tuple(row)
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
-
-
-def _name(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _looked_at(file: Path) -> Body | None:

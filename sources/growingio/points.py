@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from sources.columns import Column, Kind
 from sources.growingio import shapes
 from sources.growingio.charts import Answer, Question, Reader, Reading
 from sources.growingio.settings import HOURLY_ZEROS, Settings, wrong
 from sources.growingio.windows import Bucket, Calendar, instant
-from sources.tables import Column, Kind
 
 SLICE, POINT_TIME, EVENT_DATE = "_slice", "_point_time", "_event_date"
 """Columns of the wide tables that are not the chart's own."""

@@ -8,22 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sources import naming
-from sources.errors import (
-    AccessDenied,
-    BrokenAnswer,
-    ConfigurationError,
-    CountMismatch,
-    NightloadError,
-    Unreachable,
-)
-from sources.extraction import Walk
+from sources.columns import Column, Kind
+from sources.errors import AccessDenied, BrokenAnswer, ConfigurationError, CountMismatch, NightloadError, Unreachable
 from sources.growingio import delimited
 from sources.growingio.client import Client
 from sources.growingio.settings import DATASET, SEGMENTATION_USERS, VENDOR, Settings, wrong
 from sources.naming import identifier_for
 from sources.policy import HASH, Policy, read_policy
 from sources.redaction import register_secret
-from sources.tables import Column, Kind, Part
+from sources.spool import Part
+from sources.walks import Walk
 
 log = logging.getLogger(__name__)
 

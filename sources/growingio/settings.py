@@ -10,16 +10,16 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Any, ClassVar
-from zoneinfo import ZoneInfo
 
 from dlt.common.configuration import configspec
 from dlt.common.configuration.specs import BaseConfiguration
 from dlt.common.typing import TSecretStrValue
 
+from sources.columns import Column, Kind
+from sources.configuration import check_ranges, check_zone
 from sources.errors import ConfigurationError
-from sources.extraction import Mode, Table
 from sources.links import HOST
-from sources.tables import Column, Kind
+from sources.walks import Mode, Table
 
 VENDOR = "growingio"
 DATASET = "growingio"
@@ -266,6 +266,22 @@ TABLES = (
 )
 
 
+_NUMBERS: Mapping[str, tuple[float, float]] = {
+    "backfill_days": (1, 3660),
+    "lookback_days": (1, 366),
+    "retention_periods": (1, 366),
+    "conversion_window": (1, 366),
+    "window_days": (1, 366),
+    "ready_hour": (0, 23),
+    "most_rows": (1, MOST_ROWS),
+    "concurrency": (1, 16),
+    "link_minutes": (1, 7 * 24 * 60),
+    "poll_timeout": (1, 86_400),
+    "poll_seconds": (0.01, 600),
+    "requests_per_second": (0.001, 100_000),
+}
+
+
 def check(settings: Settings) -> None:
     """Raises `ConfigurationError` for a value that cannot work."""
     _one_of("auth_mode", settings.auth_mode, ("console_token", "signed"))
@@ -298,11 +314,8 @@ def check(settings: Settings) -> None:
             raise wrong(
                 f"link_hosts holds {host[:40]!r}, which is no host", 'Write "files.example.com", without https://'
             )
-    _check_numbers(settings)
-    try:
-        ZoneInfo(settings.zone)
-    except (KeyError, ValueError, OSError):
-        raise wrong(f"there is no time zone {settings.zone!r}", "GrowingIO's days are Asia/Shanghai") from None
+    check_ranges(VENDOR, settings, _NUMBERS)
+    check_zone(VENDOR, settings.zone, todo="GrowingIO's days are Asia/Shanghai")
     first, last = day_of("start", settings.start), day_of("end", settings.end)
     if first and last and last < first:
         raise wrong(f"end ({last}) is before start ({first})", "Swap them, or leave one out")
@@ -324,26 +337,6 @@ def intervals_of(settings: Settings, chart: str) -> tuple[str, ...]:
 
 def wrong(what: str, todo: str) -> ConfigurationError:
     return ConfigurationError(what=what, where=f"sources.{VENDOR}", todo=todo)
-
-
-def _check_numbers(settings: Settings) -> None:
-    ranges: Mapping[str, tuple[float, float]] = {
-        "backfill_days": (1, 3660),
-        "lookback_days": (1, 366),
-        "retention_periods": (1, 366),
-        "conversion_window": (1, 366),
-        "window_days": (1, 366),
-        "ready_hour": (0, 23),
-        "most_rows": (1, MOST_ROWS),
-        "concurrency": (1, 16),
-        "link_minutes": (1, 7 * 24 * 60),
-        "poll_timeout": (1, 86_400),
-        "poll_seconds": (0.01, 600),
-        "requests_per_second": (0.001, 100_000),
-    }
-    for name, (least, most) in ranges.items():
-        if not least <= getattr(settings, name) <= most:
-            raise wrong(f"{name} is {getattr(settings, name)}", f"Set it between {least:g} and {most:g}")
 
 
 def _listed(given: Any) -> list[str]:

@@ -17,12 +17,14 @@ from zoneinfo import ZoneInfo
 import dlt
 from dlt.extract import DltResource
 
+from sources.columns import Column, Kind
 from sources.configuration import is_set, settings_of
+from sources.contents import greatest, texts_of
 from sources.days import Calls, Days
 from sources.errors import ConfigurationError
-from sources.extraction import Extra, Extraction, Fetch, Table, Walk
-from sources.http import in_order
-from sources.tables import Column, Converted, Kind, greatest, texts_of
+from sources.extraction import Extraction
+from sources.fetching import in_order
+from sources.tables import Converted
 from sources.thinkingengine import settings as has
 from sources.thinkingengine.client import Client, Taken
 from sources.thinkingengine.metadata import Metadata, read_filters
@@ -42,6 +44,7 @@ from sources.thinkingengine.queries import (
 from sources.thinkingengine.reading import limited
 from sources.thinkingengine.refusals import head_for
 from sources.vendor import Part
+from sources.walks import Extra, Fetch, Table, Walk
 
 _TIME = r"[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?"
 

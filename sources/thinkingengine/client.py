@@ -18,19 +18,14 @@ from urllib.parse import urlsplit
 import httpx
 
 from sources.errors import BrokenAnswer, CountMismatch, NotReady, Refused
-from sources.http import Http, Rate, in_order
-from sources.tables import Spool
+from sources.fetching import in_order
+from sources.http import Http
+from sources.limiter import Rate
+from sources.spool import Spool
 from sources.thinkingengine import settings as has
 from sources.thinkingengine.lines import Block, blocks, in_order_of, labels_from, read_block
 from sources.thinkingengine.reading import limited
-from sources.thinkingengine.refusals import (
-    LostTask,
-    NoData,
-    NoSuchPage,
-    StillRunning,
-    head_for,
-    inspect_for,
-)
+from sources.thinkingengine.refusals import LostTask, NoData, NoSuchPage, StillRunning, head_for, inspect_for
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 SUBMISSIONS = 3

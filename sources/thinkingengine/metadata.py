@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
+from sources.columns import Column
 from sources.errors import BrokenAnswer, NightloadError
-from sources.extraction import Fetch, Walk
-from sources.tables import Column, labels_of
+from sources.spool import labels_of
 from sources.thinkingengine import settings as has
 from sources.thinkingengine.client import Client
 from sources.thinkingengine.models import long_rows, over_limit, read_metrics
 from sources.thinkingengine.refusals import NoPermission
 from sources.thinkingengine.settings import Settings, refuse_unknown, wrong
+from sources.walks import Fetch, Walk
 
 _LIVE_KEYS = re.compile(r"token|secret|password|api_?key", re.IGNORECASE)
 Row = dict[str, Any]

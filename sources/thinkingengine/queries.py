@@ -14,11 +14,12 @@ from typing import Any
 import pendulum
 
 from sources import naming
+from sources.columns import Kind
 from sources.days import Days
-from sources.extraction import Mode, Table
-from sources.tables import Kind
+from sources.quoting import quote
 from sources.thinkingengine.reading import check_places, check_sql
 from sources.thinkingengine.settings import VENDOR, Settings, lookback, refuse_unknown, wrong
+from sources.walks import Mode, Table
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,50}")
 _PLACE = re.compile(r"\{\{|\}\}|\{([A-Za-z_]+)\}")
@@ -301,7 +302,7 @@ def _events(base: Query, settings: Settings) -> Query:
     if settings.event_columns:
         wanted = dict.fromkeys(("$part_date", "#event_name", "#event_time", "#zone_offset", "#uuid"))
         wanted |= dict.fromkeys(map(str, settings.event_columns))
-        columns = _braces(", ".join('"' + name.replace('"', '""') + '"' for name in wanted))
+        columns = _braces(", ".join(map(quote, wanted)))
     sql = (
         f"SELECT {columns} FROM ta.v_event_{{project_id}} "  # noqa: S608 - names are quoted, days are checked
         f'WHERE "$part_date" BETWEEN {{start}} AND {{end}} AND "$part_event" IN ({names})'

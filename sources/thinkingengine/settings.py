@@ -6,20 +6,19 @@ real server. What is not known is a setting with a safe default; README.md besid
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, ClassVar
-from zoneinfo import ZoneInfo
 
 from dlt.common.configuration import configspec
 from dlt.common.configuration.specs import BaseConfiguration
 from dlt.common.typing import TSecretStrValue
 
-from sources.errors import ConfigurationError
-from sources.extraction import Mode, Table
-from sources.tables import Column, Kind
+from sources.columns import Column, Kind
+from sources.configuration import check_ranges, check_rate, check_zone
+from sources.errors import ConfigurationError, did_you_mean
+from sources.walks import Mode, Table
 
 VENDOR = "thinkingengine"
 DATASET = "thinkingengine"
@@ -181,25 +180,15 @@ def check(settings: Settings) -> None:
     """Raises `ConfigurationError` for a value that cannot work."""
     if settings.page_size < LEAST_PAGE:
         raise wrong(f"page_size is {settings.page_size}", f"The vendor takes {LEAST_PAGE} and more")
-    for name in ("concurrency", "tasks", "user_shards"):
-        if not 1 <= getattr(settings, name) <= 64:
-            raise wrong(f"{name} is {getattr(settings, name)}", "Set it between 1 and 64")
-    if not settings.requests_per_second > 0:
-        raise wrong(f"requests_per_second is {settings.requests_per_second}", "Set it above 0")
+    check_ranges(VENDOR, settings, dict.fromkeys(("concurrency", "tasks", "user_shards"), (1, 64)))
+    check_rate(VENDOR, settings.requests_per_second)
     if settings.task_timeout < 1 or settings.lookback_days < 0 or settings.whole_walk_days < 0:
         raise wrong("task_timeout, lookback_days or whole_walk_days is negative", "Set it to 0 or more")
     if settings.project_id is not None and settings.project_id < 1:
         raise wrong(f"project_id is {settings.project_id}", "Write the number of the project, which is not its APPID")
     if settings.reports_from not in ("manage-reports", "list-project-reports"):
         raise wrong(f"reports_from is {settings.reports_from!r}", 'Write "manage-reports" or "list-project-reports"')
-    check_zone(settings.zone)
-
-
-def check_zone(zone: str) -> None:
-    try:
-        ZoneInfo(zone)
-    except (KeyError, ValueError, OSError):
-        raise wrong(f"there is no time zone {zone!r}", "Write it like Asia/Shanghai") from None
+    check_zone(VENDOR, settings.zone)
 
 
 def metadata_tables(settings: Settings) -> tuple[Table, ...]:
@@ -334,8 +323,7 @@ def refuse_unknown(given: Any, known: Iterable[str], where: str) -> Mapping[str,
         raise wrong(f"{where} is no table", f"It has: {', '.join(names)}")
     for name in given:
         if name not in names:
-            near = difflib.get_close_matches(str(name), names, n=1)
-            todo = f"Did you mean {near[0]}?" if near else f"It has: {', '.join(names)}"
+            todo = did_you_mean(str(name), names, f"It has: {', '.join(names)}")
             raise wrong(f"{where} has no setting {name}", todo)
     return given
 

@@ -21,15 +21,17 @@ from typing import Any
 import dlt
 from dlt.extract import DltResource, DltSource
 
+from sources.columns import Column, Kind
 from sources.configuration import is_set, settings_of
 from sources.errors import ConfigurationError, NightloadError, NotReady, Refused
-from sources.extraction import RESET, Extra, Extraction, Fetch, Mode, Table, Walk
-from sources.tables import Column, Kind, iter_rows, labels_of
+from sources.extraction import Extraction
+from sources.spool import iter_rows, labels_of
 from sources.tonalytica import settings as has
 from sources.tonalytica.client import Client, Listed, Result
 from sources.tonalytica.parameters import resolve
 from sources.tonalytica.selection import Selection, read_executions
 from sources.vendor import Part
+from sources.walks import RESET, Extra, Fetch, Mode, Table, Walk
 
 log = logging.getLogger(__name__)
 

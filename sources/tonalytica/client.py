@@ -17,17 +17,11 @@ from typing import Any
 
 import orjson
 
-from sources.errors import (
-    AccessDenied,
-    BrokenAnswer,
-    CountMismatch,
-    NightloadError,
-    NotReady,
-    Refused,
-    Unavailable,
-)
-from sources.http import Http, Rate, in_order
-from sources.tables import cut_array
+from sources.envelope import cut_array
+from sources.errors import AccessDenied, BrokenAnswer, CountMismatch, NightloadError, NotReady, Refused, Unavailable
+from sources.fetching import in_order
+from sources.http import Http
+from sources.limiter import Rate
 from sources.tonalytica.settings import CONCURRENCY, ORDERS, PAGE_SIZE, VENDOR, Settings
 
 QUEUED, STARTED, FINISHED, FAILED, CANCELLED, DEFERRED, SCHEDULED = range(1, 8)

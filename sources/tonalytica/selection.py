@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, Self
 
-from sources.errors import ConfigurationError
+from sources.errors import ConfigurationError, did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,11 +90,8 @@ def read_executions(given: Iterable[Any] | None) -> list[Execution]:
 def refuse_unknown(given: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
     for name in given:
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            raise ConfigurationError(
-                what=f"{where} has no {name}",
-                todo=f"Did you mean {near[0]}?" if near else f"It has: {', '.join(known)}",
-            )
+            todo = did_you_mean(name, known, f"It has: {', '.join(known)}")
+            raise ConfigurationError(what=f"{where} has no {name}", todo=todo)
 
 
 def _filter(given: Any, where: str) -> Filter:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import re
 from typing import Any, ClassVar
-from zoneinfo import ZoneInfo
 
 from dlt.common.configuration import configspec
 from dlt.common.configuration.specs import BaseConfiguration
 from dlt.common.typing import TSecretStrValue
 
+from sources.columns import Column, Kind
+from sources.configuration import check_rate, check_zone
 from sources.errors import ConfigurationError
-from sources.extraction import Mode, Table
-from sources.tables import Column, Kind
+from sources.walks import Mode, Table
 
 VENDOR = "tonalytica"
 DATASET = "tonalytica"
@@ -58,22 +58,13 @@ class Settings(BaseConfiguration):
 
 def check(settings: Settings) -> None:
     """Raises `ConfigurationError` for a value out of its range."""
-    where = f"sources.{VENDOR}"
-    if not settings.requests_per_second > 0:
-        raise ConfigurationError(
-            what=f"requests_per_second is {settings.requests_per_second}", where=where, todo="Set it above 0"
-        )
-    try:
-        ZoneInfo(settings.zone)
-    except (KeyError, ValueError, OSError):  # what is not found is a KeyError
-        raise ConfigurationError(
-            what=f"there is no time zone {settings.zone!r}", where=where, todo="Write it like Asia/Shanghai"
-        ) from None
+    check_rate(VENDOR, settings.requests_per_second)
+    check_zone(VENDOR, settings.zone)
     for query_id in settings.query_keys or {}:
         if not str(query_id).isdecimal():
             raise ConfigurationError(
                 what=f"query_keys names {query_id}, which is no id",
-                where=where,
+                where=f"sources.{VENDOR}",
                 todo='Write {57 = "the key of query 57"}',
             )
 

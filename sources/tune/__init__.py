@@ -17,12 +17,15 @@ from zoneinfo import ZoneInfo
 import dlt
 from dlt.extract import DltResource
 
+from sources.columns import Column
 from sources.configuration import is_set, settings_of
+from sources.contents import keys_apart, newest_text
 from sources.days import Calls, Days
 from sources.errors import AccessDenied, ConfigurationError, CountMismatch, Refused
-from sources.extraction import Extraction, Fetch, Table, Walk
-from sources.http import in_order
-from sources.tables import Column, Converted, Spool, iter_rows, keys_apart, labels_of, newest_text
+from sources.extraction import Extraction
+from sources.fetching import in_order
+from sources.spool import Spool, iter_rows, labels_of
+from sources.tables import Converted
 from sources.tune.client import Client, Request
 from sources.tune.fields import Metadata, Plan, column_of, is_dropped, plan
 from sources.tune.reports import reports_of, table_of_report
@@ -30,6 +33,7 @@ from sources.tune.restating import Reporter
 from sources.tune.settings import DATASET, MOST_ROWS, VENDOR, Endpoint, Settings, endpoints_of, table_of, wrong
 from sources.tune.settings import check as check_settings
 from sources.vendor import Part
+from sources.walks import Fetch, Table, Walk
 
 _TIME = r"[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}( [0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?)?"
 _CLOCK_TOLERANCE = 60.0

@@ -14,6 +14,9 @@ from typing import Any, TypeVar
 
 import orjson
 
+from sources.answers import Answer
+from sources.call import Inspect, Scalar
+from sources.envelope import cut_array
 from sources.errors import (
     AccessDenied,
     BrokenAnswer,
@@ -25,9 +28,10 @@ from sources.errors import (
     VendorError,
     one_line,
 )
-from sources.http import Answer, Http, Inspect, Limiter, Rate, Scalar, in_order
+from sources.fetching import in_order
+from sources.http import Http
+from sources.limiter import Limiter, Rate
 from sources.redaction import register_secret
-from sources.tables import cut_array
 from sources.tune.fields import Metadata, types_of
 from sources.tune.settings import PERSONAL, VENDOR, Settings
 

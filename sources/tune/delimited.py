@@ -18,6 +18,7 @@ import duckdb
 import orjson
 
 from sources.errors import BrokenAnswer
+from sources.quoting import literal, quote
 
 _HEAD = 2**20
 _LINE = 16 * 2**20
@@ -78,8 +79,8 @@ def _fast(file: Path, out: Path, labels: list[str], constants: Mapping[str, str]
     names = [f"c{place}" for place in range(len(labels))]
     spec = ", ".join(f"{name}: 'VARCHAR'" for name in names)
     select = ", ".join(
-        [f"{_text(value)} AS {_quote(label)}" for label, value in constants.items()]
-        + [f"{name} AS {_quote(label)}" for name, label in zip(names, labels, strict=True)]
+        [f"{literal(value)} AS {quote(label)}" for label, value in constants.items()]
+        + [f"{name} AS {quote(label)}" for name, label in zip(names, labels, strict=True)]
     )
     if len({label.lower() for label in labels}) < len(labels):
         return None  # DuckDB takes Name and name for one
@@ -88,13 +89,13 @@ def _fast(file: Path, out: Path, labels: list[str], constants: Mapping[str, str]
     if marked or any(sign in label for label in labels for sign in "\r\n"):
         return None  # DuckDB does not see where such a header ends, and drops as many rows
     source = (
-        f"read_csv({_text(str(file))}, delim=',', header=true, quote='\"', escape='\"', strict_mode=true, "
+        f"read_csv({literal(file)}, delim=',', header=true, quote='\"', escape='\"', strict_mode=true, "
         f"auto_detect=false, null_padding=false, parallel=false, max_line_size={_LINE}, columns={{{spec}}})"
     )
     try:
         with duckdb.connect(config={"threads": 1, "memory_limit": "150MB"}) as connection:
             copied = connection.execute(
-                f"COPY (SELECT {select} FROM {source}) TO {_text(str(out))} (FORMAT json, ARRAY true)"  # noqa: S608
+                f"COPY (SELECT {select} FROM {source}) TO {literal(out)} (FORMAT json, ARRAY true)"  # noqa: S608
             ).fetchone()
     except duckdb.Error:
         return None  # never its own text, which quotes the line: the other reader says what is wrong
@@ -136,11 +137,3 @@ def _quotes_close(file: Path) -> bool:
 
 def _broken(why: str, where: str, todo: str = "Run again") -> BrokenAnswer:
     return BrokenAnswer(what="the export's CSV cannot be read", where=where, why=why, todo=todo)
-
-
-def _quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

@@ -11,9 +11,11 @@ from typing import Any
 
 import orjson
 
+from sources.call import Scalar
+from sources.envelope import cut_array
 from sources.errors import ConfigurationError, CountMismatch, NightloadError
-from sources.http import Http, Rate, Scalar
-from sources.tables import cut_array
+from sources.http import Http
+from sources.limiter import Rate
 from sources.tune.answers import Answer, Question, download, flatten, parsed
 from sources.tune.client import Client, Request, refusal
 from sources.tune.exports import Downloads, Ready, job_of, wait_for

@@ -13,11 +13,11 @@ from datetime import date
 from typing import Any
 
 from sources import naming
-from sources.extraction import Mode, Table
-from sources.tables import Column, Kind
+from sources.columns import Column, Kind
 from sources.tune.fields import column_of
 from sources.tune.periods import UNITS, Calendar
 from sources.tune.settings import FIELD, Settings, filter_of, names_of, unknown, wrong
+from sources.walks import Mode, Table
 
 ZONE = "UTC"
 """Asked for in every call and stored: without it the account's own zone applies, and nobody is told."""

@@ -15,6 +15,7 @@ from datetime import UTC, date, timedelta
 from pathlib import Path
 from typing import Any
 
+from sources.columns import Column
 from sources.days import Days
 from sources.errors import (
     AccessDenied,
@@ -25,9 +26,9 @@ from sources.errors import (
     Refused,
     Unreachable,
 )
-from sources.extraction import FLOOR, FLOOR_FROM, Extra, Fetch, Walk
-from sources.http import in_order
-from sources.tables import Column, Spool
+from sources.fetching import in_order
+from sources.gates import FLOOR, FLOOR_FROM
+from sources.spool import Spool
 from sources.tune.answers import Answer, Question, export, find
 from sources.tune.client import Client
 from sources.tune.exports import Downloads, downloads
@@ -36,6 +37,7 @@ from sources.tune.logs import Logs
 from sources.tune.periods import Window
 from sources.tune.reports import ROW_KEY, WINDOW, ZONE, Report
 from sources.tune.settings import CREDENTIAL, DATASET, VENDOR, WALKS, Settings, filter_fields, unknown, wrong
+from sources.walks import Extra, Fetch, Walk
 
 FIRST_DAYS = 30
 """How far back a report without `start` begins."""

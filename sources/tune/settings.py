@@ -6,21 +6,20 @@ each fact comes from stands in README.md beside this file.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, ClassVar
-from zoneinfo import ZoneInfo
 
 from dlt.common.configuration import configspec
 from dlt.common.configuration.specs import BaseConfiguration
 from dlt.common.typing import TSecretStrValue
 
 from sources import naming
-from sources.errors import ConfigurationError
-from sources.extraction import Mode, Table
+from sources.configuration import check_ranges, check_rate, check_zone
+from sources.errors import ConfigurationError, did_you_mean
+from sources.walks import Mode, Table
 
 VENDOR = "tune"
 DATASET = "tune"
@@ -159,20 +158,13 @@ def endpoints_of(settings: Settings) -> tuple[Endpoint, ...]:
 
 def check(settings: Settings) -> None:
     """Raises `ConfigurationError` for a value out of its range."""
-    if not 1 <= settings.page_size <= MOST_ROWS:
-        raise wrong(f"page_size is {settings.page_size}", f"Set it between 1 and {MOST_ROWS}")
-    if not 1 <= settings.concurrency <= 32:
-        raise wrong(f"concurrency is {settings.concurrency}", "Set it between 1 and 32")
-    if not settings.requests_per_second > 0:
-        raise wrong(f"requests_per_second is {settings.requests_per_second}", "Set it above 0")
+    check_ranges(VENDOR, settings, {"page_size": (1, MOST_ROWS), "concurrency": (1, 32)})
+    check_rate(VENDOR, settings.requests_per_second)
     if settings.lookback_days < 0 or settings.whole_walk_days < 0:
         raise wrong("lookback_days or whole_walk_days is negative", "Set it to 0 or more")
     if settings.sort not in ("brackets", "colon"):
         raise wrong(f"sort is {settings.sort!r}", 'Set it to "brackets" (sort[id]=ASC) or "colon" (sort=id)')
-    try:
-        ZoneInfo(settings.zone)
-    except (KeyError, ValueError, OSError):
-        raise wrong(f"there is no time zone {settings.zone!r}", "Write it like America/Los_Angeles") from None
+    check_zone(VENDOR, settings.zone, todo="Write it like America/Los_Angeles")
     if not 0 <= settings.poll_seconds <= 600 or settings.poll_tries < 1:
         raise wrong("poll_seconds or poll_tries is out of range", "Set them to 0 to 600, and to 1 or more")
     if settings.polls_per_hour < 1:
@@ -210,8 +202,7 @@ def wrong(what: str, todo: str) -> ConfigurationError:
 def unknown(name: str, known: Iterable[str], *, what: str) -> ConfigurationError:
     """`wrong`, with the known names that are nearest."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=3)
-    return wrong(what, f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(names)}")
+    return wrong(what, did_you_mean(name, names, f"There are: {', '.join(names)}", most=3))
 
 
 def _configured(given: Any, where: str) -> Endpoint:

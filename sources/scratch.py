@@ -1,0 +1,107 @@
+"""The one database of this process that converts: DuckDB in little memory, with no file of its own."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from sources.quoting import literal, quote
+
+MEMORY = "100MB"
+ROW_BYTES = 16 * 2**20
+"""DuckDB's bound for one row; its buffers take twice as much, so only a longer row gets more."""
+PARQUET = "FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE 30720"
+"""Larger row groups do not fit into `MEMORY` and are written to disk twice."""
+_TURN = threading.RLock()
+_spilling: duckdb.DuckDBPyConnection | None = None
+
+
+@cache
+def _database() -> duckdb.DuckDBPyConnection:
+    # What it spills are a vendor's rows: not into the current folder, and gone with the process.
+    folder = tempfile.TemporaryDirectory(prefix="nightload-")
+    connection = _open(Path(folder.name))
+    weakref.finalize(connection, folder.cleanup)
+    return connection
+
+
+def _open(spill: Path) -> duckdb.DuckDBPyConnection:
+    # One thread and 100 MB: the load step sets a run's peak memory, not this one. DuckDB overshoots by half.
+    config: dict[str, Any] = {"threads": 1, "memory_limit": MEMORY, "preserve_insertion_order": False}
+    return duckdb.connect(config=config | {"temp_directory": str(spill)})
+
+
+@contextmanager
+def spilling_into(folder: Path) -> Iterator[None]:
+    """Inside, what finds no room in memory goes into `folder`, which its owner sweeps: a process may be killed."""
+    global _spilling
+    folder.mkdir(parents=True, exist_ok=True)
+    with _open(folder) as connection:
+        before, _spilling = _spilling, connection
+        try:
+            yield
+        finally:
+            with _TURN:
+                _spilling = before
+
+
+@contextmanager
+def connect() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection to the one database of this process that converts: little memory, no file of its own.
+
+    Vendors that are read side by side take turns at it: each has the memory to itself, and all together no more.
+    """
+    with _TURN, (_spilling or _database()).cursor() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        yield connection
+
+
+@contextmanager
+def roomy(more: int) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection to the same database while it may take `more` bytes than usual: a single row may need them."""
+    with connect() as connection:
+        connection.execute(f"SET memory_limit = '{100 + more // 2**20}MB'")
+        try:
+            yield connection
+        finally:
+            connection.execute(f"SET memory_limit = '{MEMORY}'")
+
+
+def one_row(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
+    """The row of an aggregate."""
+    row = connection.execute(sql).fetchone()
+    assert row is not None  # noqa: S101 - an aggregate has a row
+    return tuple(row)
+
+
+def write_parquet(
+    connection: duckdb.DuckDBPyConnection,
+    exprs: Mapping[str, str],
+    extra: Mapping[str, str],
+    *,
+    source: str,
+    out: Path,
+) -> None:
+    """Write the expressions over `source`, and behind them the `extra` ones, which are over those, into `out`."""
+    # Around the rows, not beside them: DuckDB lets no expression see a column that can raise an error.
+    inner, outer = (", ".join(f"{sql} AS {quote(name)}" for name, sql in each.items()) for each in (exprs, extra))
+    connection.execute(
+        f"COPY (SELECT *, {outer} FROM (SELECT {inner} FROM {source})) TO {literal(out)} ({PARQUET})"  # noqa: S608
+    )
+
+
+def still_nullable(name: str) -> str:
+    """SQL: a column of a parquet file as it is.
+
+    Where DuckDB knows that there is no NULL it writes the column as NOT NULL, and dlt, whose column is nullable, then
+    rewrites the whole file in Python.
+    """
+    return f"CASE WHEN {quote(name)} IS NOT NULL THEN {quote(name)} END"
