@@ -24,10 +24,13 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+import psycopg2
 
 from broken import PROTECTIONS
 from conftest import Database, Night
@@ -37,7 +40,8 @@ from pipelines import place as places
 from pipelines import schedules
 from pipelines.ledger import MISSED
 from pipelines.schedules import Schedule
-from postgres_server import execute, fresh_database, postgres_server
+from pipelines.warehouse.postgres import RUN_LOCK
+from postgres_server import Server, execute, fresh_database, running_postgres
 from sandbox_process import SandboxProcess, start_sandbox
 from soak_schedule import Clock
 from year import PARTS, Part
@@ -45,7 +49,7 @@ from year import PARTS, Part
 START = datetime(2026, 3, 25, 12, tzinfo=UTC)
 SCHEDULES = """
 [nightload]
-pauses = ["9h"]  # past every deadline: it is the scheduler that tries again, at once
+pauses = ["PAUSES"]
 
 [schedules.boards]
 cron = "30 2 * * *"
@@ -87,8 +91,8 @@ class Meeting:
     codes: Callable[[Codes], bool]
     next: list[dict[str, Any]] = field(default_factory=list)
     rules: list[dict[str, Any]] = field(default_factory=list)
-    room: int | None = None
-    """Bytes that are left on the disk."""
+    held: Callable[[], AbstractContextManager[Any]] | None = None
+    """What is so from before the night until its run has ended."""
     during: Callable[[Schedule], None] | None = None
     after: Callable[[Schedule], None] | None = None
 
@@ -103,15 +107,25 @@ def green(codes: Codes) -> bool:
 
 class Soak:
     def __init__(
-        self, *, seed: int, folder: Path, box: SandboxProcess, forking: Forks, database: Database, broken: str
+        self,
+        *,
+        seed: int,
+        folder: Path,
+        box: SandboxProcess,
+        forking: Forks,
+        database: Database,
+        server: Server | None,
+        broken: str,
     ) -> None:
         self.seed, self.dice, self.broken = seed, random.Random(seed), broken
-        self.box, self.forking = box, forking
+        self.life = random.Random(seed)
+        """For what happens at the vendors; each night has dice of its own, so that its fault hangs on nothing else."""
+        self.box, self.forking, self.server = box, forking, server
         self.control = folder / "control"
         self.control.mkdir()
         self.night = Night(home=folder / "home", database=database)
         (self.night.home / ".dlt").mkdir(parents=True)
-        (self.night.home / ".dlt" / "config.toml").write_text(SCHEDULES)
+        self.pauses("9h")  # past every deadline: it is the scheduler that tries again, at once
         self.schedules = {each.name: each for each in schedules.read(self.night.home)}
         self.parts: list[Part] = [PARTS[vendor](box) for vendor in PARTS]
         self.clock = Clock(START.timestamp(), time.monotonic())
@@ -123,11 +137,17 @@ class Soak:
         self.outcomes: Counter[str] = Counter()
         self.figures: list[dict[str, Any]] = []
         self.codes: dict[int, int | None] = {}
+        self.without_room: set[int] = set()
+        """Processes whose disk was full, so that the ledger may not say how they ended."""
         self.compared = 0
         self.loaded: set[str] = set()
         """Schedules that had a good night: whoever says at first that there is nothing is believed."""
         self.calm = 0.5
         """The share of nights that meet nothing."""
+
+    def pauses(self, pauses: str) -> None:
+        """How long a run waits before it tries a vendor again."""
+        (self.night.home / ".dlt" / "config.toml").write_text(SCHEDULES.replace("PAUSES", pauses))
 
     # -- time ------------------------------------------------------------------------------------------
 
@@ -146,7 +166,8 @@ class Soak:
     # -- processes -------------------------------------------------------------------------------------
 
     def command(self, *arguments: str) -> Forked:
-        environment = self.night.environment({"SOAK": str(self.control), "SOAK_BROKEN": self.broken})
+        told = {"SOAK": str(self.control), "SOAK_BROKEN": self.broken, "SOAK_PID": str(os.getpid())}
+        environment = self.night.environment(told)
         home = self.night.home
         return self.forking.start(*arguments, environment=environment, cwd=home, main="soak_schedule:main")
 
@@ -219,37 +240,57 @@ class Soak:
         dice = self.dice
         if dice.random() < self.calm:
             return Meeting("nothing", green)
-        chosen = dice.choice([self._kill, self._vendor, self._machine, self._scheduling])
+        chosen = dice.choice(
+            [self._kill, self._vendor, self._passing, self._warehouse, self._machine, self._scheduling]
+        )
         return chosen(schedule)
 
     def _kill(self, schedule: Schedule) -> Meeting:
         dice = self.dice
         step = dice.choice(list(STEPS.get(self.night.database.kind, {}) | STEPS["both"]))
         point = (STEPS["both"] | STEPS[self.night.database.kind])[step]
-        match dice.choice(["step", "instant", "instant", "twice", "sigterm"]):
+        look = self._looked_at(lambda pid: None)
+        match dice.choice(["step", "step", "instant", "instant", "twice", "sigterm"]):
             case "step":
-                return Meeting(f"kill: {step}", lambda codes: codes in ([-9, 0], [0]), next=[{"arm": point}])
+                return Meeting(
+                    f"kill: {step}", lambda codes: codes in ([-9, 0], [0]), next=[{"arm": point}], during=look
+                )
             case "twice":
                 both = [{"arm": ("pipelines.passes:_count", "before", 1, "")}] * 2
-                return Meeting("kill: both tries", lambda codes: codes in ([-9, -9], [0]), next=both)
+                return Meeting("kill: both tries", lambda codes: codes in ([-9, -9], [0]), next=both, during=look)
             case "sigterm":
                 during = self._signals(signal.SIGTERM)
                 return Meeting("SIGTERM", lambda codes: codes in ([130, 0], [0], [-15, 0]), during=during)
         during = self._signals(signal.SIGKILL)
         return Meeting("kill: at random", lambda codes: codes in ([-9, 0], [0]), during=during)
 
-    def _signals(self, number: int) -> Callable[[Schedule], None]:
-        wait = self.dice.uniform(0, 3)
+    def _looked_at(self, act: Callable[[int], None]) -> Callable[[Schedule], None]:
+        """Meet the run and, before it is tried again, look at what it left: a night is shown proven or not at all."""
 
         def during(schedule: Schedule) -> None:
             self.until(lambda: self.running() is not None or self.settled(), "a run begins")
-            if (pid := self.running()) is not None:
-                time.sleep(wait)
-                if self.running() == pid:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, number)
+            if self.scheduler is None or (pid := self.running()) is None:
+                return
+            self.scheduler.send_signal(signal.SIGSTOP)
+            try:
+                act(pid)
+                self.until(lambda: _is_dead(pid), "the run ends")
+                self.nothing_unproven()
+            finally:
+                self.scheduler.send_signal(signal.SIGCONT)
 
         return during
+
+    def _signals(self, number: int) -> Callable[[Schedule], None]:
+        wait = self.dice.uniform(0, 3)
+
+        def act(pid: int) -> None:
+            end = time.monotonic() + wait
+            while time.monotonic() < end and not _is_dead(pid):
+                time.sleep(0.02)
+            os.kill(pid, number)  # which a process that has ended and is not waited for does not mind
+
+        return self._looked_at(act)
 
     def _vendor(self, schedule: Schedule) -> Meeting:
         dice = self.dice
@@ -274,17 +315,82 @@ class Soak:
             codes = ends(0, 1, 4)  # it may come after the last request
         return Meeting(f"vendor: {name}", codes, rules=[{"match": {}, "skip": skip, "times": times, "do": do}])
 
+    def _passing(self, schedule: Schedule) -> Meeting:
+        """A vendor that fails until it is tried a second time."""
+        name, do = self.dice.choice(
+            [
+                ("429", {"status": 429, "headers": {"Retry-After": "0"}}),
+                ("500", {"status": 500}),
+                ("503", {"status": 503, "headers": {"Retry-After": "0"}}),
+                ("dropped connections", {"drop": True}),
+            ]
+        )
+
+        def during(schedule: Schedule) -> None:
+            self.until(lambda: len(self.tries()) == len(schedule.vendors) or self.settled(), "all vendors are tried")
+            for vendor in schedule.vendors:
+                self.box.control(vendor, "DELETE", "faults")
+
+        def after(schedule: Schedule) -> None:
+            for vendor, tries in self.tries().items():
+                if tries[:1] != ["failed"] or len(tries) < 2 or "failed" in tries[-1:]:
+                    raise Wrong(f"{name}, until the second try: the tries of {vendor} ended with {tries}")
+
+        return Meeting(
+            f"until the second try: {name}",
+            green,
+            rules=[{"match": {}, "times": -1, "do": do}],
+            held=self.short_pauses,
+            during=during,
+            after=after,
+        )
+
+    def _warehouse(self, schedule: Schedule) -> Meeting:
+        """What others do to the database."""
+        dice = self.dice
+        if self.night.database.url is None:
+            if schedule.name not in self.loaded:
+                return Meeting("nothing", green)
+            return Meeting("an analyst reads", green, held=self.analyst)
+        match dice.choice(["reads", "lock", "restart"] if schedule.name in self.loaded else ["lock", "restart"]):
+            case "reads":
+                return Meeting("an analyst reads", ends(0, 1), held=self.analyst, after=self._waited_for_the_analyst)
+            case "lock":
+                codes = lambda codes: codes[:1] == [3] and codes[-1] == 0  # noqa: E731
+                return Meeting("the database's lock", codes, held=self.database_lock_held, during=self._stuck())
+        return Meeting("the database restarts", ends(0, 1), held=self.short_pauses, during=self._restarts())
+
+    def _waited_for_the_analyst(self, schedule: Schedule) -> None:
+        """A night that must change a table's columns waits for who reads it, and not for ever."""
+        told = self.ledger("SELECT error FROM run_vendors WHERE run_id = (SELECT max(run_id) FROM runs)")
+        if strange := [error for (error,) in told if error and "stayed locked" not in error]:
+            raise Wrong(f"beside an analyst who reads, the night failed: {strange}")
+
+    def _restarts(self) -> Callable[[Schedule], None]:
+        wait, down = self.dice.uniform(0, 3), self.dice.choice([0, 0, 1])
+
+        def during(schedule: Schedule) -> None:
+            self.until(lambda: self.running() is not None or self.settled(), "a run begins")
+            time.sleep(wait)
+            assert self.server is not None
+            self.server.restart(down=down)
+
+        return during
+
     def _machine(self, schedule: Schedule) -> Meeting:
         dice = self.dice
         match dice.choice(["disk", "lock", "lock until the deadline", "forward", "back", "slept"]):
             case "disk":
                 room = dice.choice([0, 40_000, 400_000, 3_000_000])
-                return Meeting("full disk", ends(0, 1, 2), room=room)
+                return Meeting("full disk", ends(0, 1), held=lambda: self.full_disk(room))
             case "lock":
-                return Meeting("stuck lock", lambda codes: codes[:1] == [3] and codes[-1] == 0, during=self._stuck())
+                codes = lambda codes: codes[:1] == [3] and codes[-1] == 0  # noqa: E731
+                return Meeting("stuck lock", codes, held=self.lock_held, during=self._stuck())
             case "lock until the deadline":
                 during = self._stuck(over=True)
-                return Meeting("lock until the deadline", lambda codes: codes[:1] == [3], during=during)
+                return Meeting(
+                    "lock until the deadline", lambda codes: codes[:1] == [3], held=self.lock_held, during=during
+                )
             case "forward":
                 return Meeting("clock a day ahead", lambda codes: len(codes) > 0, after=self._ahead)
             case "back":
@@ -373,7 +479,7 @@ class Soak:
             if self.now() < noon:
                 self.go_to(noon)
             for part in self.parts:
-                part.day(self.dice, noon.date())
+                part.day(self.life, noon.date())
             if self.scheduler is None and self.down_until is None:
                 self.start_scheduler()
             due = [(at, each) for each in self.schedules.values() for at in each.fires(noon, noon + timedelta(days=1))]
@@ -386,7 +492,7 @@ class Soak:
         self.stop_scheduler()
 
     def one(self, number: int, at: datetime, schedule: Schedule) -> None:
-        started = time.monotonic()
+        started, self.dice = time.monotonic(), random.Random(f"{self.seed} {number} {schedule.name}")
         if self.down_until is not None:
             if at < self.down_until:
                 return
@@ -402,23 +508,17 @@ class Soak:
             self.line(number, at, schedule, "came with the last", *self.collect(), started)
             return
         meeting = self.draw(schedule)
-        self.met[meeting.name.partition(":")[0] if meeting.name.startswith("kill") else meeting.name] += 1
+        self.met[meeting.name] += 1
         (self.control / "next.json").write_text(json.dumps(meeting.next))
         for vendor in schedule.vendors:
             if meeting.rules:
                 self.box.control(vendor, "POST", "faults", meeting.rules)
-        with contextlib.ExitStack() as held:
-            if meeting.room is not None:
-                held.enter_context(self.full_disk(meeting.room))
-            if "lock" in meeting.name:
-                held.enter_context(self.lock_held())
+        with meeting.held() if meeting.held else contextlib.nullcontext():
             self.go_to(at + timedelta(seconds=self.dice.uniform(0.2, 20)))
             if meeting.during:
                 meeting.during(schedule)
-            if meeting.room is not None:  # the scheduler writes down how far it is when there is room again
-                self.until(self.over, f"the night that meets {meeting.name} ends")
-            elif "lock" not in meeting.name:
-                self.until(self.settled, f"the night that meets {meeting.name} ends")
+            # where a disk is full, the scheduler writes down how far it is when there is room again
+            self.until(self.over, f"the night that meets {meeting.name} has a run that ends")
         self.until(self.settled, f"the night that meets {meeting.name} ends")
         for vendor in schedule.vendors:
             self.box.control(vendor, "DELETE", "faults")
@@ -427,6 +527,8 @@ class Soak:
         self.line(number, at, schedule, meeting.name, codes, runs, started)
         if codes[-1:] == [0]:
             self.loaded.add(schedule.name)
+        if meeting.name == "full disk":
+            self.without_room.update(run["pid"] for run in runs)
         if not meeting.codes(codes):
             raise Wrong(f"{meeting.name}: the tries of {schedule.name} ended with {codes}")
         if meeting.after:
@@ -484,6 +586,38 @@ class Soak:
         finally:
             lock.release()
 
+    @contextlib.contextmanager
+    def database_lock_held(self) -> Iterator[None]:
+        """Somebody on another machine has the warehouse's lock in the database."""
+        with contextlib.closing(psycopg2.connect(self.night.database.url)) as other, other.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(%s)", (RUN_LOCK,))
+            yield
+
+    @contextlib.contextmanager
+    def short_pauses(self) -> Iterator[None]:
+        """A run that begins now tries a vendor again soon."""
+        self.pauses("1s")
+        try:
+            yield
+        finally:
+            self.pauses("9h")
+
+    @contextlib.contextmanager
+    def analyst(self) -> Iterator[None]:
+        """Somebody reads from before the night until after."""
+        warehouse = self.night.database.url or str(self.night.warehouse)
+        reader = self.forking.start(
+            warehouse, environment=self.night.environment(), cwd=self.control, main="soak_reader:main"
+        )
+        self.until(lambda: bool(reader.told_so_far) or reader.poll() is not None, "an analyst has read")
+        try:
+            yield
+        finally:
+            reader.send_signal(signal.SIGTERM)
+            out, err = reader.communicate(PATIENCE)
+        if reader.returncode != 0:
+            raise Wrong(f"what an analyst reads while a night runs: {out[-300:]} {err[-2000:]}")
+
     # -- what must be so -------------------------------------------------------------------------------
 
     def check(self, number: int) -> None:
@@ -507,6 +641,24 @@ class Soak:
         sys.stdout.write(f"{number:4} all true: {rows} rows, {time.monotonic() - started:.1f} s\n")
         sys.stdout.flush()
 
+    def ledger(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """What the ledger's file says now."""
+        place = places.at(self.night.database.url or places.DEFAULT, self.night.home)
+        with contextlib.closing(sqlite3.connect(f"file:{place.ledger}?mode=ro", uri=True)) as ledger:
+            return ledger.execute(sql, parameters).fetchall()
+
+    def tries(self) -> dict[str, list[str]]:
+        """Vendor → how its tries ended in the run that began last."""
+        found: dict[str, list[str]] = {}
+        newest = "SELECT max(run_id) FROM runs WHERE status <> 'missed' AND started_at > ?"
+        begun = datetime.fromtimestamp(self.clock.wall, UTC).isoformat(timespec="milliseconds")
+        with contextlib.suppress(sqlite3.OperationalError):  # the first run of all makes the ledger
+            for vendor, status in self.ledger(
+                f"SELECT vendor, status FROM run_tries WHERE run_id = ({newest}) ORDER BY attempt", begun
+            ):
+                found.setdefault(vendor, []).append(status)
+        return found
+
     def ledger_is_true(self) -> None:
         night, place = self.night, places.at(self.night.database.url or places.DEFAULT, self.night.home)
         with contextlib.closing(sqlite3.connect(place.ledger)) as ledger:
@@ -527,9 +679,11 @@ class Soak:
                 continue
             code = self.codes.get(run["pid"], -1)
             expected = {
-                0: {"ok"}, 1: {"failed"}, 2: {"failed"}, 4: {"mismatch"}, 130: {"failed"}, -15: {"failed", "crashed"},
+                0: {"ok"}, **{each: {"failed"} for each in (1, 2, 3, 130)}, 4: {"mismatch"}, -15: {"failed", "crashed"},
                 -9: {"crashed", "ok", "failed", "mismatch"}, None: {"ok", "crashed", "failed", "mismatch"},
             }.get(code, set())  # fmt: skip
+            if run["pid"] in self.without_room and code == 1:
+                expected = {"failed", "crashed"}
             if run["status"] not in expected:
                 raise Wrong(f"run {run['run_id']} ended with {code}, and the ledger says {run['status']}")
         self.every_night_is_told(runs)
@@ -546,6 +700,18 @@ class Soak:
         for (dataset,) in night.rows("SELECT schema_name FROM duckdb_tables() WHERE table_name = '_dlt_loads'"):
             twice = night.rows(f'SELECT load_id FROM "{dataset}"._dlt_loads GROUP BY 1 HAVING count(*) > 1')
             self.same(twice, [], f"loads of {dataset} that are there twice")
+
+    def nothing_unproven(self) -> None:
+        """Every row that is shown is of a load that the ledger beside it tells of: both came at once, or neither."""
+        if not self.night.is_loaded():
+            return
+        tables = self.night.look(
+            "SELECT table_schema, table_name FROM information_schema.columns WHERE column_name = '_dlt_load_id' "
+            "AND table_schema NOT LIKE '%\\_staging' ESCAPE '\\' AND table_name NOT LIKE '\\_dlt%' ESCAPE '\\'"
+        )
+        loads = " UNION ".join(f'SELECT _dlt_load_id FROM "{dataset}"."{table}"' for dataset, table in sorted(tables))
+        if loads and (strange := self.night.look(f"({loads}) EXCEPT SELECT load_id FROM nightload.run_tables")):
+            raise Wrong(f"the warehouse shows rows of loads that nobody has proven: {strange[:5]}")
 
     def every_night_is_told(self, runs: Sequence[dict[str, Any]]) -> None:
         # while no scheduler is there, the nights are owed: the next one tells them
@@ -599,6 +765,14 @@ class Soak:
             sys.stdout.write(f"     {found}\n")
 
 
+def _is_dead(pid: int) -> bool:
+    """Has it ended, whether or not its parent knows?"""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
 def _megabytes(size: float) -> float:
     return round(size / 2**20, 2)
 
@@ -618,12 +792,16 @@ def small_disk(home: Path, megabytes: int = 512) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def database_of(kind: str) -> Iterator[Database]:
+def database_of(kind: str) -> Iterator[tuple[Database, Server | None]]:
     if kind == "duckdb":
-        yield Database()
+        yield Database(), None
         return
-    with postgres_server(autovacuum="on") as server, fresh_database(server, "soak") as url:
-        yield Database.at(url)
+    # it is stopped without a goodbye, and what it has committed must be there then
+    with (
+        running_postgres(autovacuum="on", synchronous_commit="on") as server,
+        fresh_database(server.url, "soak") as url,
+    ):
+        yield Database.at(url), server
 
 
 def play(
@@ -633,10 +811,10 @@ def play(
     with (
         start_sandbox("--scale", "0.01", "--now", START.isoformat()) as box,
         forks() as forking,
-        database_of(kind) as database,
+        database_of(kind) as (database, server),
         small_disk(folder / "home"),
     ):
-        soak = Soak(seed=seed, folder=folder, box=box, forking=forking, database=database, broken=broken)
+        soak = Soak(seed=seed, folder=folder, box=box, forking=forking, database=database, server=server, broken=broken)
         try:
             soak.year(nights, every=every, calm=calm)
         except BaseException:
@@ -663,6 +841,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     sys.stdout.write(f"seed {options.seed}, {options.nights} nights, {options.warehouse}, in {folder}\n")
     started = time.monotonic()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that whatever was mounted and begun is ended
     try:
         soak = play(
             nights=options.nights,
