@@ -205,7 +205,7 @@ class Ledger:
             for index in _INDEXES:
                 self._db.execute(index)
         except (OSError, sqlite3.Error) as error:
-            raise (NoRoom if _may_pass(error) else ConfigurationError)(
+            raise (NoRoom if may_pass(error) else ConfigurationError)(
                 what="the ledger cannot be written",
                 where=str(path),
                 why=str(error),
@@ -433,7 +433,8 @@ class Ledger:
             log.error("the ledger could not be written: %s", error)
 
 
-def _may_pass(error: OSError | sqlite3.Error) -> bool:
+def may_pass(error: OSError | sqlite3.Error) -> bool:
+    """Is it a disk that is full or fails, or somebody who holds the ledger, and no mistake of the settings?"""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
     code = getattr(error, "sqlite_errorcode", None)

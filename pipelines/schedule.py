@@ -27,6 +27,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 from filelock import FileLock, Timeout
 
+from pipelines.ledger import NoRoom, may_pass
 from pipelines.nights import COMMAND, Nights, told
 from pipelines.place import Place
 from pipelines.private import state_folder
@@ -110,7 +111,7 @@ def _only_one(place: Place) -> Iterator[None]:
             what="another scheduler serves this warehouse", where=place.shown, todo="End that one first"
         ) from None
     except OSError as error:
-        raise ConfigurationError(
+        raise (NoRoom if may_pass(error) else ConfigurationError)(
             what=f"the folder {place.state} cannot be written",
             why=error.strerror or "",
             todo="Give the warehouse a folder that this user may write, with --warehouse or NIGHTLOAD_WAREHOUSE",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import resource
 import sqlite3
 import threading
@@ -10,13 +12,17 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from conftest import Night
-from pipelines.ledger import TABLES, Ledger
+from pipelines import place as places
+from pipelines import schedule, warehouse
+from pipelines.ledger import TABLES, Ledger, NoRoom
 from redash import LABELS
 from sandbox_process import SandboxProcess
+from sources.errors import ConfigurationError, NightloadError
 
 METADATA = [name for name in LABELS if name != "query_results"]
 
@@ -166,6 +172,21 @@ def test_a_ledger_without_room_is_no_mistake_of_the_settings(small: Night) -> No
     ran = small("run", preexec_fn=full)
     assert (ran.code, "the ledger cannot be written" in ran.err, ran.err.count("\n")) == (1, True, 1), ran.err
     assert small.run().code == 0
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, NoRoom), (errno.EACCES, ConfigurationError)])
+def test_a_lock_for_which_there_is_no_room_is_no_mistake_of_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[NightloadError]
+) -> None:
+    """As the system says it when the folder for the lock is made."""
+    refused = mock.Mock(side_effect=OSError(number, os.strerror(number)))
+    monkeypatch.setattr("pipelines.warehouse.state_folder", refused)
+    monkeypatch.setattr("pipelines.schedule.state_folder", refused)
+    place = places.at(places.DEFAULT, tmp_path)
+    for lock in (warehouse.lock(place), schedule._only_one(place)):
+        with pytest.raises(kind) as told, lock:
+            pass
+        assert type(told.value) is kind
 
 
 def test_run_ids_sort_by_time(tmp_path: Path) -> None:
