@@ -427,6 +427,7 @@ class Ledger:
 
 
 def _may_pass(error: OSError | sqlite3.Error) -> bool:
+    """Is it a disk that is full or fails, or somebody who holds the ledger, and no mistake of the settings?"""
     if isinstance(error, OSError):
         return no_room(error) is not None
     code = getattr(error, "sqlite_errorcode", None)

@@ -33,7 +33,7 @@ from pipelines.private import state_folder
 from pipelines.rota import Clock, Due, Rota
 from pipelines.schedules import Schedule
 from pipelines.warehouse.session import Locked
-from sources.errors import ConfigurationError
+from sources.errors import ConfigurationError, NoRoom, no_room
 from sources.redaction import install
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ def _only_one(place: Place) -> Iterator[None]:
             what="another scheduler serves this warehouse", where=place.shown, todo="End that one first"
         ) from None
     except OSError as error:
-        raise ConfigurationError(
+        raise (NoRoom if no_room(error) else ConfigurationError)(
             what=f"the folder {place.state} cannot be written",
             why=error.strerror or "",
             todo="Give the warehouse a folder that this user may write, with --warehouse or NIGHTLOAD_WAREHOUSE",

@@ -86,6 +86,10 @@ class Forked:
         self.wait(timeout)
         return self._out.read_text(encoding="utf-8"), self._err.read_text(encoding="utf-8")
 
+    @property
+    def told_so_far(self) -> str:
+        return self._out.read_text(encoding="utf-8") if self._out.exists() else ""
+
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
             os.kill(self.pid, number)

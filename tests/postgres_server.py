@@ -17,8 +17,9 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,60 @@ SETTINGS = {
 }
 
 
+@dataclass
+class Server:
+    """A server that runs, as its superuser's URL."""
+
+    url: str
+    _start: Callable[[], subprocess.Popen[bytes]] | None = None
+    _log: Path = Path()
+
+    def __post_init__(self) -> None:
+        self._process = self._start() if self._start else None
+        self._wait()
+
+    def restart(self, *, down: float = 0.0) -> None:
+        """As when its machine loses power: every connection is lost, and for `down` seconds nobody can connect.
+
+        Of a server that is not ours, only the connections are ended.
+        """
+        if self._start is None or self._process is None:
+            mine = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+            execute(self.url, f"{mine} AND backend_type = 'client backend'")
+            return
+        self._process.send_signal(signal.SIGQUIT)
+        self._process.wait(timeout=30)
+        time.sleep(down)
+        self._process = self._start()
+        self._wait()
+
+    def stop(self) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGINT)  # its fast shutdown; SIGTERM would wait for clients
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _wait(self) -> None:
+        if self._process is not None:
+            _wait_for(self.url, self._process, self._log)
+
+
 @contextmanager
 def postgres_server(**settings: str) -> Iterator[str]:
     """The URL of a server with an empty database `postgres`, as its superuser."""
+    with running_postgres(**settings) as server:
+        yield server.url
+
+
+@contextmanager
+def running_postgres(**settings: str) -> Iterator[Server]:
     if url := os.environ.get("NIGHTLOAD_TEST_POSTGRES"):
         before = _databases(url)
-        yield url
+        yield Server(url)
         execute(url, *(f'DROP DATABASE "{name}" WITH (FORCE)' for name in _databases(url) - before))
         return
     folder = Path(tempfile.mkdtemp(prefix="nightload-postgres-"))
@@ -66,22 +115,17 @@ def postgres_server(**settings: str) -> Iterator[str]:
         _run([home / "bin/initdb", "-D", data, *options], **user)
         port = _free_port()
         options = [f"-c{name}={value}" for name, value in {**SETTINGS, **settings, "port": str(port)}.items()]
-        log = (folder / "log").open("wb")
-        server = subprocess.Popen(
-            [str(home / "bin/postgres"), "-D", str(data), *options], stdout=log, stderr=log, cwd=folder, **user
-        )
-        try:
-            url = f"postgresql://postgres:{PASSWORD}@127.0.0.1:{port}/postgres"
-            _wait_for(url, server, folder / "log")
-            yield url
-        finally:
-            server.send_signal(signal.SIGINT)  # its fast shutdown; SIGTERM would wait for clients
+        with (folder / "log").open("wb") as log:
+
+            def start() -> subprocess.Popen[bytes]:
+                command = [str(home / "bin/postgres"), "-D", str(data), *options]
+                return subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, **user)
+
+            server = Server(f"postgresql://postgres:{PASSWORD}@127.0.0.1:{port}/postgres", start, folder / "log")
             try:
-                server.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
-            log.close()
+                yield server
+            finally:
+                server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

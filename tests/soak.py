@@ -18,350 +18,26 @@ import os
 import random
 import shutil
 import signal
-import sqlite3
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from broken import PROTECTIONS
-from conftest import Database, Night
-from forked import Forked, Forks, forks
-from killed import STEPS
-from pipelines import place as places
-from pipelines import schedules
-from pipelines.ledger import MISSED
+from conftest import Database
+from forked import forks
 from pipelines.schedules import Schedule
-from postgres_server import execute, fresh_database, postgres_server
-from sandbox_process import SandboxProcess, start_sandbox
-from soak_schedule import Clock
-from year import PARTS, Part
-
-START = datetime(2026, 3, 25, 12, tzinfo=UTC)
-SCHEDULES = """
-[nightload]
-pauses = ["9h"]  # past every deadline: it is the scheduler that tries again, at once
-
-[schedules.boards]
-cron = "30 2 * * *"
-zone = "Europe/Berlin"
-vendors = ["tonalytica"]
-retry_after = "1s"
-
-[schedules.figures]
-cron = "0 4 * * mon,thu"
-zone = "Asia/Shanghai"
-vendors = ["thinkingengine", "growingio"]
-retry_after = "1s"
-
-[schedules.money]
-cron = "15 3 * * tue,fri"
-zone = "America/New_York"
-vendors = ["tune"]
-retry_after = "1s"
-
-[schedules.services]
-cron = "45 1 * * wed,sat"
-vendors = ["dataworks"]
-retry_after = "1s"
-"""
-PATIENCE = 240.0
-"""Seconds of real time in which whatever is due must have come to its end."""
-Codes = list[int | None]
+from postgres_server import Server, fresh_database, running_postgres
+from sandbox_process import start_sandbox
+from soak_clockwork import START, Codes, Wrong
+from soak_meetings import Meetings
 
 
-class Wrong(AssertionError):
-    """What was promised and is not so."""
-
-
-@dataclass
-class Meeting:
-    """What one night meets. `codes`: may its tries have ended so?"""
-
-    name: str
-    codes: Callable[[Codes], bool]
-    next: list[dict[str, Any]] = field(default_factory=list)
-    rules: list[dict[str, Any]] = field(default_factory=list)
-    room: int | None = None
-    """Bytes that are left on the disk."""
-    during: Callable[[Schedule], None] | None = None
-    after: Callable[[Schedule], None] | None = None
-
-
-def ends(*last: int) -> Callable[[Codes], bool]:
-    return lambda codes: bool(codes) and codes[-1] in last
-
-
-def green(codes: Codes) -> bool:
-    return codes == [0]
-
-
-class Soak:
-    def __init__(
-        self, *, seed: int, folder: Path, box: SandboxProcess, forking: Forks, database: Database, broken: str
-    ) -> None:
-        self.seed, self.dice, self.broken = seed, random.Random(seed), broken
-        self.box, self.forking = box, forking
-        self.control = folder / "control"
-        self.control.mkdir()
-        self.night = Night(home=folder / "home", database=database)
-        (self.night.home / ".dlt").mkdir(parents=True)
-        (self.night.home / ".dlt" / "config.toml").write_text(SCHEDULES)
-        self.schedules = {each.name: each for each in schedules.read(self.night.home)}
-        self.parts: list[Part] = [PARTS[vendor](box) for vendor in PARTS]
-        self.clock = Clock(START.timestamp(), time.monotonic())
-        self.scheduler: Forked | None = None
-        self.down_until: datetime | None = None
-        self.down_since = START
-        self.seen = 0
-        self.met: Counter[str] = Counter()
-        self.outcomes: Counter[str] = Counter()
-        self.figures: list[dict[str, Any]] = []
-        self.codes: dict[int, int | None] = {}
-        self.compared = 0
-        self.loaded: set[str] = set()
-        """Schedules that had a good night: whoever says at first that there is nothing is believed."""
-        self.calm = 0.5
-        """The share of nights that meet nothing."""
-
-    # -- time ------------------------------------------------------------------------------------------
-
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self.clock.now(), UTC)
-
-    def go_to(self, moment: datetime, *, jump: bool = False, vendors: datetime | None = None) -> None:
-        """Let the machine's clock show `moment`, and the vendors' the same or `vendors`."""
-        ahead = moment.timestamp() - self.clock.now()
-        self.clock = self.clock.moved(ahead, jump=jump or ahead < 0)
-        self.clock.write(self.control / "clock")
-        self.box.control("tune", "POST", "clock", {"now": (vendors or moment).isoformat()})
-        if self.scheduler is not None:
-            self.scheduler.send_signal(signal.SIGUSR1)
-
-    # -- processes -------------------------------------------------------------------------------------
-
-    def command(self, *arguments: str) -> Forked:
-        environment = self.night.environment({"SOAK": str(self.control), "SOAK_BROKEN": self.broken})
-        home = self.night.home
-        return self.forking.start(*arguments, environment=environment, cwd=home, main="soak_schedule:main")
-
-    def start_scheduler(self) -> None:
-        self.scheduler = self.command("schedule", "--home", str(self.night.home))
-        self.until(lambda: self.marks() is not None or self.scheduler.poll() is not None, "the scheduler starts")  # type: ignore[union-attr]
-
-    def stop_scheduler(self, number: int = signal.SIGTERM) -> None:
-        if self.scheduler is None:
-            return
-        self.scheduler.send_signal(number)
-        code = self.scheduler.wait(PATIENCE)
-        self.scheduler = None
-        if number == signal.SIGTERM and code != 0:
-            raise Wrong(f"the scheduler ended with {code}")
-
-    def marks(self) -> dict[str, Any] | None:
-        try:
-            marks: dict[str, Any] = json.loads((self.night.state / "schedule.json").read_text())
-        except FileNotFoundError:
-            return None
-        return marks
-
-    def settled(self) -> bool:
-        """Is all that was due run or missed?"""
-        marks, now = self.marks(), self.now()
-        if marks is None or self.scheduler is None or self.scheduler.poll() is not None:
-            return False
-        return all(
-            mark["done"] and self.schedules[name].next_fire(datetime.fromisoformat(mark["due_at"])) > now
-            for name, mark in marks.items()
-        )
-
-    def over(self) -> bool:
-        """Is all settled, or has a run ended while that could not be written down?"""
-        return self.settled() or (len(self.told()) > self.seen and self.running() is None)
-
-    def until(self, holds: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
-        end = time.monotonic() + seconds
-        while not holds():
-            if time.monotonic() > end:
-                raise Wrong(f"it did not come to pass in {seconds:.0f} s: {what}")
-            time.sleep(0.02)
-
-    def told(self) -> list[dict[str, Any]]:
-        """What the scheduler's runs said, all of them."""
-        file = self.control / "runs.jsonl"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-    def running(self) -> int | None:
-        """The process that was begun last, unless it has ended."""
-        told = self.told()
-        if len(told) <= self.seen or "code" in told[-1]:
-            return None
-        return int(told[-1]["pid"])
-
-    def collect(self) -> tuple[Codes, list[dict[str, Any]]]:
-        """How the runs since the last look have ended, in the order in which they began."""
-        told = self.told()
-        fresh, self.seen = told[self.seen :], len(told)
-        begun = [each["pid"] for each in fresh if "begun" in each]
-        codes: dict[int, int | None] = dict.fromkeys(begun)
-        codes |= {each["pid"]: each["code"] for each in fresh if "code" in each}
-        self.codes |= codes
-        return list(codes.values()), [each for each in fresh if "code" in each]
-
-    # -- what a night meets ----------------------------------------------------------------------------
-
-    def draw(self, schedule: Schedule) -> Meeting:
-        dice = self.dice
-        if dice.random() < self.calm:
-            return Meeting("nothing", green)
-        chosen = dice.choice([self._kill, self._vendor, self._machine, self._scheduling])
-        return chosen(schedule)
-
-    def _kill(self, schedule: Schedule) -> Meeting:
-        dice = self.dice
-        step = dice.choice(list(STEPS.get(self.night.database.kind, {}) | STEPS["both"]))
-        point = (STEPS["both"] | STEPS[self.night.database.kind])[step]
-        match dice.choice(["step", "instant", "instant", "twice", "sigterm"]):
-            case "step":
-                return Meeting(f"kill: {step}", lambda codes: codes in ([-9, 0], [0]), next=[{"arm": point}])
-            case "twice":
-                both = [{"arm": ("pipelines.passes:_count", "before", 1, "")}] * 2
-                return Meeting("kill: both tries", lambda codes: codes in ([-9, -9], [0]), next=both)
-            case "sigterm":
-                during = self._signals(signal.SIGTERM)
-                return Meeting("SIGTERM", lambda codes: codes in ([130, 0], [0], [-15, 0]), during=during)
-        during = self._signals(signal.SIGKILL)
-        return Meeting("kill: at random", lambda codes: codes in ([-9, 0], [0]), during=during)
-
-    def _signals(self, number: int) -> Callable[[Schedule], None]:
-        wait = self.dice.uniform(0, 3)
-
-        def during(schedule: Schedule) -> None:
-            self.until(lambda: self.running() is not None or self.settled(), "a run begins")
-            if (pid := self.running()) is not None:
-                time.sleep(wait)
-                if self.running() == pid:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, number)
-
-        return during
-
-    def _vendor(self, schedule: Schedule) -> Meeting:
-        dice = self.dice
-        name, codes, do, times = dice.choice(
-            [
-                ("429, a few", ends(0), {"status": 429, "headers": {"Retry-After": "0"}}, 3),
-                ("503, a few", ends(0), {"status": 503, "headers": {"Retry-After": "0"}}, 3),
-                ("429, all night", ends(1), {"status": 429, "headers": {"Retry-After": "0"}}, -1),
-                ("500, all night", ends(1), {"status": 500}, -1),
-                ("429, for an hour", ends(1), {"status": 429, "headers": {"Retry-After": "3600"}}, -1),
-                ("cut bodies", ends(0), {"cut": 20}, 2),
-                ("all bodies cut", ends(1), {"cut": 20}, -1),
-                ("dropped connections", ends(0), {"drop": True}, 2),
-                ("cut gzip", ends(0), {"truncated_gzip": True}, 2),
-                ("a sign-in page", ends(1), {"html": True}, -1),
-                ("wrong counts", ends(0, 1, 4), {"count": dice.choice([-2, 3])}, -1),
-                ("empty answers", ends(0, 1, 4), {"empty": True}, -1),
-            ][: None if schedule.name in self.loaded else -1]
-        )
-        skip = dice.choice([0, 0, 3, 11])
-        if skip and codes([1]):
-            codes = ends(0, 1, 4)  # it may come after the last request
-        return Meeting(f"vendor: {name}", codes, rules=[{"match": {}, "skip": skip, "times": times, "do": do}])
-
-    def _machine(self, schedule: Schedule) -> Meeting:
-        dice = self.dice
-        match dice.choice(["disk", "lock", "lock until the deadline", "forward", "back", "slept"]):
-            case "disk":
-                room = dice.choice([0, 40_000, 400_000, 3_000_000])
-                return Meeting("full disk", ends(0, 1, 2), room=room)
-            case "lock":
-                return Meeting("stuck lock", lambda codes: codes[:1] == [3] and codes[-1] == 0, during=self._stuck())
-            case "lock until the deadline":
-                during = self._stuck(over=True)
-                return Meeting("lock until the deadline", lambda codes: codes[:1] == [3], during=during)
-            case "forward":
-                return Meeting("clock a day ahead", lambda codes: len(codes) > 0, after=self._ahead)
-            case "back":
-                return Meeting("clock an hour back", green, after=self._back)
-        return Meeting("slept for hours", lambda codes: codes[-1:] == [0], after=self._slept)
-
-    def _stuck(self, *, over: bool = False) -> Callable[[Schedule], None]:
-        def during(schedule: Schedule) -> None:
-            def refused() -> bool:
-                return any(each.get("code") == 3 for each in self.told()[self.seen :])
-
-            self.until(lambda: refused() or self.settled(), "a run is refused")
-            if over:
-                self.go_to(self.now() + schedule.deadline + timedelta(minutes=1))
-                marks = self.marks
-                self.until(lambda: bool((marks() or {})[schedule.name]["done"]), "the night is given up")
-
-        return during
-
-    def _ahead(self, schedule: Schedule) -> None:
-        """For some time the clock is a day ahead; what falls due there is run, and the vendors are where they were."""
-        there = self.now()
-        self.go_to(there + timedelta(days=1), jump=True, vendors=there)
-        self.until(self.settled, "all that is due is run")
-        self.go_to(there + timedelta(minutes=1), jump=True)
-        self.until(self.settled, "all that is due is run")
-
-    def _back(self, schedule: Schedule) -> None:
-        there = self.now()
-        self.go_to(there - timedelta(hours=1), jump=True, vendors=there)
-        time.sleep(0.3)  # in which a night would begin again
-        self.until(self.settled, "all that is due is run")
-        self.go_to(there + timedelta(minutes=1), jump=True)
-
-    def _slept(self, schedule: Schedule) -> None:
-        self.go_to(self.now() + timedelta(hours=self.dice.choice([3, 20])), jump=True)
-
-    def _scheduling(self, schedule: Schedule) -> Meeting:
-        dice = self.dice
-        match dice.choice(["two schedulers", "two runs", "killed", "down"]):
-            case "two schedulers":
-                return Meeting("two schedulers", green, during=self._another_scheduler)
-            case "two runs":
-                return Meeting("two runs", lambda codes: codes[-1:] == [0], during=self._another_run)
-            case "killed":
-                return Meeting("scheduler killed", lambda codes: True, during=self._kill_scheduler)
-        return Meeting("scheduler down", lambda codes: True, after=self._down)
-
-    def _another_scheduler(self, schedule: Schedule) -> None:
-        code = self.command("schedule", "--home", str(self.night.home)).wait(PATIENCE)
-        if code != 3:
-            raise Wrong(f"a second scheduler ended with {code}, not 3")
-
-    def _another_run(self, schedule: Schedule) -> None:
-        other = self.command("run", *schedule.vendors, "--json")
-        code = other.wait(PATIENCE)
-        self.codes[other.pid] = code
-        if code not in (0, 3):
-            raise Wrong(f"a run beside the other ended with {code}: {other.communicate()}")
-
-    def _kill_scheduler(self, schedule: Schedule) -> None:
-        self.until(lambda: self.running() is not None or self.settled(), "a run begins")
-        time.sleep(self.dice.uniform(0, 2))
-        pid = self.running()
-        self.stop_scheduler(signal.SIGKILL)
-        if pid is not None and self.dice.random() < 0.5:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(self.dice.uniform(0, 1))
-        self.start_scheduler()
-
-    def _down(self, schedule: Schedule) -> None:
-        self.stop_scheduler()
-        self.down_since = self.now()
-        self.down_until = self.down_since + timedelta(days=self.dice.choice([1, 2, 3]))
-
-    # -- nights ----------------------------------------------------------------------------------------
+class Soak(Meetings):
+    """Nights, one after the other."""
 
     def year(self, nights: int, *, every: int, calm: float = 0.5) -> None:
         self.calm = calm
@@ -373,7 +49,7 @@ class Soak:
             if self.now() < noon:
                 self.go_to(noon)
             for part in self.parts:
-                part.day(self.dice, noon.date())
+                part.day(self.life, noon.date())
             if self.scheduler is None and self.down_until is None:
                 self.start_scheduler()
             due = [(at, each) for each in self.schedules.values() for at in each.fires(noon, noon + timedelta(days=1))]
@@ -386,7 +62,7 @@ class Soak:
         self.stop_scheduler()
 
     def one(self, number: int, at: datetime, schedule: Schedule) -> None:
-        started = time.monotonic()
+        started, self.dice = time.monotonic(), random.Random(f"{self.seed} {number} {schedule.name}")
         if self.down_until is not None:
             if at < self.down_until:
                 return
@@ -402,23 +78,17 @@ class Soak:
             self.line(number, at, schedule, "came with the last", *self.collect(), started)
             return
         meeting = self.draw(schedule)
-        self.met[meeting.name.partition(":")[0] if meeting.name.startswith("kill") else meeting.name] += 1
+        self.met[meeting.name] += 1
         (self.control / "next.json").write_text(json.dumps(meeting.next))
         for vendor in schedule.vendors:
             if meeting.rules:
                 self.box.control(vendor, "POST", "faults", meeting.rules)
-        with contextlib.ExitStack() as held:
-            if meeting.room is not None:
-                held.enter_context(self.full_disk(meeting.room))
-            if "lock" in meeting.name:
-                held.enter_context(self.lock_held())
+        with meeting.held() if meeting.held else contextlib.nullcontext():
             self.go_to(at + timedelta(seconds=self.dice.uniform(0.2, 20)))
             if meeting.during:
                 meeting.during(schedule)
-            if meeting.room is not None:  # the scheduler writes down how far it is when there is room again
-                self.until(self.over, f"the night that meets {meeting.name} ends")
-            elif "lock" not in meeting.name:
-                self.until(self.settled, f"the night that meets {meeting.name} ends")
+            # where a disk is full, the scheduler writes down how far it is when there is room again
+            self.until(self.over, f"the night that meets {meeting.name} has a run that ends")
         self.until(self.settled, f"the night that meets {meeting.name} ends")
         for vendor in schedule.vendors:
             self.box.control(vendor, "DELETE", "faults")
@@ -427,6 +97,8 @@ class Soak:
         self.line(number, at, schedule, meeting.name, codes, runs, started)
         if codes[-1:] == [0]:
             self.loaded.add(schedule.name)
+        if meeting.name == "full disk":
+            self.without_room.update(run["pid"] for run in runs)
         if not meeting.codes(codes):
             raise Wrong(f"{meeting.name}: the tries of {schedule.name} ended with {codes}")
         if meeting.after:
@@ -455,153 +127,6 @@ class Soak:
         )
         sys.stdout.flush()
 
-    @contextlib.contextmanager
-    def full_disk(self, room: int) -> Iterator[None]:
-        """Where the home is a file system of its own, fill it; else no file may grow beyond `room`."""
-        home = self.night.home
-        if not os.path.ismount(home):
-            (self.control / "next.json").write_text(json.dumps([{"files": max(room, 1000)}] * 2))
-            yield
-            return
-        ballast = home / "ballast"
-        free = os.statvfs(home).f_bavail * os.statvfs(home).f_frsize
-        with ballast.open("wb") as out, contextlib.suppress(OSError):
-            os.posix_fallocate(out.fileno(), 0, max(1, free - room))
-        try:
-            yield
-        finally:
-            ballast.unlink()
-
-    @contextlib.contextmanager
-    def lock_held(self) -> Iterator[None]:
-        """Somebody has the warehouse's lock and does not give it back."""
-        from filelock import FileLock
-
-        lock = FileLock(self.night.state / "lock")
-        lock.acquire(timeout=PATIENCE)
-        try:
-            yield
-        finally:
-            lock.release()
-
-    # -- what must be so -------------------------------------------------------------------------------
-
-    def check(self, number: int) -> None:
-        """All vendors are loaded by hand without any fault; then all that is promised must be so."""
-        started = time.monotonic()
-        by_hand = self.command("run", "--json")
-        out, err = by_hand.communicate(PATIENCE)
-        self.codes[by_hand.pid] = by_hand.returncode
-        if by_hand.returncode != 0:
-            raise Wrong(f"a night without any fault ended with {by_hand.returncode}: {out[-2000:]} {err[-1000:]}")
-        rows = 0
-        for part in self.parts:
-            try:
-                part.rows_there = part.check(self.night, self.now())
-                rows += part.rows_there
-            except Exception as wrong:
-                raise Wrong(f"{part.name} is not as its truth: {str(wrong)[:3000] or 'see the check'}") from wrong
-        self.compared += rows
-        self.ledger_is_true()
-        self.nothing_is_left()
-        sys.stdout.write(f"{number:4} all true: {rows} rows, {time.monotonic() - started:.1f} s\n")
-        sys.stdout.flush()
-
-    def ledger_is_true(self) -> None:
-        night, place = self.night, places.at(self.night.database.url or places.DEFAULT, self.night.home)
-        with contextlib.closing(sqlite3.connect(place.ledger)) as ledger:
-            ledger.row_factory = sqlite3.Row
-            runs = [dict(row) for row in ledger.execute("SELECT * FROM runs ORDER BY run_id")]
-            tables = [dict(row) for row in ledger.execute("SELECT * FROM run_tables")]
-        last = max(run["started_at"] for run in runs if run["status"] == "ok")
-        shown = night.rows("SELECT run_id, status FROM nightload.runs")
-        told = {run["run_id"]: run["status"] for run in runs if run["started_at"] <= last}
-        self.same({row[0]: row[1] for row in shown} | told, {**told, **dict(shown)}, "the ledger in the warehouse")
-        if missing := set(told) - {row[0] for row in shown}:
-            raise Wrong(f"the warehouse does not show the runs {sorted(missing)[:5]}")
-        if open_ones := [run["run_id"] for run in runs if run["finished_at"] is None]:
-            raise Wrong(f"runs are open: {open_ones}")
-        self.same(len(runs), len({run["run_id"] for run in runs}), "runs that are there once")
-        for run in runs:
-            if run["status"] == MISSED:
-                continue
-            code = self.codes.get(run["pid"], -1)
-            expected = {
-                0: {"ok"}, 1: {"failed"}, 2: {"failed"}, 4: {"mismatch"}, 130: {"failed"}, -15: {"failed", "crashed"},
-                -9: {"crashed", "ok", "failed", "mismatch"}, None: {"ok", "crashed", "failed", "mismatch"},
-            }.get(code, set())  # fmt: skip
-            if run["status"] not in expected:
-                raise Wrong(f"run {run['run_id']} ended with {code}, and the ledger says {run['status']}")
-        self.every_night_is_told(runs)
-        good = {row["load_id"] for row in tables if row["load_id"]}
-        for dataset, table in night.rows(
-            "SELECT schema_name, table_name FROM duckdb_columns() WHERE column_name = '_dlt_load_id' "
-            "AND schema_name NOT LIKE '%\\_staging' ESCAPE '\\' AND table_name NOT LIKE '\\_dlt%' ESCAPE '\\'"
-        ):
-            strange = {
-                load for (load,) in night.rows(f'SELECT DISTINCT _dlt_load_id FROM "{dataset}"."{table}"')
-            } - good
-            if strange:
-                raise Wrong(f"{dataset}.{table} has rows of loads that the ledger does not know: {sorted(strange)[:5]}")
-        for (dataset,) in night.rows("SELECT schema_name FROM duckdb_tables() WHERE table_name = '_dlt_loads'"):
-            twice = night.rows(f'SELECT load_id FROM "{dataset}"._dlt_loads GROUP BY 1 HAVING count(*) > 1')
-            self.same(twice, [], f"loads of {dataset} that are there twice")
-
-    def every_night_is_told(self, runs: Sequence[dict[str, Any]]) -> None:
-        # while no scheduler is there, the nights are owed: the next one tells them
-        end = self.now() if self.down_until is None else self.down_since
-        for schedule in self.schedules.values():
-            vendors = json.dumps(list(schedule.vendors))
-            own = [run for run in runs if run["vendors"] == vendors]
-            missed = {datetime.fromisoformat(run["started_at"]) for run in own if run["status"] == MISSED}
-            began = [datetime.fromisoformat(run["started_at"]) for run in own if run["status"] != MISSED]
-            for due in schedule.fires(START, end):
-                following = schedule.next_fire(due)
-                if due not in missed and not any(due <= each < following for each in began):
-                    raise Wrong(f"the ledger says nothing of {schedule.name}, due {due}")
-
-    def nothing_is_left(self) -> None:
-        usual = {".dlt/config.toml", *(f"data/{self.night.state.name}/schedule.{kind}" for kind in ("json", "lock"))}
-        usual |= {f"data/{self.night.state.name}/{name}" for name in ("alerts.lock",)}
-        if left := self.night.files() - usual:
-            raise Wrong(f"files are left: {sorted(left)[:10]}")
-        if left := {path.name for path in self.night.state.iterdir() if path.is_dir()}:
-            raise Wrong(f"folders are left: {sorted(left)}")
-
-    def same(self, found: object, expected: object, what: str) -> None:
-        if found != expected:
-            raise Wrong(f"{what}: {found!r:.500}, not {expected!r:.500}")
-
-    def measure(self, number: int) -> None:
-        pid = self.scheduler.pid if self.scheduler else 0
-        with contextlib.suppress(OSError):
-            status = Path(f"/proc/{pid}/status").read_text()
-            peaks = [each["peak"] for each in self.told()[-10:] if "peak" in each]
-            url = self.night.database.url
-            found = {
-                "night": number,
-                "rows": sum(part.rows_there for part in self.parts),
-                "warehouse MB": _megabytes(
-                    execute(url, "SELECT pg_database_size(current_database())")[0][0]
-                    if url
-                    else self.night.warehouse.stat().st_size
-                ),
-                "ledger MB": _megabytes((self.night.state / "ledger.sqlite").stat().st_size),
-                "home MB": _megabytes(
-                    sum(path.stat().st_size for path in self.night.home.rglob("*") if path.is_file())
-                ),
-                "scheduler MB": int(status.partition("VmRSS:")[2].split()[0]) // 1024,
-                "scheduler's files": len(os.listdir(f"/proc/{pid}/fd")),
-                "a night's MB": max(peaks, default=0),
-                "files": len(self.night.files()),
-            }
-            self.figures.append(found)
-            sys.stdout.write(f"     {found}\n")
-
-
-def _megabytes(size: float) -> float:
-    return round(size / 2**20, 2)
-
 
 @contextlib.contextmanager
 def small_disk(home: Path, megabytes: int = 512) -> Iterator[None]:
@@ -618,12 +143,16 @@ def small_disk(home: Path, megabytes: int = 512) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def database_of(kind: str) -> Iterator[Database]:
+def database_of(kind: str) -> Iterator[tuple[Database, Server | None]]:
     if kind == "duckdb":
-        yield Database()
+        yield Database(), None
         return
-    with postgres_server(autovacuum="on") as server, fresh_database(server, "soak") as url:
-        yield Database.at(url)
+    # it is stopped without a goodbye, and what it has committed must be there then
+    with (
+        running_postgres(autovacuum="on", synchronous_commit="on") as server,
+        fresh_database(server.url, "soak") as url,
+    ):
+        yield Database.at(url), server
 
 
 def play(
@@ -633,10 +162,10 @@ def play(
     with (
         start_sandbox("--scale", "0.01", "--now", START.isoformat()) as box,
         forks() as forking,
-        database_of(kind) as database,
+        database_of(kind) as (database, server),
         small_disk(folder / "home"),
     ):
-        soak = Soak(seed=seed, folder=folder, box=box, forking=forking, database=database, broken=broken)
+        soak = Soak(seed=seed, folder=folder, box=box, forking=forking, database=database, server=server, broken=broken)
         try:
             soak.year(nights, every=every, calm=calm)
         except BaseException:
@@ -663,6 +192,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     sys.stdout.write(f"seed {options.seed}, {options.nights} nights, {options.warehouse}, in {folder}\n")
     started = time.monotonic()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that whatever was mounted and begun is ended
     try:
         soak = play(
             nights=options.nights,

@@ -1,8 +1,8 @@
 """A scheduler whose clock a soak sets, and whose nights are forks of it that meet what the soak has in store for them.
 
-In the folder `SOAK`: `clock` says what time it is (see `Clock`) and is read again at SIGUSR1; `next.json` is a list of
-what the next runs meet, {"arm": where it kills itself, "arguments": [...]}; `runs.jsonl` gets a line when a run begins
-and one when it has ended.
+`SOAK_PID` is the soak, with which all of it ends. In the folder `SOAK`: `clock` says what time it is (see `Clock`) and
+is read again at SIGUSR1; `next.json` is a list of what the next runs meet, {"arm": where it kills itself, "files": how
+large one of its files may grow}; `runs.jsonl` gets a line when a run begins and one when it has ended.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -82,6 +84,7 @@ class Child:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
             signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+            end_with(int(os.environ["SOAK_PID"]))
             os.chdir(cwd)
             sys.argv = ["nightload", *self.arguments, "--json"]
             forked.named(sys.argv)
@@ -141,8 +144,20 @@ def set_clock(folder: Path) -> Clock:
     return clock
 
 
+def end_with(pid: int) -> None:
+    """Let this process be killed when that one has ended: a soak that is killed leaves nothing that runs."""
+    watched = os.pidfd_open(pid)
+
+    def watch() -> None:
+        select.select([watched], [], [])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def main() -> None:
     """`nightload schedule`, or any other command at the time that the clock shows."""
+    end_with(int(os.environ["SOAK_PID"]))
     folder = Path(os.environ["SOAK"])
     clock = set_clock(folder)
     retrying._BACKOFF_BASE = 0.01

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import resource
 import sqlite3
 import threading
@@ -10,13 +12,17 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from conftest import Night
+from pipelines import place as places
+from pipelines import schedule, warehouse
 from pipelines.ledger import TABLES, Ledger
 from redash import LABELS
 from sandbox_process import SandboxProcess
+from sources.errors import ConfigurationError, NightloadError, NoRoom
 
 METADATA = [name for name in LABELS if name != "query_results"]
 
@@ -194,6 +200,21 @@ def test_a_night_that_had_no_room_to_be_recorded_is_recorded_when_its_work_is_sw
     monkeypatch.undo()
     assert small.run().code == 0
     assert sorted(small.rows("SELECT status FROM nightload.runs")) == [("ok",), ("ok",)]
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, NoRoom), (errno.EACCES, ConfigurationError)])
+def test_a_lock_for_which_there_is_no_room_is_no_mistake_of_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[NightloadError]
+) -> None:
+    """As the system says it when the folder for the lock is made."""
+    refused = mock.Mock(side_effect=OSError(number, os.strerror(number)))
+    monkeypatch.setattr("pipelines.warehouse.state_folder", refused)
+    monkeypatch.setattr("pipelines.schedule.state_folder", refused)
+    place = places.at(places.DEFAULT, tmp_path)
+    for lock in (warehouse.lock(place), schedule._only_one(place)):
+        with pytest.raises(kind) as told, lock:
+            pass
+        assert type(told.value) is kind
 
 
 def test_run_ids_sort_by_time(tmp_path: Path) -> None:

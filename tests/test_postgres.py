@@ -259,7 +259,11 @@ def test_a_full_disk_of_the_server_is_told_and_nothing_is_lost(night: Night, san
     )
     ran = night.run("tonalytica")
     (vendor,) = ran.json["vendors"]
-    assert (vendor["status"], "the database server has no room left" in vendor["error"]) == ("failed", True)
+    assert (ran.code, vendor["status"], "the database server has no room left" in vendor["error"]) == (
+        1,
+        "failed",
+        True,
+    )
     assert snippets(sql) == before
     sql("DROP FUNCTION no_room CASCADE")
     assert night.run("tonalytica").code == 0

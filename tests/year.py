@@ -25,8 +25,8 @@ from sources.growingio.settings import Settings
 from sources.growingio.windows import newest_day
 
 Row = dict[str, Any]
-KEPT = 10
-"""So many rows of ours live in a list before the oldest go."""
+KEPT = 3
+"""So many rows of ours live in a list before the oldest go: soon, that a few nights see it."""
 
 
 class Part:

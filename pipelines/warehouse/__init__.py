@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pipelines.place import OWN_DATASET, Place
 from pipelines.private import state_folder
 from pipelines.warehouse.session import Locked, Session, Warehouse, WarehouseBusy, WarehouseRefused
-from sources.errors import ConfigurationError
+from sources.errors import ConfigurationError, NoRoom, no_room
 from sources.quoting import quote
 
 PATIENCE = 900.0
@@ -83,10 +83,11 @@ def lock(place: Place, *, chunk: bool = False) -> Iterator[None]:
             what="another run has this warehouse", where=place.shown, todo="Wait for it to end, then run again"
         ) from None
     except OSError as error:
-        raise ConfigurationError(
+        raise (NoRoom if no_room(error) else ConfigurationError)(
             what=f"the folder {place.state} cannot be written",
             why=error.strerror or "",
-            todo="Give the warehouse a folder that this user may write, with --warehouse or NIGHTLOAD_WAREHOUSE",
+            todo="Give the warehouse a folder that this user may write and that has room, with --warehouse or "
+            "NIGHTLOAD_WAREHOUSE",
         ) from None
     try:
         yield

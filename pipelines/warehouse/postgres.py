@@ -64,7 +64,7 @@ EXPLAINED: tuple[tuple[type[psycopg2.Error], type[NightloadError], str, str], ..
         f"a table stayed locked for {LOCK_WAIT} s",
         "Let who has it end, then run again",
     ),
-    (errors.DiskFull, WarehouseRefused, "the database server has no room left", "Give it room, then run again"),
+    (errors.DiskFull, Unavailable, "the database server has no room left", "Give it room, then run again"),
     (
         errors.InsufficientPrivilege,
         WarehouseRefused,
