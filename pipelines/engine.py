@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pipelines.memory import share_one_heap
 from pipelines.place import Place
 from sources.errors import ConfigurationError, summarize
 
@@ -32,6 +33,7 @@ def prepare(place: Place) -> None:
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     _refuse_broken_files(place.home / ".dlt")
+    share_one_heap()
     import dlt  # noqa: F401
 
 
