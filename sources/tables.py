@@ -183,8 +183,9 @@ class Spool:
 
     def adopt(self, body: Path, start: int, end: int) -> None:
         """Append the array that stands at [start, end) of a file, without bringing it into memory."""
-        with body.open("rb") as source, mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            if not view[start + 1 : end - 1 if end - start < 64 else start + 64].strip():
+        with body.open("rb") as source:
+            source.seek(start + 1)
+            if not source.read(min(end - start - 2, 63)).strip():
                 return
             if not self._empty:
                 self._file.write(b",\n")
@@ -197,7 +198,7 @@ class Spool:
                 offset, left = offset + sent, left - sent
             self._file.seek(0, os.SEEK_END)
             self._empty = False
-            self.has_nul = self.has_nul or view.find(b"\\u0000", start, end) >= 0
+        self.has_nul = self.has_nul or _has_nul(body, start, end)
 
     def lists(self, labels: Sequence[str]) -> None:
         """The rows that follow are arrays, their places so labelled; each label once.
@@ -232,6 +233,19 @@ class Spool:
         if not self._file.closed:
             self._file.write(b"]")
             self._file.close()
+
+
+def _has_nul(body: Path, start: int, end: int) -> bool:
+    """Is there an escaped NUL between these bytes? Read and not mapped: a mapped file counts as memory, all of it."""
+    before, left = b"", end - start
+    with body.open("rb") as file:
+        file.seek(start)
+        while left > 0 and (chunk := file.read(min(left, 1 << 20))):
+            chunk, left = before + chunk, left - len(chunk)
+            if b"\\u0000" in chunk:
+                return True
+            before = chunk[-5:]
+    return False
 
 
 def cut_array(
