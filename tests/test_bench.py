@@ -65,15 +65,6 @@ WAREHOUSES = (
     "(h) nightload status, Postgres: wall s",
     "(h) nightload status, Postgres, from elsewhere: wall s",
 )
-NIGHTS = (
-    "(i) five vendors side by side, scale 0.02, 50 ms an answer",
-    "the first night",
-    "the second",
-    "the slowest vendor, its first night alone",
-    "(i) five vendors: peak memory of the first night, MB",
-    "(i) five vendors: peak memory of the second night, MB",
-    "(i) five vendors: wall, times the slowest alone",
-)
 
 
 def quick(*parts: str) -> list[str]:
@@ -103,9 +94,3 @@ def test_quick_bench_tells_every_figure_of_the_databases() -> None:
     assert not missing(WAREHOUSES, told), "\n".join(told)
     sql = sum(each.startswith('(h) nightload sql "select 1"') for each in told)
     assert judged(told) == 9 + sql
-
-
-def test_quick_bench_tells_every_figure_of_a_night_of_five_vendors() -> None:
-    told = quick("night")
-    assert not missing(NIGHTS, told), "\n".join(told)
-    assert judged(told) == 3
