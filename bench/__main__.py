@@ -5,6 +5,7 @@
     (e) 300 chart series: 150 charts of 30 days in 2 windows each, as fast as the limiter lets through
     (f) the records of (b) into Postgres, beside a raw COPY    (g) 10,000 changed rows into 0.5M and into 5M
     (h) commands from the shell                                    rows, on both databases
+    (i) five vendors side by side: a first and a second night, and the slowest of them alone
 
 Every way is a fresh process per round, and the ways take turns, so that a noisy moment hits all of them. Medians are
 told, and ratios of medians. Rows per CPU-second count the process with its children, after its imports, and the
@@ -30,7 +31,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import databases, warehouses
+from bench import databases, nights, warehouses
 from bench.bodies import CHART_POINTS, CHART_RATE, SMALL_PAGE, Change, render
 from bench.measure import ROOT, Results, Taken, child, command_line, empty, home_at
 
@@ -46,7 +47,7 @@ KINDS = {
     "segment": "(c) a segment's CSV, 6 columns",
     "sql": "(d) pages of 10,000 rows of SQL, 12 columns",
 }
-PARTS = [*KINDS, "charts", "paging", "start", *warehouses.PARTS]
+PARTS = [*KINDS, "charts", "paging", "start", *warehouses.PARTS, "night"]
 ALONE = ("segment", "sql")
 """Measured beside the floor only: dlt's declarative source reads neither form."""
 FLOORS = {"document": 0.55, "records": 0.55, "segment": 0.55, "sql": 0.5}
@@ -66,6 +67,8 @@ class Size:
     charts: int
     merged: tuple[int, int]
     """How many times the slow pages' rows make the tables to merge into."""
+    night: float
+    """The scale of the five vendors."""
 
     @property
     def few(self) -> int:
@@ -97,6 +100,7 @@ FULL = Size(
     segment=2_000_000,
     charts=150,
     merged=(10, 100),
+    night=0.3,
 )
 QUICK = Size(
     document=10_000,
@@ -107,6 +111,7 @@ QUICK = Size(
     segment=50_000,
     charts=10,
     merged=(3, 30),
+    night=0.02,
 )
 
 
@@ -138,7 +143,9 @@ def main() -> None:
             for number in range(1, rounds + 1):
                 print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
                 for part in parts:
-                    if part in warehouses.PARTS and postgres is not None:
+                    if part == "night":
+                        nights.measure(folder / "home", scale=size.night, results=results)
+                    elif part in warehouses.PARTS and postgres is not None:
                         _measure_warehouses(part, postgres, url, size, number, folder, results)
                     else:
                         _measure(part, url, size, folder / "home", results)
@@ -247,8 +254,13 @@ def _tell(results: Results, size: Size, rounds: int) -> None:
             f"wide table per chart, {charts.wall:.1f} s ({charts.cpu:.1f} cpu s, peak {charts.peak:.0f} MB)"
         )
     warehouses.tell(results, rows=size.copied, sizes=size.tables)
+    nights.tell(results, scale=size.night)
     print(f"\n{'':<58}{'measured':>9}   goal")
-    judged = [*_goals(results, size), *warehouses.goals(results, rows=size.copied, sizes=size.tables)]
+    judged = [
+        *_goals(results, size),
+        *warehouses.goals(results, rows=size.copied, sizes=size.tables),
+        *nights.goals(results),
+    ]
     for name, measured, goal, high in judged:
         reached = measured >= goal if high else measured <= goal
         sign = "≥" if high else "≤"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from pipelines.memory import share_one_heap
 from pipelines.place import Place
 from pipelines.settings import read_toml
 
@@ -32,4 +33,5 @@ def prepare(place: Place) -> None:
         os.environ.setdefault(name, value)
     for name in ("config.toml", "secrets.toml"):
         read_toml(place.home / ".dlt" / name)
+    share_one_heap()
     import dlt  # noqa: F401

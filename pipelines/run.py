@@ -24,6 +24,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from pipelines import __version__, dbt
 from pipelines.keeping import Keeping, read_choice
 from pipelines.ledger import Ledger
+from pipelines.memory import give_back
 from pipelines.night import Night, as_told, folder, record, tell, who_is_forgotten
 from pipelines.pace import Pace, Publish, read_pace
 from pipelines.passes import extract, load_parts, pass_over, prepare
@@ -282,6 +283,7 @@ def _finish(night: Night, attempt: Try, failed: BaseException | None) -> list[Tr
         if night.unpublished and not night.warehouse.kept:
             at_stake += _lost(night)
     record(night, attempt.vendor)
+    give_back()
     return at_stake
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import mmap
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -73,8 +72,9 @@ class Spool:
 
     def adopt(self, body: Path, start: int, end: int) -> None:
         """Append the array that stands at [start, end) of a file, without bringing it into memory."""
-        with body.open("rb") as source, mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            if not view[start + 1 : end - 1 if end - start < 64 else start + 64].strip():
+        with body.open("rb") as source:
+            source.seek(start + 1)
+            if not source.read(min(end - start - 2, 63)).strip():
                 return
             if not self._empty:
                 self._file.write(b",\n")
@@ -87,7 +87,7 @@ class Spool:
                 offset, left = offset + sent, left - sent
             self._file.seek(0, os.SEEK_END)
             self._empty = False
-            self.has_nul = self.has_nul or view.find(b"\\u0000", start, end) >= 0
+        self.has_nul = self.has_nul or _has_nul(body, start, end)
 
     def lists(self, labels: Sequence[str]) -> None:
         """The rows that follow are arrays, their places so labelled; each label once.
@@ -181,3 +181,16 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def labels_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """Every label that the rows have, in the order of their first sight."""
     return list(dict.fromkeys(label for row in rows for label in row))
+
+
+def _has_nul(body: Path, start: int, end: int) -> bool:
+    """Is there an escaped NUL between these bytes? Read and not mapped: a mapped file counts as memory, all of it."""
+    before, left = b"", end - start
+    with body.open("rb") as file:
+        file.seek(start)
+        while left > 0 and (chunk := file.read(min(left, 1 << 20))):
+            chunk, left = before + chunk, left - len(chunk)
+            if b"\\u0000" in chunk:
+                return True
+            before = chunk[-5:]
+    return False
