@@ -26,6 +26,7 @@ from pipelines import passes, run
 from pipelines import place as places
 from pipelines.ledger import Ledger
 from pipelines.side_by_side import SideBySide
+from pipelines.tries import Try
 from pipelines.warehouse import WarehouseBusy
 from pipelines.warehouse.duckdb_file import DuckDbFile
 from reference import truth
@@ -330,6 +331,55 @@ def test_a_vendor_kept_for_the_end_that_is_lost_with_the_connection_is_said_and_
     assert "lost with the connection" in errors[0][1]
 
 
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+def test_what_was_kept_for_the_end_is_not_lost_in_silence_with_a_connection_that_is_made_anew(
+    small: Night, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next vendor loads well over the new one, and would take the others' word with it."""
+    load, cut = run._load_vendor, []
+
+    def cutting(night: Any, attempt: Any) -> None:
+        load(night, attempt)
+        if not cut:
+            cut.append(attempt.vendor)
+            night.warehouse._shared.connection.close()
+
+    monkeypatch.setattr(run, "_load_vendor", cutting)
+    ran = pace(patiently(small), side_by_side=1, publish="night").run()
+    assert (ran.code, [vendor["tries"] for vendor in ran.json["vendors"]]) == (0, [2, 1])
+    assert has(small) == true(sandbox)
+    cut.clear()
+    small.settings.pop("NIGHTLOAD__UNTIL")
+    ran = small.run(full=True)
+    assert (ran.code, [vendor["status"] for vendor in ran.json["vendors"]]) == (1, ["failed", "ok"])
+    assert "lost with the connection" in ran.json["vendors"][0]["error"]
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+def test_a_table_that_is_tried_again_takes_along_no_cursor_of_what_was_lost_meanwhile(
+    small: Night, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on from a state that the connection took with it, and its vendor is begun anew when it is over."""
+    fault(sandbox, "alerts", TOO_LONG)
+    extract, under_way, cut = run._extract_first, [], []
+
+    def cutting(night: Any, attempt: Any) -> None:
+        under_way.append((attempt.vendor, attempt.number))
+        assert len({vendor for vendor, _ in under_way}) == len(under_way)
+        extract(night, attempt)
+        if attempt.tables and not cut:
+            cut.append(1)
+            night.warehouse._shared.connection.close()
+        under_way.remove((attempt.vendor, attempt.number))
+
+    monkeypatch.setattr(run, "_extract_first", cutting)
+    ran = pace(patiently(small), publish="night").run("tonalytica")
+    assert (cut, ran.code, ran.json["vendors"][0]["tries"]) == ([1], 0, 3)
+    assert has(small)["tonalytica"] == true(sandbox)["tonalytica"]
+    tries = ledger(small, "SELECT tables, status FROM run_tries ORDER BY attempt")
+    assert tries == [(None, "failed"), ('["tonalytica.alerts"]', "failed"), (None, "ok")]
+
+
 @pytest.mark.parametrize(
     ("database", "publish"),
     [("duckdb", "vendor"), ("duckdb", "night"), ("postgres", "vendor")],
@@ -394,6 +444,24 @@ def test_a_vendor_that_could_not_be_loaded_is_tried_again_whole(
 
 
 @one_database
+def test_a_pause_that_is_over_while_the_warehouse_is_let_go_ends_no_night(
+    small: Night, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lasts until the copy is given up, and by then it is over."""
+    fault(sandbox, "alerts", TOO_LONG)
+    discard, passed = DuckDbFile.discard, [0.0]
+
+    def slow(self: DuckDbFile, **told: bool) -> None:
+        discard(self, **told)
+        passed[0] = 7200.0
+
+    monkeypatch.setattr(DuckDbFile, "discard", slow)
+    monkeypatch.setattr(Try, "wait", property(lambda self: self.not_before - time.monotonic() - passed[0]))
+    ran = patiently(small, "1h", until="3h").run()
+    assert (ran.code, [vendor["tries"] for vendor in ran.json["vendors"]]) == (0, [2, 1])
+
+
+@one_database
 def test_at_the_deadline_it_is_given_up_and_what_came_is_kept(
     small: Night, sandbox: SandboxProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -403,7 +471,9 @@ def test_at_the_deadline_it_is_given_up_and_what_came_is_kept(
     ran = patiently(small, "0s", "0s", "1h").run()
     assert (ran.code, [vendor["tries"] for vendor in ran.json["vendors"]]) == (1, [3, 1])
     assert has(small) == true(sandbox)
-    assert "tonalytica (tonalytica.alerts): not tried again" in caplog.text
+    told = [record.message for record in caplog.records if "tried again" in record.message]
+    assert ["not tried again" in each for each in told] == [False, False, True]
+    assert told[-1].startswith("tonalytica (tonalytica.alerts): not tried again")
     table = ran.tables["tonalytica.alerts"]
     assert (table["status"], "503" in table["error"]) == ("failed", True)
     assert ran.tables["tonalytica.query_snippets"]["status"] == "ok"
