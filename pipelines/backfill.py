@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 
 from pipelines import __version__
 from pipelines.backfill_plan import TABLE, Chunk, Plan, make, newest_run, published
+from pipelines.cut_short import close_crashed
 from pipelines.forgotten import forgotten_in
 from pipelines.incidents import change_in_words
 from pipelines.ledger import Ledger
@@ -182,7 +183,7 @@ class _Backfill:
                             with published(self.place) as reader:
                                 if reader is not None:
                                     ledger.adopt(reader)
-                        ledger.close_crashed()
+                        close_crashed(self.place, ledger)
                         warehouse.begin()
                         if not self._overtaken(warehouse, fetched):
                             return self._load(warehouse, ledger, fetched, alone=alone)

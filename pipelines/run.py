@@ -22,11 +22,13 @@ import pendulum
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from pipelines import __version__, dbt
+from pipelines.cut_short import close_crashed, set_right
 from pipelines.keeping import Keeping, read_choice
 from pipelines.ledger import Ledger
 from pipelines.night import Night, as_told, folder, record, tell, who_is_forgotten
 from pipelines.pace import Pace, Publish, read_pace
 from pipelines.passes import extract, load_parts, pass_over, prepare
+from pipelines.place import Place
 from pipelines.report import RunReport, TableReport
 from pipelines.request import Request, choose, refuse_unknown_table, vendor_of
 from pipelines.side_by_side import SideBySide
@@ -63,11 +65,14 @@ def run(request: Request) -> RunReport:
             if ledger.is_new():
                 with suppress(NightloadError), open_reader(request.place) as reader:
                     ledger.adopt(reader)
-            for crashed in ledger.close_crashed():
+            for crashed in close_crashed(request.place, ledger):
                 log.warning("run %s had crashed: nothing half done is in the warehouse", crashed)
             datasets = [name for vendor in VENDORS for name in package(vendor).tables()]
             run_id = ledger.open_run(chosen, version=__version__)
-            with _recorded(ledger, run_id), open_warehouse(request.place, datasets=datasets) as warehouse:
+            with (
+                _recorded(request.place, ledger, run_id),
+                open_warehouse(request.place, datasets=datasets) as warehouse,
+            ):
                 until = request.replay.until if request.replay else pendulum.now("UTC")
                 night = Night(
                     request=request,
@@ -102,13 +107,14 @@ def _asked(request: Request, chosen: Sequence[str], until: pendulum.DateTime) ->
 
 
 @contextmanager
-def _recorded(ledger: Ledger, run_id: str) -> Iterator[None]:
-    """A run that does not come to its end has failed, and why is kept."""
+def _recorded(place: Place, ledger: Ledger, run_id: str) -> Iterator[None]:
+    """A run that does not come to its end has failed, and why is kept; so is what it had published by then."""
     try:
         yield
     except BaseException as stopped:
         interrupted = interruption.heard(stopped)
         if not ledger.is_closed(run_id):
+            set_right(place, ledger, run_id)
             told = "interrupted" if interrupted or isinstance(stopped, SystemExit) else summarize(stopped)
             ledger.close_run(run_id, status="failed", error=told)
         if interrupted:

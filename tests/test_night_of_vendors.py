@@ -36,6 +36,10 @@ from sources.tune.settings import ENDPOINTS
 from test_run import METADATA
 
 KILLED = (sys.executable, str(Path(__file__).with_name("killed.py")))
+WAREHOUSE = {
+    "duckdb": "pipelines.warehouse.duckdb_file:DuckDbFile",
+    "postgres": "pipelines.warehouse.postgres:Postgres",
+}
 TOO_LONG = {"status": 503, "headers": {"Retry-After": "500"}}
 """The vendor is busy, and not worth another request for now."""
 
@@ -401,6 +405,44 @@ def test_killed_between_two_vendors_what_was_shown_is_whole_and_the_next_night_c
     assert has(small) == true(sandbox)
     assert small.rows("SELECT status FROM nightload.runs ORDER BY run_id") == [("crashed",), ("ok",)]
     assert (small.files(), [path.name for path in small.state.iterdir() if path.is_dir()]) == (set(), [])
+
+
+def said(night: Night) -> dict[str, tuple[str, set[str], bool]]:
+    """What the ledger says of each vendor's last run, of its tables, and whether it was good since."""
+    return {
+        vendor["vendor"]: (
+            vendor["status"],
+            {table["status"] for table in vendor["tables"]},
+            vendor["last_good"] is not None,
+        )
+        for vendor in night.main("status", "--json").json["vendors"]
+    }
+
+
+@pytest.mark.parametrize("publish", ["vendor", "night"])
+@pytest.mark.parametrize("how", ["killed", "told to end"])
+def test_what_was_loaded_and_not_published_when_a_run_is_cut_short_is_told_of_as_such(
+    how: str, publish: str, small: Night, sandbox: SandboxProcess
+) -> None:
+    """It was well until then, and its rows are nowhere; what was published before stays good."""
+    step = {"vendor": "publish", "night": "keep"}[publish]
+    point = (f"{WAREHOUSE[small.database.kind]}.{step}", "before" if how == "killed" else "term", "2", "")
+    pace(small, side_by_side=1, publish=publish)
+    cut = small.start("run", command=(*KILLED, *point))
+    assert cut.wait(120) == (-signal.SIGKILL if how == "killed" else 130)
+    cut.communicate()
+    there, rows = has(small), true(sandbox)
+    assert there == {"tonalytica": rows["tonalytica"] if publish == "vendor" else None, "tune": None}
+    fault(sandbox, "", TOO_LONG, times=-1)
+    fault(sandbox, "", TOO_LONG, times=-1, vendor="tune")
+    assert small.run("tune").code == 1  # which closes the one that crashed
+    told = said(small)
+    lost = ("failed", {"discarded", "unchanged"}, False)
+    assert told["tonalytica"] == (("ok", {"ok", "unchanged"}, True) if publish == "vendor" else lost)
+    assert told["tune"][2] is False
+    runs = ledger(small, "SELECT status FROM runs ORDER BY run_id LIMIT 1")
+    assert runs == [("crashed" if how == "killed" else "failed",)]
+    assert ledger(small, "SELECT count(*) FROM schema_changes WHERE vendor = 'tune'") == [(0,)]
 
 
 # -- tried again ---------------------------------------------------------------------------------------
