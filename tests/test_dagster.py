@@ -392,8 +392,11 @@ time.sleep(600)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_told_to_end_the_ui_leaves_nothing_behind(number: signal.Signals) -> None:
     script = "import sys; from pipelines.orchestration.__main__ import serve; sys.exit(serve(sys.argv[1:], {}))"
-    ui = subprocess.Popen(
-        [sys.executable, "-c", script, sys.executable, "-c", DAGSTER_LIKE], stdout=subprocess.PIPE, text=True
+    inner = [sys.executable, "-c", DAGSTER_LIKE]
+    ui = subprocess.Popen(  # as in the background of a shell
+        ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-c", script, *inner],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert ui.stdout is not None
     lines = [ui.stdout.readline().strip() for _ in range(2)]

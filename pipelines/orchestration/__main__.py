@@ -53,19 +53,23 @@ def serve(words: Sequence[str], environment: Mapping[str, str]) -> int:
     Dagster's webserver and daemon are children of its own, which it ends on Ctrl-C and leaves on SIGTERM: whatever we
     are told, all of them are told Ctrl-C.
     """
-    child = subprocess.Popen(words, env=dict(environment), start_new_session=True)  # noqa: S603 - a user's own Python
+    children: list[subprocess.Popen[bytes]] = []
 
     def tell(number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, number)
+        for each in children:
+            with suppress(ProcessLookupError):
+                os.killpg(each.pid, number)
 
     def end(*_: Any) -> None:
         tell(signal.SIGINT)
         signal.alarm(STOP)
 
+    # before it is started: in the background of a shell it would inherit that Ctrl-C is ignored
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, end)
     signal.signal(signal.SIGALRM, lambda *_: tell(signal.SIGKILL))
+    child = subprocess.Popen(words, env=dict(environment), start_new_session=True)  # noqa: S603 - a user's own Python
+    children.append(child)
     code = child.wait()
     tell(signal.SIGTERM)
     return code if code >= 0 else 128 - code
