@@ -27,7 +27,7 @@ from pipelines import place as places
 from pipelines.ledger import Ledger
 from pipelines.side_by_side import SideBySide
 from pipelines.tries import Try
-from pipelines.warehouse import WarehouseBusy
+from pipelines.warehouse import WarehouseBusy, duckdb_file
 from pipelines.warehouse.duckdb_file import DuckDbFile
 from reference import truth
 from sandbox_process import SandboxProcess
@@ -501,6 +501,26 @@ def test_a_pause_that_is_over_while_the_warehouse_is_let_go_ends_no_night(
     monkeypatch.setattr(Try, "wait", property(lambda self: self.not_before - time.monotonic() - passed[0]))
     ran = patiently(small, "1h", until="3h").run()
     assert (ran.code, [vendor["tries"] for vendor in ran.json["vendors"]]) == (0, [2, 1])
+
+
+@one_database
+def test_a_file_that_cannot_be_written_to_its_end_fails_the_vendor_that_it_was_of_and_is_tried_again(
+    small: Night, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, times = duckdb_file.write_ledger, []
+
+    def full(*told: Any) -> None:
+        times.append(1)
+        if len(times) == 1:
+            raise duckdb.IOException("Could not write all bytes to file: No space left on device")
+        write(*told)
+
+    monkeypatch.setattr(duckdb_file, "write_ledger", full)
+    ran = pace(patiently(small), side_by_side=1).run()
+    assert (ran.code, [vendor["tries"] for vendor in ran.json["vendors"]]) == (0, [2, 1])
+    assert has(small) == true(sandbox)
+    ((error,),) = ledger(small, "SELECT error FROM run_tries WHERE error IS NOT NULL")
+    assert "No space left" in error and "room" in error
 
 
 @one_database
