@@ -28,7 +28,8 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from filelock import FileLock, Timeout
 
 from pipelines import __version__
-from pipelines.backfill_plan import TABLE, Chunk, Plan, make, newest_run, published
+from pipelines.backfill_plan import TABLE, Chunk, Plan, make, newest_load, published
+from pipelines.cut_short import close_crashed
 from pipelines.forgotten import forgotten_in
 from pipelines.incidents import change_in_words
 from pipelines.ledger import Ledger
@@ -118,7 +119,7 @@ class _Fetched:
     folder: Path
     extraction: Extraction
     after: str | None
-    """The newest run when its fetching began."""
+    """The newest load of the table by a run when its fetching began."""
     seconds: float = 0.0
     requests: int = 0
     error: NightloadError | None = None
@@ -157,7 +158,7 @@ class _Backfill:
         after = None
         with published(self.place) as reader:
             if reader is not None:
-                states, after = states_of(reader, dataset), newest_run(reader)
+                states, after = states_of(reader, dataset), newest_load(reader, chunk.table)
         fetched = _Fetched(chunk=chunk, folder=folder, extraction=extraction, after=after)
         started, asked = time.monotonic(), self.vendor.http.requests
         try:
@@ -182,7 +183,7 @@ class _Backfill:
                             with published(self.place) as reader:
                                 if reader is not None:
                                     ledger.adopt(reader)
-                        ledger.close_crashed()
+                        close_crashed(self.place, ledger)
                         warehouse.begin()
                         if not self._overtaken(warehouse, fetched):
                             return self._load(warehouse, ledger, fetched, alone=alone)
@@ -198,9 +199,9 @@ class _Backfill:
             shutil.rmtree(fetched.folder, ignore_errors=True)
 
     def _overtaken(self, warehouse: Warehouse, fetched: _Fetched) -> bool:
-        """Did a run load since? Then what was fetched may be older than what stands there."""
+        """Did a run load the table since? Then what was fetched may be older than what stands there."""
         with warehouse.write() as session:
-            return fetched.error is None and newest_run(session) != fetched.after
+            return fetched.error is None and newest_load(session, fetched.chunk.table) != fetched.after
 
     def _load(self, warehouse: Warehouse, ledger: Ledger, fetched: _Fetched, *, alone: bool) -> Done:
         chunk, started, began = fetched.chunk, time.monotonic(), datetime.now(UTC)

@@ -214,10 +214,15 @@ def _done(reader: Reader) -> set[str]:
     return {chunk for (chunk,) in rows}
 
 
-def newest_run(database: Any) -> str | None:
-    if "runs" not in database.tables(OWN_DATASET):
+def newest_load(database: Any, name: str) -> str | None:
+    """The last load that a run brought a table; a night publishes its vendors one after the other, and some twice."""
+    if "run_tables" not in database.tables(OWN_DATASET):
         return None
-    ((newest,),) = database.query(f"SELECT max(run_id) FROM {quote(OWN_DATASET, 'runs')}")  # noqa: S608
+    dataset, _, table = name.partition(".")
+    ((newest,),) = database.query(
+        f"SELECT max(load_id) FROM {quote(OWN_DATASET, 'run_tables')} WHERE dataset = ? AND table_name = ?",  # noqa: S608
+        [dataset, table],
+    )
     return None if newest is None else str(newest)
 
 

@@ -25,6 +25,9 @@ SEND_SECONDS = 90
 """Of all steps together: `SECONDS` is of a single one, and a server may take many."""
 WHY_BYTES = 2000
 
+_OURS = ("SOURCES__", "NIGHTLOAD_", "ALERTS__", "LINEAGE__", "PERSONAL__", "DESTINATION__", "PGPASSWORD")
+"""Settings that hold keys, which a command has no need of."""
+
 P = ParamSpec("P")
 
 
@@ -126,6 +129,7 @@ def run_command(words: Sequence[str], document: Mapping[str, Any]) -> None:
             stdin=given,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
+            env={name: value for name, value in os.environ.items() if not name.upper().startswith(_OURS)},
             start_new_session=True,
         )
     told = bytearray()

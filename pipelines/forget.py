@@ -18,6 +18,7 @@ from typing import Any
 from unicodedata import normalize
 
 from pipelines import __version__, keeping
+from pipelines.cut_short import close_crashed
 from pipelines.forgotten import keep_out
 from pipelines.ledger import Ledger
 from pipelines.links import Link, links_of
@@ -89,7 +90,7 @@ def forget(place: Place, value: str, columns: Sequence[str], *, agrees: Callable
     with lock(place):
         ledger = Ledger(place.ledger)
         try:
-            ledger.close_crashed()
+            close_crashed(place, ledger)
             with open_warehouse(place, datasets=_datasets()) as warehouse:
                 warehouse.begin()
                 with warehouse.write() as session:

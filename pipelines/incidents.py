@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pipelines.ledger import Ledger
+from pipelines.ledger import MISSED, Ledger
 from pipelines.place import Place
 from pipelines.settings import per_table, section, share, truth
 from pipelines.status import GOOD, NEWS, standing
@@ -100,8 +100,11 @@ def _found(ledger: Ledger, place: Place, *, now: datetime, first: bool) -> Itera
 
 
 def _of_the_run(ledger: Ledger) -> Iterator[Found]:
-    """The last run failed as a whole, or is recorded as under way by a process that is gone."""
-    for run in ledger.query("SELECT * FROM runs ORDER BY run_id DESC LIMIT 1"):
+    """The last run failed as a whole, or is recorded as under way by a process that is gone. A night that never began,
+    and a replay, make nothing well."""
+    for run in ledger.query(
+        "SELECT * FROM runs WHERE status NOT IN (?, 'replayed') ORDER BY run_id DESC LIMIT 1", (MISSED,)
+    ):
         why = run["error"] if run["status"] == "failed" else None
         if run["status"] == "running" and _is_gone(run):
             why = "it ended without a word (killed, or power lost); nothing half done is in the warehouse"

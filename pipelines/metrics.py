@@ -14,7 +14,7 @@ from pipelines.settings import section, text
 from pipelines.status import standing
 
 Sample = tuple[dict[str, str], float]
-STATUSES = ("ok", "mismatch", "failed", "crashed", "running", "replayed")
+STATUSES = ("ok", "mismatch", "failed", "crashed", "running", "replayed", "missed")
 
 
 def write(place: Place, ledger: Ledger, *, now: datetime | None = None) -> Path | None:

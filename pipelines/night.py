@@ -39,6 +39,8 @@ class Night:
     """Vendor → what was tried of it, in the order in which they are told of."""
     unpublished: list[Try] = field(default_factory=list)
     """Whose proven rows wait for `publish`: one vendor's, or all vendors' for the end of the night."""
+    lost: list[Try] = field(default_factory=list)
+    """Of these, what went down with the connection and was not yet judged."""
 
     def told(self) -> list[VendorReport]:
         return [whole([each.report for each in tries]) for tries in self.tries.values()]

@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 
 COMPARED = ("vendor_count", "extracted", "digest")
 GOOD = ("ok", "unchanged", "warning", "replayed")
+REPLAYED = "replayed from run "
+"""What a table that is replayed notes, before the run's id."""
 _TELLS_OF = {"tonalytica.query_results": "tonalytica_results."}
 """A table whose rows are about the other tables that were loaded with it."""
 
@@ -97,7 +99,7 @@ class Replaying:
         return outcome.unchanged and not outcome.loaded
 
     def tell(self, table: TableReport) -> None:
-        table.notes = [*table.notes, f"replayed from run {self.recorded.run_id}"]
+        table.notes = [*table.notes, f"{REPLAYED}{self.recorded.run_id}"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,10 +265,15 @@ def _refuse_newer(place: Place, recorded: Recorded, tables: set[str]) -> None:
 
     ledger = Ledger(place.ledger)
     try:
+        # a table whose rows came is one that was loaded, though its counts part or a part of it failed
         rows = ledger.query(
-            "SELECT dataset || '.' || table_name AS name, max(run_id) AS run_id FROM run_tables "
-            "WHERE run_id > ? AND status IN ('ok', 'warning') GROUP BY name ORDER BY name",
-            (recorded.run_id,),
+            "SELECT dataset || '.' || table_name AS name, max(run_id) AS run_id FROM run_tables t "
+            "WHERE run_id > ? AND (status IN ('ok', 'warning') OR status IN ('failed', 'mismatch') AND landed > 0 "
+            "AND NOT EXISTS (SELECT 1 FROM run_vendors v WHERE v.run_id = t.run_id AND v.vendor = t.vendor "
+            "AND v.error IS NOT NULL)) GROUP BY name "
+            "UNION ALL SELECT dataset || '.' || table_name, max(run_id) FROM run_tables "
+            "WHERE status = 'replayed' AND substr(notes, instr(notes, ?) + ?, ?) > ? GROUP BY 1 ORDER BY name",
+            (recorded.run_id, REPLAYED, len(REPLAYED), len(recorded.run_id), recorded.run_id),
         )
     finally:
         ledger.close()

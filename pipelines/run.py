@@ -22,16 +22,18 @@ import pendulum
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from pipelines import __version__, dbt
+from pipelines.cut_short import close_crashed, set_right
 from pipelines.keeping import Keeping, read_choice
 from pipelines.ledger import Ledger
 from pipelines.memory import give_back
 from pipelines.night import Night, as_told, folder, record, tell, who_is_forgotten
 from pipelines.pace import Pace, Publish, read_pace
 from pipelines.passes import extract, load_parts, pass_over, prepare
+from pipelines.place import Place
 from pipelines.report import RunReport, TableReport
 from pipelines.request import Request, choose, refuse_unknown_table, vendor_of
 from pipelines.side_by_side import SideBySide
-from pipelines.tries import Try, again, whole
+from pipelines.tries import Try, again, may_come_again, whole
 from pipelines.warehouse import lock, open_warehouse
 from pipelines.warehouse.reader import open_reader
 from sources import VENDORS, interruption
@@ -64,11 +66,14 @@ def run(request: Request) -> RunReport:
             if ledger.is_new():
                 with suppress(NightloadError), open_reader(request.place) as reader:
                     ledger.adopt(reader)
-            for crashed in ledger.close_crashed():
+            for crashed in close_crashed(request.place, ledger):
                 log.warning("run %s had crashed: nothing half done is in the warehouse", crashed)
             datasets = [name for vendor in VENDORS for name in package(vendor).tables()]
             run_id = ledger.open_run(chosen, version=__version__)
-            with _recorded(ledger, run_id), open_warehouse(request.place, datasets=datasets) as warehouse:
+            with (
+                _recorded(request.place, ledger, run_id),
+                open_warehouse(request.place, datasets=datasets) as warehouse,
+            ):
                 until = request.replay.until if request.replay else pendulum.now("UTC")
                 night = Night(
                     request=request,
@@ -103,13 +108,14 @@ def _asked(request: Request, chosen: Sequence[str], until: pendulum.DateTime) ->
 
 
 @contextmanager
-def _recorded(ledger: Ledger, run_id: str) -> Iterator[None]:
-    """A run that does not come to its end has failed, and why is kept."""
+def _recorded(place: Place, ledger: Ledger, run_id: str) -> Iterator[None]:
+    """A run that does not come to its end has failed, and why is kept; so is what it had published by then."""
     try:
         yield
     except BaseException as stopped:
         interrupted = interruption.heard(stopped)
         if not ledger.is_closed(run_id):
+            set_right(place, ledger, run_id)
             told = "interrupted" if interrupted or isinstance(stopped, SystemExit) else summarize(stopped)
             ledger.close_run(run_id, status="failed", error=told)
         if interrupted:
@@ -151,23 +157,29 @@ def _all_vendors(night: Night, waiting: list[Try]) -> None:
     """Extract side by side, load in the order in which they come to their end, try again what may pass."""
     with SideBySide[Try](night.pace.side_by_side) as side:
         while waiting or side.under_way:
-            while side.has_room and waiting and waiting[0].wait <= 0:
-                _begin(night, side, waiting.pop(0))
+            while side.has_room and (due := next((each for each in _free(night, waiting) if each.wait <= 0), None)):
+                waiting.remove(due)
+                _begin(night, side, due)
             if waiting and not side.under_way and not night.unpublished:
                 night.warehouse.discard()  # nobody is kept from anything while we wait
-            pause = waiting[0].wait if waiting and side.has_room else None
-            if (done := side.next(pause)) is None:
+            pauses = [max(0.0, each.wait) for each in _free(night, waiting)] if side.has_room else []
+            if (done := side.next(min(pauses, default=None))) is None:
                 continue
             attempt, error = done
             at_stake = _finish(night, attempt, error)
             side.over()
-            if waiting or side.under_way or any(again(each, night.pace) for each in at_stake):
+            if waiting or side.under_way or any(may_come_again(each, night.pace) for each in at_stake):
                 at_stake += _publish(night) if night.pace.publish == Publish.VENDOR else []
             for each in dict.fromkeys(at_stake):
                 if (next_try := again(each, night.pace)) is not None:
                     waiting.append(next_try)
                     tell(night, each.vendor, f"waits until {next_try.at}")
             waiting.sort(key=lambda each: each.not_before)
+
+
+def _free(night: Night, waiting: Sequence[Try]) -> list[Try]:
+    """Those whose vendor is not at work on an earlier try: two would write the same files and states."""
+    return [each for each in waiting if all(earlier.over for earlier in night.tries[each.vendor])]
 
 
 def _dbt(night: Night, project: dbt.Project, *, green: bool) -> dbt.DbtReport:
@@ -247,7 +259,7 @@ def _begin(night: Night, side: SideBySide[Try], attempt: Try) -> None:
 
 def _finish(night: Night, attempt: Try, failed: BaseException | None) -> list[Try]:
     """Load what was extracted, count, walk again in full what asks for it. Returns the tries that this decides."""
-    started, report, at_stake = time.monotonic(), attempt.report, [attempt]
+    started, report = time.monotonic(), attempt.report
     try:
         if failed is not None:
             raise failed
@@ -280,11 +292,11 @@ def _finish(night: Night, attempt: Try, failed: BaseException | None) -> list[Tr
         if failed is None:
             night.warehouse.discard()
         log.error("%s: %s", attempt.vendor, report.error)
-        if night.unpublished and not night.warehouse.kept:
-            at_stake += _lost(night)
+        _mind_lost(night)
     record(night, attempt.vendor)
     give_back()
-    return at_stake
+    lost, night.lost = night.lost, []
+    return [attempt, *lost]
 
 
 def _why(night: Night, error: BaseException) -> BaseException:
@@ -312,21 +324,26 @@ def _at_the_vendor(night: Night, attempt: Try) -> Iterator[None]:
         yield
 
 
-def _lost(night: Night) -> list[Try]:
-    """What was kept for the end of the night went down with the connection."""
-    lost, night.unpublished = night.unpublished, []
-    for each in lost:
+def _mind_lost(night: Night) -> None:
+    """What was kept for the end of the night has failed if it went down with the connection: over one that was made
+    anew, the others would load well.
+    """
+    if not night.unpublished or night.warehouse.kept:
+        return
+    night.lost, night.unpublished = night.unpublished, []
+    for each in night.lost:
         each.report.failed("what was loaded was lost with the connection to the warehouse", Recovery.RETRY)
         log.error("%s: %s", each.vendor, each.report.error)
+        for other in night.tries[each.vendor]:
+            other.stale = not other.over
         record(night, each.vendor)
-    return lost
 
 
 def _extraction(night: Night, attempt: Try) -> Extraction:
     request, tables = night.request, attempt.tables or night.request.tables
     return Extraction(
         vendor=attempt.vendor,
-        spool_dir=folder(night, attempt.vendor, f"spool-{attempt.number}"),
+        spool_dir=folder(night, attempt.vendor, f"spool-{len(night.tries[attempt.vendor])}"),
         until=night.until,
         full=(tables or frozenset({"*"})) if request.full else frozenset(),
         allow_empty=request.allow_empty,
@@ -354,6 +371,9 @@ def _load_vendor(night: Night, attempt: Try) -> None:
     vendor, first, report = attempt.connected, attempt.extraction, attempt.report
     assert vendor is not None and first is not None  # noqa: S101 - `_begin` made them
     night.warehouse.begin()
+    _mind_lost(night)
+    if attempt.stale:
+        raise NightloadError(what="what it went on from was lost with the connection to the warehouse")
     changed = load_parts(night, first, attempt.extracted, report)
     rebuild = frozenset(name for name, outcome in first.outcomes.items() if outcome.rebuild)
     if rebuild and night.request.replay is None:

@@ -21,6 +21,7 @@ import dlt
 from dlt.common.versioned_state import decompress_state
 
 from pipelines import __version__
+from pipelines.cut_short import close_crashed
 from pipelines.forget import user
 from pipelines.ledger import Ledger
 from pipelines.place import OWN_DATASET, Place
@@ -168,7 +169,7 @@ def tending(place: Place) -> Iterator[tuple[Warehouse, Ledger]]:
             if ledger.is_new():
                 with open_reader(place) as reader:
                     ledger.adopt(reader)
-            ledger.close_crashed()
+            close_crashed(place, ledger)
             with open_warehouse(place, datasets=datasets) as warehouse:
                 warehouse.begin()
                 yield warehouse, ledger

@@ -48,6 +48,9 @@ class Try:
     """Closed when nothing more is asked of the vendor."""
     prepared: list[Prepared] = field(default_factory=list)
     extracted: list[Prepared] = field(default_factory=list)
+    over: bool = False
+    stale: bool = False
+    """What it goes on from (state, schema) is no more in the warehouse: it may not be loaded."""
 
     def __post_init__(self) -> None:
         self.report = VendorReport(vendor=self.vendor, asked=self.tables)
@@ -59,7 +62,7 @@ class Try:
 
     def let_go(self) -> None:
         """Only the report is of use any more."""
-        self.connected = self.extraction = None
+        self.over, self.connected, self.extraction = True, None, None
         self.prepared, self.extracted = [], []
 
 
@@ -84,6 +87,13 @@ def again(attempt: Try, pace: Pace) -> Try | None:
     )
 
 
+def may_come_again(attempt: Try, pace: Pace) -> bool:
+    """Will `again` give another try of it, as things stand?"""
+    if _to_try(attempt.report) is None:
+        return False
+    return pace.again_at(attempt.number, now=datetime.now(UTC)) is not None
+
+
 def _to_try(report: VendorReport) -> frozenset[str] | None:
     """The tables to try again; none named: all of this try. None: nothing would be better for it."""
     if report.error is not None:
@@ -95,11 +105,12 @@ def _to_try(report: VendorReport) -> frozenset[str] | None:
 
 
 def whole(tries: Sequence[VendorReport]) -> VendorReport:
-    """What a vendor came to: the last word on each table. A try that fails leaves what an earlier one published."""
+    """What a vendor came to: the last word on each table. A try that fails leaves what an earlier one published, and
+    one of single tables makes nothing well of a whole vendor whose rows were lost."""
     first, *later = tries
     told = replace(first, tables=list(first.tables), schema_changes=list(first.schema_changes))
     for each in later:
-        if told.error is not None:  # nothing of it was published
+        if told.error is not None and (not each.asked or each.asked == told.asked):  # nothing of it was published
             told = replace(
                 each,
                 tables=list(each.tables),

@@ -149,6 +149,10 @@ def test_a_run_that_failed_as_a_whole_or_crashed_is_told(told: Story, hook: Rece
     sweep(told.place, now=NOON - timedelta(days=2, hours=9))
     (text,) = texts(hook)
     assert "the run did not come to its end" in text and "why: the disk is full" in text
+    told.night(1.99, {}, status="missed", error="no scheduler was there")
+    told.night(1.98, {}, status="replayed")
+    sweep(told.place, now=NOON - timedelta(days=2, hours=8.5))
+    assert texts(hook) == [], "neither makes it well"
     told.night(1, {}, status="crashed", error="it ended without a word")
     told.night(0, {"tune": GOOD})
     sweep(told.place, now=NOON)
@@ -295,6 +299,18 @@ def test_a_command_that_ended_well_has_told(told: Story, monkeypatch: pytest.Mon
     assert len(sweep(told.place, now=NOON)) == 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
     assert sweep(told.place, now=NOON) == []
+
+
+def test_a_command_is_given_no_key_of_a_vendor(told: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SOURCES__TUNE__API_KEY", "NIGHTLOAD_WAREHOUSE", "ALERTS__WEBHOOK", "PGPASSWORD"):
+        monkeypatch.setenv(name, "CANARYenv")
+    monkeypatch.setenv("ALERTS__WEBHOOK", "")
+    out = told.place.home / "environment"
+    told.settings(f"[alerts]\ncommand = {json.dumps(['sh', '-c', f'env > {out}'])}\n")
+    told.night(0, {"tune": DENIED})
+    assert len(sweep(told.place, now=NOON)) == 1
+    given = out.read_text("utf-8")
+    assert "PATH=" in given and "CANARYenv" not in given
 
 
 def test_a_command_that_never_ends_is_ended_with_all_it_started(told: Story, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,6 +196,27 @@ def test_a_night_between_two_chunks_takes_its_turn_and_no_old_answer_takes_the_p
     assert night.run("tune", tables=[TABLE]).tables[TABLE]["status"] == "unchanged"
 
 
+def test_so_it_is_when_the_night_had_published_another_vendor_before_the_chunk_was_fetched(
+    night: Night, vendor: Vendor
+) -> None:
+    """A night is one run, and shows its vendors one after the other."""
+    assert night.run("tune", tables=[TABLE]).code == 0
+    calls: list[int] = []
+
+    def the_same_run(_: Any) -> None:
+        if not calls:
+            while vendor.asked("stats/find") < before + len(Days(FIRST, BEGIN)):
+                time.sleep(0.01)
+            calls.append(vendor.asked("stats/find"))
+            night.write("UPDATE nightload.run_tables SET load_id = '9' || load_id")
+
+    before = vendor.asked("stats/find")
+    with backfilling(night, Days(FIRST, BEGIN)) as begin:
+        done = begin(on_done=the_same_run, workers=3)
+    assert [each.table.status in GOOD for each in done] == [True] * 3
+    assert vendor.asked("stats/find") > calls[0]
+
+
 @one_database
 def test_a_chunk_that_fails_stops_no_other_and_is_what_the_same_command_does_next(night: Night, vendor: Vendor) -> None:
     with backfilling(night, Days(FIRST, BEGIN - timedelta(days=1))) as begin:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -377,3 +378,29 @@ def test_a_range_of_days_is_one_backfill(file_night: Night) -> None:
     assert chunk == f"{first}..{last}"
     assert told[0].metadata["landed"].value == landed > 0
     assert file_night.rows("SELECT count(*) FROM nightload.runs") == [(0,)]
+
+
+DAGSTER_LIKE = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as Dagster's own process, which leaves the others then
+other = subprocess.Popen([sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"])
+print(other.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_end_the_ui_leaves_nothing_behind(number: signal.Signals) -> None:
+    script = "import sys; from pipelines.orchestration.__main__ import serve; sys.exit(serve(sys.argv[1:], {}))"
+    inner = [sys.executable, "-c", DAGSTER_LIKE]
+    ui = subprocess.Popen(  # as in the background of a shell
+        ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-c", script, *inner],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert ui.stdout is not None
+    lines = [ui.stdout.readline().strip() for _ in range(2)]
+    ui.send_signal(number)
+    rest, _ = ui.communicate(timeout=30)  # which comes to its end when nobody has the pipe any more
+    assert "up" in lines and rest == ""
+    assert ui.returncode not in (0, None)

@@ -26,7 +26,8 @@ from pipelines import passes, run
 from pipelines import place as places
 from pipelines.ledger import Ledger
 from pipelines.side_by_side import SideBySide
-from pipelines.warehouse import WarehouseBusy
+from pipelines.tries import Try
+from pipelines.warehouse import WarehouseBusy, duckdb_file
 from pipelines.warehouse.duckdb_file import DuckDbFile
 from reference import truth
 from sandbox_process import SandboxProcess
@@ -35,6 +36,10 @@ from sources.tune.settings import ENDPOINTS
 from test_run import METADATA
 
 KILLED = (sys.executable, str(Path(__file__).with_name("killed.py")))
+WAREHOUSE = {
+    "duckdb": "pipelines.warehouse.duckdb_file:DuckDbFile",
+    "postgres": "pipelines.warehouse.postgres:Postgres",
+}
 TOO_LONG = {"status": 503, "headers": {"Retry-After": "500"}}
 """The vendor is busy, and not worth another request for now."""
 
@@ -330,6 +335,55 @@ def test_a_vendor_kept_for_the_end_that_is_lost_with_the_connection_is_said_and_
     assert "lost with the connection" in errors[0][1]
 
 
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+def test_what_was_kept_for_the_end_is_not_lost_in_silence_with_a_connection_that_is_made_anew(
+    small: Night, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next vendor loads well over the new one, and would take the others' word with it."""
+    load, cut = run._load_vendor, []
+
+    def cutting(night: Any, attempt: Any) -> None:
+        load(night, attempt)
+        if not cut:
+            cut.append(attempt.vendor)
+            night.warehouse._shared.connection.close()
+
+    monkeypatch.setattr(run, "_load_vendor", cutting)
+    ran = pace(patiently(small), side_by_side=1, publish="night").run()
+    assert (ran.code, [vendor["tries"] for vendor in ran.json["vendors"]]) == (0, [2, 1])
+    assert has(small) == true(sandbox)
+    cut.clear()
+    small.settings.pop("NIGHTLOAD__UNTIL")
+    ran = small.run(full=True)
+    assert (ran.code, [vendor["status"] for vendor in ran.json["vendors"]]) == (1, ["failed", "ok"])
+    assert "lost with the connection" in ran.json["vendors"][0]["error"]
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+def test_a_table_that_is_tried_again_takes_along_no_cursor_of_what_was_lost_meanwhile(
+    small: Night, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on from a state that the connection took with it, and its vendor is begun anew when it is over."""
+    fault(sandbox, "alerts", TOO_LONG)
+    extract, under_way, cut = run._extract_first, [], []
+
+    def cutting(night: Any, attempt: Any) -> None:
+        under_way.append((attempt.vendor, attempt.number))
+        assert len({vendor for vendor, _ in under_way}) == len(under_way)
+        extract(night, attempt)
+        if attempt.tables and not cut:
+            cut.append(1)
+            night.warehouse._shared.connection.close()
+        under_way.remove((attempt.vendor, attempt.number))
+
+    monkeypatch.setattr(run, "_extract_first", cutting)
+    ran = pace(patiently(small), publish="night").run("tonalytica")
+    assert (cut, ran.code, ran.json["vendors"][0]["tries"]) == ([1], 0, 3)
+    assert has(small)["tonalytica"] == true(sandbox)["tonalytica"]
+    tries = ledger(small, "SELECT tables, status FROM run_tries ORDER BY attempt")
+    assert tries == [(None, "failed"), ('["tonalytica.alerts"]', "failed"), (None, "ok")]
+
+
 @pytest.mark.parametrize(
     ("database", "publish"),
     [("duckdb", "vendor"), ("duckdb", "night"), ("postgres", "vendor")],
@@ -351,6 +405,44 @@ def test_killed_between_two_vendors_what_was_shown_is_whole_and_the_next_night_c
     assert has(small) == true(sandbox)
     assert small.rows("SELECT status FROM nightload.runs ORDER BY run_id") == [("crashed",), ("ok",)]
     assert (small.files(), [path.name for path in small.state.iterdir() if path.is_dir()]) == (set(), [])
+
+
+def said(night: Night) -> dict[str, tuple[str, set[str], bool]]:
+    """What the ledger says of each vendor's last run, of its tables, and whether it was good since."""
+    return {
+        vendor["vendor"]: (
+            vendor["status"],
+            {table["status"] for table in vendor["tables"]},
+            vendor["last_good"] is not None,
+        )
+        for vendor in night.main("status", "--json").json["vendors"]
+    }
+
+
+@pytest.mark.parametrize("publish", ["vendor", "night"])
+@pytest.mark.parametrize("how", ["killed", "told to end"])
+def test_what_was_loaded_and_not_published_when_a_run_is_cut_short_is_told_of_as_such(
+    how: str, publish: str, small: Night, sandbox: SandboxProcess
+) -> None:
+    """It was well until then, and its rows are nowhere; what was published before stays good."""
+    step = {"vendor": "publish", "night": "keep"}[publish]
+    point = (f"{WAREHOUSE[small.database.kind]}.{step}", "before" if how == "killed" else "term", "2", "")
+    pace(small, side_by_side=1, publish=publish)
+    cut = small.start("run", command=(*KILLED, *point))
+    assert cut.wait(120) == (-signal.SIGKILL if how == "killed" else 130)
+    cut.communicate()
+    there, rows = has(small), true(sandbox)
+    assert there == {"tonalytica": rows["tonalytica"] if publish == "vendor" else None, "tune": None}
+    fault(sandbox, "", TOO_LONG, times=-1)
+    fault(sandbox, "", TOO_LONG, times=-1, vendor="tune")
+    assert small.run("tune").code == 1  # which closes the one that crashed
+    told = said(small)
+    lost = ("failed", {"discarded", "unchanged"}, False)
+    assert told["tonalytica"] == (("ok", {"ok", "unchanged"}, True) if publish == "vendor" else lost)
+    assert told["tune"][2] is False
+    runs = ledger(small, "SELECT status FROM runs ORDER BY run_id LIMIT 1")
+    assert runs == [("crashed" if how == "killed" else "failed",)]
+    assert ledger(small, "SELECT count(*) FROM schema_changes WHERE vendor = 'tune'") == [(0,)]
 
 
 # -- tried again ---------------------------------------------------------------------------------------
@@ -394,6 +486,44 @@ def test_a_vendor_that_could_not_be_loaded_is_tried_again_whole(
 
 
 @one_database
+def test_a_pause_that_is_over_while_the_warehouse_is_let_go_ends_no_night(
+    small: Night, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lasts until the copy is given up, and by then it is over."""
+    fault(sandbox, "alerts", TOO_LONG)
+    discard, passed = DuckDbFile.discard, [0.0]
+
+    def slow(self: DuckDbFile, **told: bool) -> None:
+        discard(self, **told)
+        passed[0] = 7200.0
+
+    monkeypatch.setattr(DuckDbFile, "discard", slow)
+    monkeypatch.setattr(Try, "wait", property(lambda self: self.not_before - time.monotonic() - passed[0]))
+    ran = patiently(small, "1h", until="3h").run()
+    assert (ran.code, [vendor["tries"] for vendor in ran.json["vendors"]]) == (0, [2, 1])
+
+
+@one_database
+def test_a_file_that_cannot_be_written_to_its_end_fails_the_vendor_that_it_was_of_and_is_tried_again(
+    small: Night, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, times = duckdb_file.write_ledger, []
+
+    def full(*told: Any) -> None:
+        times.append(1)
+        if len(times) == 1:
+            raise duckdb.IOException("Could not write all bytes to file: No space left on device")
+        write(*told)
+
+    monkeypatch.setattr(duckdb_file, "write_ledger", full)
+    ran = pace(patiently(small), side_by_side=1).run()
+    assert (ran.code, [vendor["tries"] for vendor in ran.json["vendors"]]) == (0, [2, 1])
+    assert has(small) == true(sandbox)
+    ((error,),) = ledger(small, "SELECT error FROM run_tries WHERE error IS NOT NULL")
+    assert "No space left" in error and "room" in error
+
+
+@one_database
 def test_at_the_deadline_it_is_given_up_and_what_came_is_kept(
     small: Night, sandbox: SandboxProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -403,7 +533,9 @@ def test_at_the_deadline_it_is_given_up_and_what_came_is_kept(
     ran = patiently(small, "0s", "0s", "1h").run()
     assert (ran.code, [vendor["tries"] for vendor in ran.json["vendors"]]) == (1, [3, 1])
     assert has(small) == true(sandbox)
-    assert "tonalytica (tonalytica.alerts): not tried again" in caplog.text
+    told = [record.message for record in caplog.records if "tried again" in record.message]
+    assert ["not tried again" in each for each in told] == [False, False, True]
+    assert told[-1].startswith("tonalytica (tonalytica.alerts): not tried again")
     table = ran.tables["tonalytica.alerts"]
     assert (table["status"], "503" in table["error"]) == ("failed", True)
     assert ran.tables["tonalytica.query_snippets"]["status"] == "ok"

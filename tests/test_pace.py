@@ -112,6 +112,8 @@ def test_all_tries_of_a_vendor_are_told_as_one() -> None:
     lost = vendor(table("b"), asked="acme.b", error="the load failed")
     assert told(whole([first, lost]))[2] == {"acme.a": "ok", "acme.*": "failed", "acme.b": "failed"}
     assert told(whole([vendor(table("a"), error="x"), vendor(table("a"))])) == ("ok", None, {"acme.a": "ok"})
+    alone = whole([vendor(table("a"), table("b", "failed"), error="lost"), vendor(table("b"), asked="acme.b")])
+    assert told(alone) == ("failed", "lost", {"acme.a": "discarded", "acme.b": "ok"})
     assert told(whole([vendor(table("a", "failed")), vendor(error="x")])) == ("failed", None, {"acme.a": "failed"})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import stat
 import sys
 from collections.abc import Iterator
@@ -246,6 +247,19 @@ def test_older_rows_never_take_the_place_of_newer_ones(kept_night: Night, sandbo
     assert contents(night) == now
     assert night.main("replay", newest, "--into").code == 0
     assert contents(night) == now
+
+    def recorded(status: str, landed: str) -> None:
+        with sqlite3.connect(night.state / "ledger.sqlite") as ledger:
+            ledger.execute(f"UPDATE run_tables SET status = '{status}', landed = {landed} WHERE run_id = ?", (newest,))
+
+    recorded("failed", "NULL")  # as where it could not be parsed then: now only its replay has brought it
+    refused = night.main("replay", oldest, "--into")
+    assert (refused.code, contents(night)) == (2, now)
+    with sqlite3.connect(night.state / "ledger.sqlite") as ledger:
+        ledger.execute("DELETE FROM run_tables WHERE status = 'replayed'")
+    recorded("mismatch", "80")  # the rows that came are there
+    refused = night.main("replay", oldest, "--into")
+    assert (refused.code, contents(night)) == (2, now)
 
 
 def test_nothing_is_kept_unless_it_is_asked_for(file_night: Night) -> None:

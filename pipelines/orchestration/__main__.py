@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
+import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pipelines import place as places
 from pipelines import schedules
@@ -18,6 +22,8 @@ from pipelines.commands import code_of, say_error
 from pipelines.place import Place
 from sources.errors import ConfigurationError, NightloadError
 
+STOP = 150
+"""Seconds that all have to end before they are killed: a run has 120 of its own."""
 SETTINGS = """\
 # Written once by nightload; yours from then on.
 telemetry: {enabled: false}
@@ -41,6 +47,34 @@ def home_of_dagster(place: Place) -> Path:
     return folder
 
 
+def serve(words: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run a command until it ends or we are told to end; its exit code. Nothing that it started is left.
+
+    Dagster's webserver and daemon are children of its own, which it ends on Ctrl-C and leaves on SIGTERM: whatever we
+    are told, all of them are told Ctrl-C.
+    """
+    children: list[subprocess.Popen[bytes]] = []
+
+    def tell(number: signal.Signals) -> None:
+        for each in children:
+            with suppress(ProcessLookupError):
+                os.killpg(each.pid, number)
+
+    def end(*_: Any) -> None:
+        tell(signal.SIGINT)
+        signal.alarm(STOP)
+
+    # before it is started: in the background of a shell it would inherit that Ctrl-C is ignored
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, end)
+    signal.signal(signal.SIGALRM, lambda *_: tell(signal.SIGKILL))
+    child = subprocess.Popen(words, env=dict(environment), start_new_session=True)  # noqa: S603 - a user's own Python
+    children.append(child)
+    code = child.wait()
+    tell(signal.SIGTERM)
+    return code if code >= 0 else 128 - code
+
+
 def main() -> NoReturn:
     parser = argparse.ArgumentParser(prog="python -m pipelines.orchestration", description="Dagster's UI over a home.")
     parser.add_argument("--home", help="folder with .dlt (NIGHTLOAD_HOME; default: here)")
@@ -58,7 +92,7 @@ def main() -> NoReturn:
         say_error(error)
         sys.exit(code_of(error))
     words = ["dagster", "dev", "-m", "pipelines.orchestration.dagster_assets", "-h", "127.0.0.1", "-p", str(told.port)]
-    os.execve(sys.executable, [sys.executable, "-m", *words], environment)  # noqa: S606 - a user's own Python
+    sys.exit(serve([sys.executable, "-m", *words], environment))
 
 
 if __name__ == "__main__":

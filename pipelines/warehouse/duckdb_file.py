@@ -125,7 +125,12 @@ class DuckDbFile:
                 if self._purges:
                     self._write_anew(session)
         except duckdb.Error as error:
-            raise self.explain(error) from None
+            raise Unavailable(
+                what="the warehouse could not be written to the end",
+                where=str(self.place.build),
+                why=str(error).splitlines()[0],
+                todo="Nothing was changed. See that its disk has room for a second copy, then run again",
+            ) from None
         self._let_go()
         build = self.place.build
         if self._purges:
