@@ -16,6 +16,7 @@ from pipelines.dark import record_values
 from pipelines.night import Night, folder
 from pipelines.report import TableReport, VendorReport
 from pipelines.schema import changes_between, columns_of, keys_of, record_columns, snapshot
+from pipelines.state import forget_digests
 from pipelines.tries import Prepared
 from pipelines.warehouse import quote
 from pipelines.warehouse.session import void_backfills
@@ -130,6 +131,9 @@ def load_parts(
                 _drop_exposed(night, [outcome for outcome in anew if _name(outcome) in exposed])
                 changed |= _load(night, pipeline, outcomes, before, report)
         _count(night, pipeline, outcomes, report)
+        if night.request.replay is not None and not night.request.replay.fresh:
+            loaded = [outcome.table for outcome in outcomes if outcome.loaded]
+            forget_digests(night.request.place, night.warehouse, part.dataset, loaded)
     return changed
 
 

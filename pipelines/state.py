@@ -211,6 +211,21 @@ def record(ledger: Ledger, action: str, vendor: str, name: str, *, rows: int | N
     )
 
 
+def forget_digests(place: Place, warehouse: Warehouse, dataset: str, tables: Collection[str]) -> None:
+    """Let the next night load these tables whatever it is compared with: other rows stand there now."""
+    pipeline = pipeline_of(place, warehouse, dataset)
+    with pipeline.managed_state(extract_state=True) as state:
+        resources = state.get("sources", {}).get(dataset, {}).get("resources", {})
+        for table in tables:
+            for name in ("digest", "window"):
+                resources.get(table, {}).pop(name, None)
+    if pipeline.has_pending_data:
+        pipeline.normalize()
+        with warehouse.write():
+            pipeline.load(raise_on_failed_jobs=True)
+        warehouse.clear_staging(dataset)
+
+
 def _rewrite(place: Place, warehouse: Warehouse, dataset: str, forgets: Mapping[str, Mapping[str, Any]]) -> None:
     pipeline = pipeline_of(place, warehouse, dataset)
     with pipeline.managed_state(extract_state=True) as state:

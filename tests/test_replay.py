@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sqlite3
 import stat
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import duckdb
 import pytest
 
+import killed
 import tune_facts
 from conftest import Night
 from people import EMAIL, TRACE, VENDORS, home_of, plant
@@ -210,13 +212,12 @@ def test_what_was_parsed_wrong_is_loaded_again_and_the_next_night_goes_on(
     (run_id,) = run_ids(night)
     right = contents(night)
     night.write(f"UPDATE {TABLE} SET name = 'parsed wrong'", f"DELETE FROM {TABLE} WHERE id % 2 = 0")
-    state = "SELECT count(*), max(version) FROM tune._dlt_pipeline_state"
-    before = night.rows(state)
+    before = cursors(night)
     asked = sandbox.control("tune", "GET", "stats")["by_path"]
     done = night.main("replay", run_id[:20], "--into", "--json")
     assert done.code == 0, done.err + done.out
     assert contents(night) == right
-    assert night.rows(state) == before, "cursors are as they were"
+    assert cursors(night) == before
     assert sandbox.control("tune", "GET", "stats")["by_path"] == asked
     told = night.rows("SELECT status FROM nightload.runs ORDER BY started_at")
     assert told == [("ok",), ("replayed",)]
@@ -231,6 +232,31 @@ def test_what_was_parsed_wrong_is_loaded_again_and_the_next_night_goes_on(
     assert fresh["last_good"] == night.main("run-info", run_id, "--json").json["run"]["finished_at"]
     assert night.run(tables=[TABLE]).code == 0
     assert contents(night) == right
+
+
+def cursors(night: Night) -> dict[str, Any]:
+    """All that is remembered of the table but what stands for the rows that came last."""
+    (told,) = night.main("state", "show", TABLE, "--json").json["tables"]
+    return {name: value for name, value in told["state"].items() if name not in ("digest", "window")}
+
+
+def test_what_a_vendor_takes_back_after_a_replay_is_no_old_news(kept_night: Night, sandbox: SandboxProcess) -> None:
+    """A night is killed and replayed, and then the vendor shows what it showed before: the rows that stand there now
+    are not those that the last good night is remembered by."""
+    night, vendor, table = kept_night, tune_facts.Vendor(sandbox), "tune.languages"
+    assert night.run(tables=[table]).code == 0
+    first = vendor.facts("languages")[0]
+    right = night.rows(f"SELECT id, name FROM {table} ORDER BY id")
+    vendor.edit({"table": "languages", "op": "update", "key": first["id"], "row": {"name": "passing"}})
+    command = (sys.executable, str(Path(killed.__file__)), killed.COUNT, "before", "1", "")
+    ran = night.start("run", "--table", table, command=command)
+    assert (ran.communicate(timeout=120), ran.returncode)[1] == -signal.SIGKILL
+    run_id = run_ids(night)[0]
+    assert night.main("replay", run_id, "--into").code == 0
+    assert night.rows(f"SELECT count(*) FROM {table} WHERE name = 'passing'") == [(1,)]
+    vendor.edit({"table": "languages", "op": "update", "key": first["id"], "row": {"name": first["name"]}})
+    assert night.run(tables=[table]).code == 0
+    assert night.rows(f"SELECT id, name FROM {table} ORDER BY id") == right
 
 
 def test_older_rows_never_take_the_place_of_newer_ones(kept_night: Night, sandbox: SandboxProcess) -> None:

@@ -100,6 +100,7 @@ def connect(url: str) -> extensions.connection:
         kind = WarehouseRefused if wrong else Unavailable
         raise kind(
             what="the database cannot be reached" if not wrong else "the database does not let nightload in",
+            where=_where(url),
             why=why,
             todo="See that the warehouse URL (NIGHTLOAD_WAREHOUSE, --warehouse) names the right host, user and password"
             if wrong
@@ -107,6 +108,15 @@ def connect(url: str) -> extensions.connection:
         ) from None
     except psycopg2.Error as error:
         raise WarehouseRefused(what="the warehouse URL cannot be used", why=str(error).splitlines()[0]) from None
+
+
+def _where(url: str) -> str:
+    """Which server and database a URL means, without who asks."""
+    try:
+        told = extensions.parse_dsn(url)
+    except psycopg2.Error:
+        return ""
+    return f"{told.get('host', 'this machine')}:{told.get('port', 5432)}/{told.get('dbname', '')}"
 
 
 def one(connection: extensions.connection, sql: str, *parameters: Any) -> Any:
