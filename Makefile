@@ -32,7 +32,7 @@ demo: $(READY) ## a night against the sandbox vendors, nothing to configure
 	@$(BIN)/nightload demo $(ARGS)
 
 test: $(READY) ## run the tests
-	@$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY) ## ruff, and that pyproject.toml, uv.lock and requirements.lock agree
 	@$(BIN)/python .ci/locks.py

@@ -19,9 +19,9 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from unittest import mock
 
 import duckdb
@@ -130,16 +130,17 @@ class Night:
             return self.warehouse.exists()
         return bool(self.look(OUR_SCHEMAS))
 
-    def twin(self, home: Path) -> Night:
+    def twin(self, home: Path) -> Self:
         """Another home with a warehouse that is as this one is now."""
         shutil.copytree(self.home, home)
         if self.database.url is None:
-            return Night(home=home, settings=dict(self.settings))
+            return replace(self, home=home, settings=dict(self.settings))
         source, name = self.database.url.rpartition("/")[2], f"nightload_{secrets.token_hex(4)}"
         server = with_database(self.database.url, "postgres")
         with _ONE_AT_A_TIME:
             execute(server, f'CREATE DATABASE "{name}" TEMPLATE "{source}"')
-        night = Night(home, dict(self.settings), Database.at(with_database(self.database.url, name)))
+        twin = Database.at(with_database(self.database.url, name))
+        night = replace(self, home=home, settings=dict(self.settings), database=twin)
         state = home / "data" / self.state.name
         if state.exists():
             state.rename(night.state)
@@ -268,11 +269,17 @@ class Night:
 
     def contents(self) -> dict[str, list[tuple[Any, ...]]]:
         """Every row of the vendors' datasets, dlt's own columns included."""
-        tables = self.rows("SELECT schema_name, table_name FROM duckdb_tables() WHERE schema_name <> 'nightload'")
-        return {
-            f"{schema}.{table}": sorted(self.rows(f'SELECT * FROM "{schema}"."{table}"'), key=repr)
-            for schema, table in tables
-        }
+        with duckdb.connect(str(self.warehouse), read_only=True) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            tables = connection.execute(
+                "SELECT schema_name, table_name FROM duckdb_tables() WHERE schema_name <> 'nightload'"
+            ).fetchall()
+            return {
+                f"{schema}.{table}": sorted(
+                    connection.execute(f'SELECT * FROM "{schema}"."{table}"').fetchall(), key=repr
+                )
+                for schema, table in tables
+            }
 
 
 @pytest.fixture(scope="session")
@@ -309,6 +316,19 @@ def forking() -> Iterator[Forks]:
     """Starts commands as processes of their own, quickly."""
     with forks() as found:
         yield found
+
+
+LONGEST = """
+forget crash_vendors dbt crash_growingio bad_input replay state crash tonalytica crash_thinkingengine copy
+operations thinkingengine growingio tune_reports dataworks schedule night_of_vendors backfill bench
+"""
+"""Of the modules of tests, those that take longest, longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where modules run side by side, the longest begin first: none is left to run alone at the end."""
+    order = {f"test_{name}": number for number, name in enumerate(LONGEST.split())}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 DATABASES = ("duckdb", "postgres")

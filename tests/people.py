@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 import psycopg2
 
-from conftest import Night
+from conftest import Database, Night
 from sandbox_process import SandboxProcess
 
 VENDORS = "thinkingengine,tonalytica,tune,dataworks,growingio"
@@ -24,7 +24,9 @@ TRACE = b"zoe.canary@person.example"
 class Home(Night):
     """A home that knows all five vendors; `url`: its warehouse is that Postgres."""
 
-    url: str | None = None
+    @property
+    def url(self) -> str | None:
+        return self.database.url
 
     def all_rows(self) -> dict[str, tuple[list[str], list[tuple[Any, ...]]]]:
         """Every table of the warehouse: its columns and its rows as texts."""
@@ -75,10 +77,7 @@ class Home(Night):
 
 
 def home_of(process: SandboxProcess, folder: Path, url: str | None = None) -> Home:
-    home = Home(home=folder)
-    home.url = url
-    if url is not None:
-        home.settings["NIGHTLOAD_WAREHOUSE"] = url
+    home = Home(home=folder, database=Database() if url is None else Database.at(url))
     ready = process.ready
     quick = {"requests_per_second": 10_000}
     home.set("tonalytica", base_url=ready["tonalytica"]["base_url"], api_key=ready["tonalytica"]["api_key"], **quick)

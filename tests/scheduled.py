@@ -4,13 +4,14 @@
 
 JSON: `schedules` [{name, period (seconds), deadline, grace, retry_after (seconds), vendors, cron}], `command`, and what
 the module's LOOK, JUMP and KILL_AFTER shall be; `deceived`: the timer believes that nothing is due for a year. The file
-`shift` in the home says by how many seconds the clock is off.
+`shift` in the home says by how many seconds the clock is off, the file `passed` how many more seconds have passed.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -37,16 +38,19 @@ class Often(Schedule):
 
 
 def shifted(home: Path) -> type[datetime]:
-    """`datetime`, whose `now` is off by what the file `shift` says."""
-    shift = home / "shift"
+    """`datetime`, whose `now` is off by what the files `shift` and `passed` say."""
 
     class Shifted(datetime):
         @classmethod
         def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
-            off = float(shift.read_text() or 0) if shift.exists() else 0.0
-            return (datetime.now(UTC) + timedelta(seconds=off)).astimezone(tz)
+            off = timedelta(seconds=seconds(home / "shift") + seconds(home / "passed"))
+            return (datetime.now(UTC) + off).astimezone(tz)
 
     return Shifted
+
+
+def seconds(file: Path) -> float:
+    return float(file.read_text() or 0) if file.exists() else 0.0
 
 
 def main() -> None:
@@ -66,7 +70,7 @@ def main() -> None:
         kinds.append(Often(cron="* * * * *", **each) if "period" in each else Schedule(**each))
     schedule.set_up_logging(verbose=False)
     options = {"command": told["command"]} if "command" in told else {}
-    options["clock"] = Clock(now=lambda: clock.now(UTC))
+    options["clock"] = Clock(now=lambda: clock.now(UTC), monotonic=lambda: time.monotonic() + seconds(home / "passed"))
     served = schedule.serve
     schedule.serve = lambda place, found, environment: served(place, kinds, **options)
     sys.argv = ["nightload", "schedule", "--home", str(home)]

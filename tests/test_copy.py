@@ -39,7 +39,7 @@ def test_all_that_was_loaded_moves_and_the_next_night_goes_on_from_there(
     edit(sandbox, "queries", query, query="select 'a second text'")
     sandbox.control("tonalytica", "POST", "edit", {"table": "query_snippets", "op": "delete", "key": 2})
     assert night.run().code == 0
-    ran = other("copy", "--from", url_of(night), "--to", url_of(other), "--json")
+    ran = other.main("copy", "--from", url_of(night), "--to", url_of(other), "--json")
     assert (ran.code, ran.err) == (0, "")
     counts = {table["table"]: table["rows"] for table in ran.json["tables"]}
     assert counts["tonalytica.query_snippets"] == 6
@@ -51,7 +51,7 @@ def test_all_that_was_loaded_moves_and_the_next_night_goes_on_from_there(
     assert other.rows("SELECT run_id, status FROM nightload.runs ORDER BY 1") == night.rows(
         "SELECT run_id, status FROM nightload.runs ORDER BY 1"
     )
-    assert json.loads(other("status", "--json").out)["last_run"]["status"] == "ok"
+    assert json.loads(other.main("status", "--json").out)["last_run"]["status"] == "ok"
 
     # nothing has changed at the vendors': nothing is loaded again, so the cursors came along
     ran = other.run()

@@ -22,7 +22,7 @@ import duckdb
 import pytest
 import yaml
 
-from conftest import Night, Ran, settle
+from conftest import Night, Ran, one_database, settle
 from pipelines.copying import copy
 from pipelines.dbt import postgres as postgres_variables
 from pipelines.dbt_sources import State, read, render, wanted, write
@@ -349,7 +349,7 @@ def quick(night: Night) -> Night:
 
 
 def countries(night: Night) -> Ran:
-    return night("run", "tune", "--table", "tune.countries", "--then", "dbt", "--json")
+    return night.main("run", "tune", "--table", "tune.countries", "--then", "dbt", "--json")
 
 
 def test_a_failure_of_dbt_is_told_as_its_own(quick: Night, sandbox: SandboxProcess) -> None:
@@ -373,6 +373,10 @@ def test_a_failure_of_dbt_is_told_as_its_own(quick: Night, sandbox: SandboxProce
         "ORDER BY run_id"
     )
     assert runs == [("ok", "ok", None), ("ok", "failed", "broken")]
+
+
+@one_database
+def test_what_dbt_cannot_parse_is_told_in_its_words(quick: Night) -> None:
     (quick.home / "dbt" / "models" / "broken.sql").write_text("select * from {{ ref('nothing') }}")
     ran = quick("run", "tune", "--table", "tune.countries", "--then", "dbt")
     assert ran.code == 1

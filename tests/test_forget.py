@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import killed
+from conftest import Database, Ran
+from forked import Forks
 from people import EMAIL, TRACE, VENDORS, Home, fresh, home_of
-from postgres_server import fresh_database, postgres_server
 from sandbox_process import SandboxProcess, start_sandbox
 
 LOW = EMAIL.lower()
@@ -34,29 +35,45 @@ def process() -> Iterator[SandboxProcess]:
         yield process
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with postgres_server() as server:
-        yield server
-
-
-@pytest.fixture(params=["duckdb", "postgres"])
-def home(request: pytest.FixtureRequest, process: SandboxProcess, tmp_path: Path) -> Iterator[Home]:
+@pytest.fixture
+def home(process: SandboxProcess, tmp_path: Path, database: Database) -> Iterator[Home]:
     """A home of each database, and vendors that know the person."""
     with fresh(process):
-        if request.param == "duckdb":
-            yield home_of(process, tmp_path)
-        else:
-            with fresh_database(request.getfixturevalue("server"), "forget") as url:
-                yield home_of(process, tmp_path, url)
+        yield home_of(process, tmp_path, database.url)
 
 
-def test_a_person_is_out_of_every_table_and_kept_out_of_every_later_night(home: Home, process: SandboxProcess) -> None:
+@pytest.fixture(scope="module")
+def after_a_night(
+    process: SandboxProcess, tmp_path_factory: pytest.TempPathFactory, kept_database: Database
+) -> Iterator[Home]:
+    """A home of each database after a night of the one vendor that has the person in most forms."""
+    with fresh(process):
+        home = home_of(process, tmp_path_factory.mktemp("night"), kept_database.url)
+        assert home.run("tonalytica").code == 0
+        yield home
+
+
+@pytest.fixture
+def loaded(after_a_night: Home, tmp_path: Path) -> Home:
+    """One's own copy of it."""
+    return after_a_night.twin(tmp_path / "home")
+
+
+def forked(forking: Forks, home: Home, *arguments: str, arm: Sequence[Any] = ()) -> Ran:
+    """The command line as a process."""
+    process = forking.night(home, *arguments, arm=arm)
+    out, err = process.communicate(timeout=300)
+    return Ran(process.wait(), out, err)
+
+
+def test_a_person_is_out_of_every_table_and_kept_out_of_every_later_night(
+    home: Home, process: SandboxProcess, forking: Forks
+) -> None:
     assert home.run().code == 0
     before = home.everything()
     assert len(home.traces()) >= 15
 
-    shown = home("forget", LOW, "--dry-run", "--json")
+    shown = forked(forking, home, "forget", LOW, "--dry-run", "--json")
     assert shown.code == 0, shown.err
     removes = {trace["table"] for trace in shown.json["traces"] if trace["action"] == "remove the row"}
     assert removes == REMOVED
@@ -65,7 +82,7 @@ def test_a_person_is_out_of_every_table_and_kept_out_of_every_later_night(home: 
     assert f"{process.tonalytica['base_url'].rstrip('/')}/queries/91" in urls
     assert home.everything() == before
 
-    done = home("forget", LOW, "--yes")
+    done = forked(forking, home, "forget", LOW, "--yes")
     assert done.code == 0, done.err
     assert LOW not in (done.out + done.err).lower()
     assert home.traces() == []
@@ -90,43 +107,40 @@ def test_a_person_is_out_of_every_table_and_kept_out_of_every_later_night(home: 
     assert home.traces() == []
 
 
-def test_a_terminal_is_asked_and_without_one_nothing_happens(home: Home) -> None:
-    home.run("tonalytica")
-    before = home.traces()
-    refused = home.main("forget", LOW)
+def test_a_terminal_is_asked_and_without_one_nothing_happens(loaded: Home) -> None:
+    before = loaded.traces()
+    refused = loaded.main("forget", LOW)
     assert (refused.code, "--yes" in refused.err) == (2, True)
-    assert home.traces() == before
+    assert loaded.traces() == before
 
 
-def test_a_value_that_is_hardly_one_person_needs_force(home: Home) -> None:
-    home.run("tonalytica")
+def test_a_value_that_is_hardly_one_person_needs_force(loaded: Home) -> None:
     for value in ("17", "select"):
-        refused = home.main("forget", value, "--yes")
+        refused = loaded.main("forget", value, "--yes")
         assert (refused.code, "--force" in refused.err) == (2, True), refused.err
-    before = home.everything()
-    done = home.main("forget", "1", "--column", "tonalytica.alerts.user_id", "--yes", "--force", "--json")
+    before = loaded.everything()
+    done = loaded.main("forget", "1", "--column", "tonalytica.alerts.user_id", "--yes", "--force", "--json")
     assert done.code == 0, done.err
     assert {trace["table"] for trace in done.json["traces"]} == {"tonalytica.alerts"}
-    after = home.everything()
+    after = loaded.everything()
     assert {name for name in before if before[name] != after[name]} == {"tonalytica.alerts"}
-    home.run("tonalytica")
-    assert home.everything()["tonalytica.alerts"] == after["tonalytica.alerts"]
+    loaded.run("tonalytica")
+    assert loaded.everything()["tonalytica.alerts"] == after["tonalytica.alerts"]
 
 
-def test_the_ledger_says_nothing_of_the_person(home: Home) -> None:
-    home.run("tonalytica")
-    ledger = home.state / "ledger.sqlite" if home.url is None else next(home.home.rglob("ledger.sqlite"))
+def test_the_ledger_says_nothing_of_the_person(loaded: Home) -> None:
+    ledger = loaded.state / "ledger.sqlite" if loaded.url is None else next(loaded.home.rglob("ledger.sqlite"))
     with sqlite3.connect(ledger) as database:
         database.execute("UPDATE run_tables SET notes = ? WHERE table_name = 'users'", [f'["a row of {EMAIL}"]'])
     database.close()
     assert TRACE in ledger.read_bytes().lower()
-    assert home.main("forget", LOW, "--yes").code == 0
-    assert home.traces() == []
-    assert any("[forgotten]" in (row["notes"] or "") for row in _rows(home, "nightload.run_tables"))
+    assert loaded.main("forget", LOW, "--yes").code == 0
+    assert loaded.traces() == []
+    assert any("[forgotten]" in (row["notes"] or "") for row in _rows(loaded, "nightload.run_tables"))
 
 
 def test_the_files_beside_the_warehouse_say_nothing_of_the_person(home: Home) -> None:
-    home.run("tune")
+    home.run("tune", tables=["tune.account_users"])
     state = next(home.home.rglob("ledger.sqlite")).parent
     for name in ("sql_history", "cron.log", "report.html"):
         with (state / name).open("a") as file:
@@ -141,48 +155,41 @@ def test_the_files_beside_the_warehouse_say_nothing_of_the_person(home: Home) ->
 @pytest.mark.parametrize(
     "point",
     [
-        ("pipelines.traces:carry_out", "after", "1", ""),
-        ("pipelines.forget:_record", "after", "1", ""),
-        ("pipelines.ledger:Ledger.published", "before", "1", ""),
+        ("pipelines.traces:carry_out", "after", 1, ""),
+        ("pipelines.forget:_record", "after", 1, ""),
+        ("pipelines.ledger:Ledger.published", "before", 1, ""),
     ],
     ids=["rows are removed", "all is recorded", "published, and the ledger does not know"],
 )
-def test_killed_in_between_it_does_all_or_nothing_and_again_completes(home: Home, point: tuple[str, ...]) -> None:
-    home.run("tonalytica")
-    before = home.everything()
-    killed = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("killed.py")), *point, "forget", LOW, "--yes"],
-        env=home.environment(),
-        cwd=home.home,
-        capture_output=True,
-        check=False,
-        timeout=300,
-    )
-    assert killed.returncode == -9, killed.stderr
+def test_killed_in_between_it_does_all_or_nothing_and_again_completes(
+    loaded: Home, point: killed.Step, forking: Forks
+) -> None:
+    before = loaded.everything()
+    ended = forked(forking, loaded, "forget", LOW, "--yes", arm=point)
+    assert ended.code == -9, ended.err
     if "published" not in point[0]:
-        assert home.everything() == before
-    assert home.main("forget", LOW, "--yes").code == 0
-    assert home.traces() == []
-    _only_the_person_is_gone(before, home.everything())
-    assert home.run("tonalytica").code == 0
-    assert home.traces() == []
+        assert loaded.everything() == before
+    assert loaded.main("forget", LOW, "--yes").code == 0
+    assert loaded.traces() == []
+    _only_the_person_is_gone(before, loaded.everything())
+    assert loaded.run("tonalytica").code == 0
+    assert loaded.traces() == []
 
 
-def test_a_query_named_after_a_person_loads_as_before(home: Home, process: SandboxProcess) -> None:
+def test_a_query_named_after_a_person_loads_as_before(loaded: Home, process: SandboxProcess) -> None:
     """dlt keeps the vendor's names of tables in a schema of its own, which is masked as well."""
-    home.run("tonalytica")
-    home.main("forget", LOW, "--yes")
+    loaded.main("forget", LOW, "--yes")
     rows = [{"mail": LOW, "n": 1}, {"mail": "third@person.example", "n": 3}]
     edit = {"table": "queries", "op": "execute", "key": 91, "row": {"rows": rows}}
     process.control("tonalytica", "POST", "edit", edit)
-    night = home.run("tonalytica")
+    night = loaded.run("tonalytica")
     assert night.code == 0, night.out
-    assert [row["mail"] for row in _rows(home, "tonalytica_results.query_91")] == ["third@person.example"]
-    assert home.traces() == []
+    assert [row["mail"] for row in _rows(loaded, "tonalytica_results.query_91")] == ["third@person.example"]
+    assert loaded.traces() == []
 
 
-def _rows(home: Home, table: str) -> list[dict[str, str | None]]:
-    names, rows = home.all_rows()[table]
+def _rows(loaded: Home, table: str) -> list[dict[str, str | None]]:
+    names, rows = loaded.all_rows()[table]
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 

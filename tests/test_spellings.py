@@ -80,6 +80,40 @@ def test_a_named_column_knows_its_whole_values(tmp_path: Path, who: str, kind: K
     assert kept_out(tmp_path, who, kind, value, "other") == (0, [value, "someone else"])
 
 
+def test_every_column_of_a_table_is_searched_and_a_named_one_for_its_own_too(tmp_path: Path) -> None:
+    kinds = {"t": Kind.TEXT, "u": Kind.TEXT, "j": Kind.JSON, "k": Kind.JSON, "n": Kind.BIGINT, "m": Kind.BIGINT}
+    told = {"t": f"{MAIL} or 7", "u": f"ask {MAIL}", "j": f'["by {MAIL}"]', "k": f'["{MAIL} 7"]', "n": "7", "m": "8"}
+    file = tmp_path / "came.parquet"
+    with duckdb.connect() as connection:
+        types = {Kind.BIGINT: "BIGINT"}
+        cells = ", ".join(
+            f"CAST('{told[name]}' AS {types.get(kind, 'VARCHAR')}) AS {name}" for name, kind in kinds.items()
+        )
+        other = "SELECT 'x', 'x', '[]', '[]', 8, 7, 'load'"
+        connection.execute(
+            f"COPY (SELECT {cells}, 'load' AS _dlt_load_id UNION ALL {other}) TO '{file}' (FORMAT parquet)"
+        )
+        came = Converted(
+            path=file, rows=2, keys=2, digest="",
+            columns=tuple(Column(label=name, name=name, kind=kind) for name, kind in kinds.items()),
+        )  # fmt: skip
+        known = [
+            Known(cell=salted("salt", who), phrase=salted("salt", who), size=1, columns=columns)
+            for who, columns in ((MAIL, ()), ("7", ("m",)))
+        ]
+        found = screen(
+            came,
+            dataset="tune",
+            table="x",
+            policies={},
+            prefixes={},
+            forgotten=Forgotten(salt="salt", entries=tuple(known)),
+        )
+        landed = connection.execute(f"SELECT t, u, j, k, n, m FROM '{file}'").fetchall()
+    assert (found.kept_out, found.blanked) == (1, 4)
+    assert landed == [("[forgotten] or 7", "ask [forgotten]", '["by [forgotten]"]', '["[forgotten] 7"]', 7, 8)]
+
+
 def test_what_only_looks_alike_lands_as_it_came(tmp_path: Path) -> None:
     for value in ('{"note": "call\\nxjane@example.com"}', "maryjane@example.com", f"{APART} jane%41example.com"):
         for kind in (Kind.TEXT, Kind.JSON):

@@ -332,7 +332,7 @@ def test_the_shell_on_a_terminal(there: Warehouse) -> None:
     os.write(main, " AS 答案;\n".encode())
     assert "42" in _until(main, "nightload> ")
     os.write(main, b"\x04")
-    assert shell.wait(20) == 0
+    assert shell.wait(300) == 0
     os.close(main)
     (history,) = there.night.home.glob("data/*.nightload/sql_history")
     assert stat.S_IMODE(history.stat().st_mode) == 0o600
@@ -346,7 +346,7 @@ def _own_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def _until(terminal: int, text: str, *, seconds: float = 30) -> str:
+def _until(terminal: int, text: str, *, seconds: float = 300) -> str:
     seen, until = b"", time.monotonic() + seconds
     while text not in seen.decode("utf-8", "replace"):
         assert time.monotonic() < until, seen
