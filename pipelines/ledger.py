@@ -232,6 +232,13 @@ class Ledger:
             )
             self._touch(run_id)
 
+    def reopen_run(self, run_id: str) -> None:
+        """It has not ended after all."""
+        with self._recording():
+            self._db.execute(
+                "UPDATE runs SET status = 'running', error = NULL, finished_at = NULL WHERE run_id = ?", (run_id,)
+            )
+
     def has_missed(self, due: datetime, *, schedule: str) -> bool:
         """Is it recorded that this run was missed?"""
         return bool(self.query("SELECT 1 FROM runs WHERE run_id = ?", (_id_of_missed(due, schedule),)))

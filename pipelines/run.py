@@ -126,31 +126,42 @@ def _recorded(place: Place, ledger: Ledger, run_id: str) -> Iterator[None]:
 def _night(night: Night, chosen: Sequence[str], skipped: Sequence[str]) -> RunReport:
     night.tries = {vendor: [] for vendor in chosen}
     report = RunReport(run_id=night.run_id, vendors=[], skipped=list(skipped))
+    waiting = [Try(vendor=vendor) for vendor in chosen]
     try:
-        try:
-            with spilling_into(folder(night, "spilled")):
-                _all_vendors(night, [Try(vendor=vendor) for vendor in chosen])
-        finally:
-            for attempt in chain.from_iterable(night.tries.values()):
-                attempt.at_the_vendor.close()
-        report.vendors = night.told()
-        if night.request.tables:
-            _refuse_unmet(night, report)
-        # The last swap shows how the run ended, and only the swap ends it: killed before that, it has crashed.
-        with night.ledger.at_once():
-            night.ledger.close_run(night.run_id, status=as_told(night, report.status))
-            _publish(night)
+        with spilling_into(folder(night, "spilled")):
+            while True:
+                try:
+                    _all_vendors(night, waiting)
+                finally:
+                    for attempt in chain.from_iterable(night.tries.values()):
+                        attempt.at_the_vendor.close()
+                waiting = _end(night, report)
+                if not waiting:
+                    break
         report.vendors = night.told()
         _show_ledger(night)
     finally:
         shutil.rmtree(night.request.place.work, ignore_errors=True)
-    if not night.ledger.is_closed(
-        night.run_id
-    ):  # there was no room to write it, and what the night worked with is gone
+    # there was no room to write it, and what the night worked with is gone now
+    if not night.ledger.is_closed(night.run_id):
         for vendor in night.tries:
             record(night, vendor)
         night.ledger.close_run(night.run_id, status=as_told(night, report.status))
     return report
+
+
+def _end(night: Night, report: RunReport) -> list[Try]:
+    """Show what is still to be shown, and how the run ended. Returns what could not be shown and is tried again."""
+    report.vendors = night.told()
+    if night.request.tables:
+        _refuse_unmet(night, report)
+    # The last swap shows how the run ended, and only the swap ends it: killed before that, it has crashed.
+    with night.ledger.at_once():
+        night.ledger.close_run(night.run_id, status=as_told(night, report.status))
+        waiting = [following for each in _publish(night) if (following := again(each, night.pace)) is not None]
+        if waiting:
+            night.ledger.reopen_run(night.run_id)
+    return waiting
 
 
 def _all_vendors(night: Night, waiting: list[Try]) -> None:

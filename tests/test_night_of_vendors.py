@@ -31,6 +31,7 @@ from pipelines.warehouse import WarehouseBusy, duckdb_file
 from pipelines.warehouse.duckdb_file import DuckDbFile
 from reference import truth
 from sandbox_process import SandboxProcess
+from sources.errors import Unavailable
 from sources.http import Http
 from sources.tune.settings import ENDPOINTS
 from test_run import METADATA
@@ -501,6 +502,30 @@ def test_a_pause_that_is_over_while_the_warehouse_is_let_go_ends_no_night(
     monkeypatch.setattr(Try, "wait", property(lambda self: self.not_before - time.monotonic() - passed[0]))
     ran = patiently(small, "1h", until="3h").run()
     assert (ran.code, [vendor["tries"] for vendor in ran.json["vendors"]]) == (0, [2, 1])
+
+
+@pytest.mark.parametrize(("publish", "tries"), [("vendor", [1, 2]), ("night", [2, 2])])
+def test_what_could_not_be_shown_at_the_end_is_tried_again(
+    publish: str, tries: list[int], small: Night, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines.warehouse.postgres import Postgres
+
+    owner: Any = DuckDbFile if small.database.url is None else Postgres
+    publishes, times, last = owner.publish, [], {"vendor": 2, "night": 1}[publish]
+
+    def failing(self: Any, book: Any) -> None:
+        times.append(1)
+        if len(times) == last:
+            raise Unavailable(what="the connection to the database was lost")
+        publishes(self, book)
+
+    monkeypatch.setattr(owner, "publish", failing)
+    ran = pace(patiently(small), side_by_side=1, publish=publish).run()
+    assert (ran.code, [vendor["tries"] for vendor in ran.json["vendors"]]) == (0, tries)
+    assert has(small) == true(sandbox)
+    assert small.rows("SELECT status, error, finished_at IS NOT NULL FROM nightload.runs") == [("ok", None, True)]
+    told = ledger(small, "SELECT status, error FROM run_tries WHERE vendor = 'tune' ORDER BY attempt")
+    assert [status for status, _ in told] == ["failed", "ok"] and "could not be published" in told[0][1]
 
 
 @one_database
