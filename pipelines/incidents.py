@@ -56,9 +56,9 @@ def observe(ledger: Ledger, place: Place, *, now: datetime) -> list[dict[str, An
             is_open[each.topic] |= {"why": each.why, "seen_at": at, "run_id": each.run_id}
         else:
             kept.append(_row(each, at))
-    still = {each.topic for each in found}
+    still, at_work = {each.topic for each in found}, _at_work(ledger)
     for topic, row in is_open.items():
-        if topic not in still and not any(_covers(each, row) for each in found):
+        if topic not in still and row["vendor"] not in at_work and not any(_covers(each, row) for each in found):
             row["closed_at"] = at
     return kept
 
@@ -84,11 +84,12 @@ def is_event(row: dict[str, Any]) -> bool:
 
 
 def _found(ledger: Ledger, place: Place, *, now: datetime, first: bool) -> Iterator[Found]:
-    vendors = standing(ledger, place, now=now)
+    vendors, at_work = standing(ledger, place, now=now), _at_work(ledger)
     yield from _of_the_run(ledger)
     for vendor in vendors:
         failing = list(_of_vendor(vendor))
-        yield from failing
+        if vendor["vendor"] not in at_work:
+            yield from failing
         if not failing:
             yield from _stale(vendor)
     since = _first_run_to_look_at(ledger, now=now, first=first)
@@ -117,6 +118,12 @@ def _of_the_run(ledger: Ledger) -> Iterator[Found]:
                 todo="Mend what it says, then: nightload run",
                 run_id=run["run_id"],
             )
+
+
+def _at_work(ledger: Ledger) -> set[str]:
+    """Vendors of a run that is under way: what fails may still be tried again, so nothing is opened or closed."""
+    runs = ledger.query("SELECT * FROM runs WHERE status = 'running'")
+    return {vendor for run in runs if not _is_gone(run) for vendor in json.loads(run["vendors"] or "[]")}
 
 
 def _is_gone(run: dict[str, Any]) -> bool:

@@ -80,6 +80,22 @@ def test_an_incident_is_told_once_and_its_recovery_once(told: Story, hook: Recei
     assert len(texts(hook)) == 1  # it is a new one
 
 
+def test_what_may_still_be_tried_again_is_told_when_the_run_has_ended(told: Story, hook: Receiver) -> None:
+    """A timer's sweep meets a night under way."""
+    told.night(2, {"tune": DENIED})
+    sweep(told.place, now=NOON - timedelta(days=2))
+    assert len(texts(hook)) == 1
+    under_way = told.night(1, {"tune": {"tune.clicks": {"status": "failed", "error": "HTTP 500"}}}, status="running")
+    sweep(told.place, now=NOON - timedelta(days=1))
+    assert texts(hook) == [], "nor is it well again"
+    told.ledger.close_run(under_way, status="failed")
+    sweep(told.place, now=NOON - timedelta(days=1))
+    assert sorted(text.splitlines()[0] for text in texts(hook)) == [
+        "nightload: tables of tune failed",
+        "nightload: well again: tune failed, and nothing of it was published",
+    ]
+
+
 def test_a_reminder_comes_as_often_as_is_set_and_not_by_itself(told: Story, hook: Receiver) -> None:
     told.night(0, {"tune": DENIED})
     for day in range(10):
