@@ -43,8 +43,13 @@ def check() -> None:
 
 
 def heard(error: BaseException) -> bool:
-    """Is it a signal? DuckDB makes a RuntimeError of one that comes in the midst of a query."""
-    return isinstance(error, KeyboardInterrupt) or (type(error) is RuntimeError and str(error) == "Query interrupted")
+    """Is it a signal? DuckDB makes a RuntimeError of one that comes in the midst of a query, and dlt wraps that."""
+    told: BaseException | None = error
+    while told is not None:
+        if isinstance(told, KeyboardInterrupt) or (type(told) is RuntimeError and str(told) == "Query interrupted"):
+            return True
+        told = told.__cause__ or told.__context__
+    return False
 
 
 def sleep(seconds: float) -> None:

@@ -155,7 +155,7 @@ def test_the_files_beside_the_warehouse_say_nothing_of_the_person(home: Home) ->
 @pytest.mark.parametrize(
     "point",
     [
-        ("pipelines.traces:carry_out", "after", 1, ""),
+        ("pipelines.forget:carry_out", "after", 1, ""),
         ("pipelines.forget:_record", "after", 1, ""),
         ("pipelines.ledger:Ledger.published", "before", 1, ""),
     ],

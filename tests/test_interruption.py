@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
+from dlt.destinations.exceptions import DestinationConnectionError
 
 from sources import interruption
 from sources.fetching import in_order
@@ -98,3 +99,17 @@ def test_afterwards_vendors_are_asked_again(silent: socket.socket) -> None:
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
             waiting._thread.join(10)
         assert waiting.raised is None
+
+
+def test_a_signal_is_heard_though_dlt_wraps_what_duckdb_makes_of_it() -> None:
+    def wrapped(why: str) -> BaseException:
+        try:
+            raise RuntimeError(why)
+        except RuntimeError as error:
+            try:
+                raise DestinationConnectionError("DuckDbSqlClient", "tune", str(error), error)
+            except DestinationConnectionError as told:
+                return told
+
+    assert interruption.heard(wrapped("Query interrupted"))
+    assert not interruption.heard(wrapped("the file is locked"))

@@ -344,6 +344,7 @@ def _own_terminal() -> None:
     import termios
 
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # where the tests run in the background, Ctrl-C is ignored
 
 
 def _until(terminal: int, text: str, *, seconds: float = 300) -> str:
