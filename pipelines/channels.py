@@ -129,7 +129,11 @@ def run_command(words: Sequence[str], document: Mapping[str, Any]) -> None:
             stdin=given,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env={name: value for name, value in os.environ.items() if not name.upper().startswith(_OURS)},
+            env={
+                name: value
+                for name, value in os.environ.items()
+                if name == "NIGHTLOAD_HOME" or not name.upper().startswith(_OURS)
+            },
             start_new_session=True,
         )
     told = bytearray()

@@ -8,6 +8,7 @@ has. What the warehouse says of itself came with its rows.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.ledger import Ledger
@@ -21,20 +22,36 @@ WHY = "the run ended before it was published"
 
 
 def close_crashed(place: Place, ledger: Ledger) -> list[str]:
-    """Close the runs that were left open; their ids. Call it only while holding the warehouse's lock."""
+    """Close the runs that were left open; their ids. Call it only while holding the warehouse's lock.
+
+    Where the warehouse cannot be looked at, they stay open until it can.
+    """
+    unseen = set()
     for row in ledger.query("SELECT run_id FROM runs WHERE status = 'running' ORDER BY run_id"):
-        set_right(place, ledger, row["run_id"])
-    return ledger.close_crashed()
+        try:
+            _set_right(ledger, row["run_id"], _shown(place, row["run_id"]))
+        except NightloadError as error:
+            log.warning("what the warehouse has of run %s cannot be seen: %s", row["run_id"], summarize(error))
+            unseen.add(row["run_id"])
+    return ledger.close_crashed(but=unseen)
 
 
 def set_right(place: Place, ledger: Ledger, run_id: str) -> None:
-    """Let the ledger say of this run that a table came if it did. As all recording, it fails no run."""
+    """Let the ledger say of this run that a table came if it did; not, if that cannot be seen."""
+    try:
+        shown = _shown(place, run_id)
+    except NightloadError as error:
+        log.warning("what the warehouse has of run %s cannot be seen: %s", run_id, summarize(error))
+        shown = []
+    _set_right(ledger, run_id, shown)
+
+
+def _set_right(ledger: Ledger, run_id: str, shown: Sequence[Mapping[str, Any]]) -> None:
     brought = ledger.query(
         "SELECT DISTINCT vendor FROM run_tables WHERE run_id = ? AND status IN ('ok', 'warning', 'replayed')", (run_id,)
     )
     if not brought:
         return
-    shown = _shown(place, run_id)
     with ledger.at_once():
         for vendor in (row["vendor"] for row in brought):
             told = {(row["dataset"], row["table_name"]): row["load_id"] for row in shown if row["vendor"] == vendor}
@@ -42,19 +59,15 @@ def set_right(place: Place, ledger: Ledger, run_id: str) -> None:
 
 
 def _shown(place: Place, run_id: str) -> list[dict[str, Any]]:
-    """The tables that the warehouse has of this run, by the load that brought them."""
-    names = ("vendor", "dataset", "table_name", "load_id")
-    try:
-        if place.postgres is None and not place.warehouse.exists():
-            return []
-        with open_reader(place) as reader:
-            if "run_tables" not in reader.tables(OWN_DATASET):
-                return []
-            query = f"SELECT {', '.join(names)} FROM {OWN_DATASET}.run_tables WHERE run_id = ?"  # noqa: S608
-            return [dict(zip(names, row, strict=True)) for row in reader.query(query, [run_id])]
-    except NightloadError as error:
-        log.warning("what the warehouse has of run %s is not known: %s", run_id, summarize(error))
+    """The tables that the warehouse has of this run, by the load that brought them. Raises `NightloadError`."""
+    if place.postgres is None and not place.warehouse.exists():
         return []
+    names = ("vendor", "dataset", "table_name", "load_id")
+    with open_reader(place) as reader:
+        if "run_tables" not in reader.tables(OWN_DATASET):
+            return []
+        query = f"SELECT {', '.join(names)} FROM {OWN_DATASET}.run_tables WHERE run_id = ?"  # noqa: S608
+        return [dict(zip(names, row, strict=True)) for row in reader.query(query, [run_id])]
 
 
 def _as_shown(ledger: Ledger, run_id: str, vendor: str, shown: dict[tuple[str, str], str]) -> None:

@@ -16,7 +16,7 @@ import os
 import secrets
 import socket
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -274,13 +274,14 @@ class Ledger:
     def is_closed(self, run_id: str) -> bool:
         return bool(self.query("SELECT 1 FROM runs WHERE run_id = ? AND finished_at IS NOT NULL", (run_id,)))
 
-    def close_crashed(self) -> list[str]:
-        """Close the runs that were left open. Call it only while holding the warehouse's lock."""
+    def close_crashed(self, *, but: Collection[str] = ()) -> list[str]:
+        """Close the runs that were left open, `but` these. Call it only while holding the warehouse's lock."""
         crashed: list[str] = []
         with self._recording():
-            for row in self._db.execute("SELECT run_id FROM runs WHERE status = 'running'").fetchall():
-                crashed.append(row["run_id"])
-                self.close_run(crashed[-1], status="crashed", error=CRASHED)
+            for (run_id,) in self._db.execute("SELECT run_id FROM runs WHERE status = 'running'").fetchall():
+                if run_id not in but:
+                    crashed.append(run_id)
+                    self.close_run(run_id, status="crashed", error=CRASHED)
             for row in self._db.execute("SELECT run_id FROM dbt_runs WHERE status = 'running'").fetchall():
                 self.close_dbt(row["run_id"], {"status": "crashed", "error": CRASHED})
         return crashed

@@ -321,12 +321,14 @@ def test_a_command_is_given_no_key_of_a_vendor(told: Story, monkeypatch: pytest.
     for name in ("SOURCES__TUNE__API_KEY", "NIGHTLOAD_WAREHOUSE", "ALERTS__WEBHOOK", "PGPASSWORD"):
         monkeypatch.setenv(name, "CANARYenv")
     monkeypatch.setenv("ALERTS__WEBHOOK", "")
+    monkeypatch.setenv("NIGHTLOAD_HOME", str(told.place.home))
     out = told.place.home / "environment"
     told.settings(f"[alerts]\ncommand = {json.dumps(['sh', '-c', f'env > {out}'])}\n")
     told.night(0, {"tune": DENIED})
     assert len(sweep(told.place, now=NOON)) == 1
     given = out.read_text("utf-8")
     assert "PATH=" in given and "CANARYenv" not in given
+    assert f"NIGHTLOAD_HOME={told.place.home}" in given, "where the warehouse is, it may want to know"
 
 
 def test_a_command_that_never_ends_is_ended_with_all_it_started(told: Story, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,16 +13,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import dlt
 import duckdb
 import pytest
 
 from conftest import Night, one_database
-from pipelines import passes, run
+from pipelines import cut_short, passes, run
 from pipelines import place as places
 from pipelines.ledger import Ledger
 from pipelines.side_by_side import SideBySide
@@ -444,6 +445,26 @@ def test_what_was_loaded_and_not_published_when_a_run_is_cut_short_is_told_of_as
     runs = ledger(small, "SELECT status FROM runs ORDER BY run_id LIMIT 1")
     assert runs == [("crashed" if how == "killed" else "failed",)]
     assert ledger(small, "SELECT count(*) FROM schema_changes WHERE vendor = 'tune'") == [(0,)]
+
+
+def test_what_a_warehouse_that_cannot_be_looked_at_has_of_a_crashed_run_is_decided_when_it_can(
+    small: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = (f"{WAREHOUSE[small.database.kind]}.publish", "before", "2", "")
+    cut = pace(small, side_by_side=1).start("run", command=(*KILLED, *point))
+    assert cut.wait(120) == -signal.SIGKILL
+    cut.communicate()
+    busy = mock.Mock(side_effect=Unavailable(what="somebody writes to it"))
+    with small.here() as place, closing(Ledger(place.ledger)) as book, monkeypatch.context() as patched:
+        patched.setattr(cut_short, "open_reader", busy)
+        before = book.query("SELECT * FROM run_tables ORDER BY 1, 2, 3, 4")
+        assert cut_short.close_crashed(place, book) == []
+        assert book.query("SELECT * FROM run_tables ORDER BY 1, 2, 3, 4") == before
+        assert book.query("SELECT status FROM runs") == [{"status": "running"}]
+        patched.undo()
+        assert len(cut_short.close_crashed(place, book)) == 1
+        statuses = dict(book._db.execute("SELECT vendor, min(status) FROM run_tables GROUP BY vendor").fetchall())
+    assert statuses == {"tonalytica": "ok", "tune": "discarded"}
 
 
 # -- tried again ---------------------------------------------------------------------------------------
