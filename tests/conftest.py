@@ -243,7 +243,9 @@ class Night:
         """One night in this process."""
         from pipelines.request import Request
         from pipelines.run import exit_code, run
+        from sources import redaction
 
+        redaction.clear()  # a process begins without the secrets of another
         handler = signal.getsignal(signal.SIGTERM)
         request = {name: frozenset(value) if isinstance(value, list) else value for name, value in request.items()}
         try:
