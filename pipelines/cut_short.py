@@ -29,7 +29,7 @@ def close_crashed(place: Place, ledger: Ledger) -> list[str]:
     unseen = set()
     for row in ledger.query("SELECT run_id FROM runs WHERE status = 'running' ORDER BY run_id"):
         try:
-            _set_right(ledger, row["run_id"], _shown(place, row["run_id"]))
+            _set_right(place, ledger, row["run_id"])
         except NightloadError as error:
             log.warning("what the warehouse has of run %s cannot be seen: %s", row["run_id"], summarize(error))
             unseen.add(row["run_id"])
@@ -39,21 +39,27 @@ def close_crashed(place: Place, ledger: Ledger) -> list[str]:
 def set_right(place: Place, ledger: Ledger, run_id: str) -> None:
     """Let the ledger say of this run that a table came if it did; not, if that cannot be seen."""
     try:
-        shown = _shown(place, run_id)
+        _set_right(place, ledger, run_id)
     except NightloadError as error:
         log.warning("what the warehouse has of run %s cannot be seen: %s", run_id, summarize(error))
-        shown = []
-    _set_right(ledger, run_id, shown)
+        _tell(ledger, run_id, _brought(ledger, run_id), [])
 
 
-def _set_right(ledger: Ledger, run_id: str, shown: Sequence[Mapping[str, Any]]) -> None:
-    brought = ledger.query(
-        "SELECT DISTINCT vendor FROM run_tables WHERE run_id = ? AND status IN ('ok', 'warning', 'replayed')", (run_id,)
-    )
-    if not brought:
-        return
+def _set_right(place: Place, ledger: Ledger, run_id: str) -> None:
+    """Of a run that brought nothing there is nothing to look for. Raises `NightloadError`."""
+    if vendors := _brought(ledger, run_id):
+        _tell(ledger, run_id, vendors, _shown(place, run_id))
+
+
+def _brought(ledger: Ledger, run_id: str) -> list[str]:
+    """The vendors of which the ledger says that a table came."""
+    query = "SELECT DISTINCT vendor FROM run_tables WHERE run_id = ? AND status IN ('ok', 'warning', 'replayed')"
+    return [row["vendor"] for row in ledger.query(query, (run_id,))]
+
+
+def _tell(ledger: Ledger, run_id: str, vendors: Sequence[str], shown: Sequence[Mapping[str, Any]]) -> None:
     with ledger.at_once():
-        for vendor in (row["vendor"] for row in brought):
+        for vendor in vendors:
             told = {(row["dataset"], row["table_name"]): row["load_id"] for row in shown if row["vendor"] == vendor}
             _as_shown(ledger, run_id, vendor, told)
 

@@ -325,8 +325,7 @@ def test_the_shell_on_a_terminal(there: Warehouse) -> None:
     _until(main, "nightload> ")
     os.write(main, b"SELECT nonsense\n")
     _until(main, "...> ")
-    os.write(main, b"\x03")
-    _until(main, "nightload> ")
+    _until(main, "nightload> ", press=b"\x03")
     os.write(main, b"SELECT 40 + 2\n")
     _until(main, "...> ")
     os.write(main, " AS 答案;\n".encode())
@@ -347,12 +346,19 @@ def _own_terminal() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # where the tests run in the background, Ctrl-C is ignored
 
 
-def _until(terminal: int, text: str, *, seconds: float = 300) -> str:
+def _until(terminal: int, text: str, *, press: bytes = b"", seconds: float = 300) -> str:
+    """What is shown until the text is; the key is pressed, and again after ten seconds in which nothing was shown.
+
+    A Ctrl-C between a prompt and the reading of the line after it waits in Python for the next key.
+    """
     seen, until = b"", time.monotonic() + seconds
+    os.write(terminal, press)
     while text not in seen.decode("utf-8", "replace"):
         assert time.monotonic() < until, seen
-        if select.select([terminal], [], [], 0.2)[0]:
+        if select.select([terminal], [], [], 10)[0]:
             seen += os.read(terminal, 4096)
+        else:
+            os.write(terminal, press)
     return seen.decode("utf-8", "replace")
 
 
