@@ -7,6 +7,7 @@ value that the user set stays.
 from __future__ import annotations
 
 import os
+import sys
 
 from pipelines.memory import share_one_heap
 from pipelines.place import Place
@@ -35,3 +36,18 @@ def prepare(place: Place) -> None:
         read_toml(place.home / ".dlt" / name)
     share_one_heap()
     import dlt  # noqa: F401
+
+    _spare_sqlalchemy()
+
+
+def _spare_sqlalchemy() -> None:
+    """Where SQLAlchemy is installed (it comes with Dagster), dlt imports all of it, 18 MB, to tell where a database is;
+    where it is not, dlt does with a few lines of its own. Those do here as well."""
+    if "sqlalchemy" in sys.modules:
+        return
+    # Python's way to say that there is no such module
+    sys.modules["sqlalchemy"] = None  # type: ignore[assignment]
+    try:
+        import dlt.common.libs.sql_alchemy_compat  # noqa: F401
+    finally:
+        del sys.modules["sqlalchemy"]
