@@ -32,6 +32,7 @@ def test_small_tables_share_a_file_of_small_blocks_also_when_it_was_written_anew
         assert place.warehouse.stat().st_size < 50 * 2**17, purge  # with DuckDB's own blocks each takes 2**18
     ledger.close()
 
+
 ENGINE = """
 import sys
 from pathlib import Path
