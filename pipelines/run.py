@@ -209,7 +209,6 @@ def _publish(night: Night) -> list[Try]:
     brought, night.unpublished = night.unpublished, []
     if not brought:
         return []
-    give_back()
     try:
         night.warehouse.publish(night.ledger)
     except (NightloadError, OSError) as error:
@@ -383,7 +382,6 @@ def _load_vendor(night: Night, attempt: Try) -> None:
     vendor, first, report = attempt.connected, attempt.extraction, attempt.report
     assert vendor is not None and first is not None  # noqa: S101 - `_begin` made them
     night.warehouse.begin()
-    give_back()  # what was held while they extracted is free by now, and the load needs the most
     _mind_lost(night)
     if attempt.stale:
         raise NightloadError(what="what it went on from was lost with the connection to the warehouse")

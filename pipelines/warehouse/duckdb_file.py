@@ -35,10 +35,11 @@ from sources.quoting import literal, quote
 
 log = logging.getLogger(__name__)
 
-# The load step sets the peak memory of a run; the order of rows in a table means nothing.
+# The load step sets the peak memory of a run, side by side with what converts for other vendors; the order of rows in a
+# table means nothing. Below 80 MB a wide table of 400,000 rows takes a tenth more CPU and more, at 80 a fiftieth.
 DUCKDB_SETTINGS: dict[str, str | int | float | list[str]] = {
     "preserve_insertion_order": False,
-    "memory_limit": "100MB",
+    "memory_limit": "80MB",
     "threads": 1,
 }
 _BLOCK_BYTES = 65536
