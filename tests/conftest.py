@@ -5,6 +5,7 @@ What a night promises, it promises on each database: the fixture `database` runs
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import logging
@@ -42,6 +43,11 @@ _QUIET = {"deadline": None, "print_blob": True, "suppress_health_check": [hypoth
 hypothesis.settings.register_profile("nightload", derandomize=True, database=None, **_QUIET)
 hypothesis.settings.register_profile("deep", max_examples=3000, **_QUIET)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "nightload"))
+
+# Files in memory cost a tenth less CPU, and nobody waits for a disk.
+_memory = Path("/dev/shm")
+if "TMPDIR" not in os.environ and os.access(_memory, os.W_OK) and shutil.disk_usage(_memory).free > 8 * 2**30:
+    os.environ["TMPDIR"] = tempfile.tempdir = str(_memory)
 
 # dlt looks for its settings when it is first imported; nothing of this machine's user may be found.
 _nowhere = Path(tempfile.mkdtemp(prefix="nightload-tests-"))
@@ -318,6 +324,17 @@ def forking() -> Iterator[Forks]:
     """Starts commands as processes of their own, quickly."""
     with forks() as found:
         yield found
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays: nobody needs to look through it for garbage, time and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
 
 
 LONGEST = """

@@ -28,6 +28,7 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from pipelines.ledger import Ledger
 from pipelines.place import OWN_DATASET, Place
 from pipelines.private import published_mode
+from pipelines.warehouse.capable import Capable
 from pipelines.warehouse.session import Rows, Session, WarehouseBusy, comment_statements, write_ledger
 from pipelines.warehouse.types import ColumnType
 from sources.errors import ConfigurationError, NightloadError, Unavailable
@@ -47,6 +48,13 @@ result tables were 60 MB of a file that every night copies, and of the memory th
 _COMMENTED_AT_ONCE = 200
 """A transaction keeps a copy of the table for each comment that it has written."""
 _FICLONE = 0x40049409
+
+
+class OwnDuckDb(Capable, dlt.destinations.duckdb):
+    @property
+    def destination_type(self) -> str:
+        """As a warehouse has it that dlt made with its own."""
+        return "dlt.destinations.duckdb"
 
 
 class DuckDbFile:
@@ -158,7 +166,7 @@ class DuckDbFile:
         self._hold()
         credentials = DuckDbCredentials(str(self.place.build))
         credentials.global_config = dict(DUCKDB_SETTINGS)
-        return dlt.destinations.duckdb(credentials, preferred_loader_file_format="parquet")  # type: ignore[return-value]
+        return OwnDuckDb(credentials, preferred_loader_file_format="parquet")
 
     @contextmanager
     def write(self) -> Iterator[Session]:
