@@ -19,8 +19,9 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 from unittest import mock
@@ -182,7 +183,11 @@ class Night:
         return {**kept, "NIGHTLOAD_HOME": str(self.home), "COLUMNS": "200", **where, **self.settings, **(env or {})}
 
     def __call__(self, *args: str, env: Mapping[str, str] | None = None, **options: Any) -> Ran:
-        """The installed command line, as a process."""
+        """The command line as a process: the installed one where it needs more than an environment, see `forked.py`."""
+        if not options and not (self.home / ".dlt").exists():
+            process = commands().start(*args, environment=self.environment(env), cwd=self.home)
+            out, err = process.communicate(timeout=120)
+            return Ran(process.wait(), out, err)
         done = subprocess.run(
             [str(NIGHTLOAD), *args],
             env=self.environment(env),
@@ -196,7 +201,7 @@ class Night:
         return Ran(done.returncode, done.stdout, done.stderr)
 
     def start(self, *args: str, command: tuple[str, ...] = (str(NIGHTLOAD),), **options: Any) -> subprocess.Popen[str]:
-        """The command line, not waited for."""
+        """The installed command line, not waited for."""
         return subprocess.Popen(
             [*command, *args],
             env=self.environment(),
@@ -319,11 +324,18 @@ def postgres() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="session")
-def forking() -> Iterator[Forks]:
+_until_the_end = ExitStack()
+
+
+@cache
+def commands() -> Forks:
     """Starts commands as processes of their own, quickly."""
-    with forks() as found:
-        yield found
+    return _until_the_end.enter_context(forks())
+
+
+@pytest.fixture(scope="session")
+def forking() -> Forks:
+    return commands()
 
 
 def pytest_collection_finish() -> None:
@@ -334,6 +346,7 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_unconfigure() -> None:
+    _until_the_end.close()
     gc.unfreeze()
 
 
