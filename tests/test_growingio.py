@@ -1015,6 +1015,7 @@ def read(tmp_path: Path, content: bytes, separator: str = "auto") -> tuple[tuple
         (b"a,b\tc,d\n1,2\t3,4\n", ("a,b", "c,d"), [("1,2", "3,4")]),
         (b"id\tname\n1\n2\tx\n", ("id", "name"), [("1", None), ("2", "x")]),
         (b"id\tname\n1\tx\t\t\n", ("id", "name"), [("1", "x")]),
+        (b"id\n1\n\n2\n\n", ("id",), [("1",), ("2",)]),
         (b"id\n1\tx\ty\n2\n", ("id", "_beyond_header"), [("1", "x\ty"), ("2", None)]),
         (b"id\tid\t\tID\n1\t2\t3\t4\n", ("id", "id [2]", "[3]", "ID [4]"), [("1", "2", "3", "4")]),
         (b"id\tsegmentation_id\n1\t2\n", ("id", "segmentation_id [2]"), [("1", "2")]),
