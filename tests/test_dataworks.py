@@ -383,6 +383,12 @@ def test_calls_that_end_with_a_retry_among_the_tests_lose_none_that_came(night: 
     table = ran.tables["dataworks.api_tests"]
     assert ran.code == 0 and table["landed"] == table["live"] > 0, ran.out
     assert "were not asked for tests: today's calls are used up" in str(table["notes"]) and truth.asked() == 7
+    # the vendor's own limit, of which the settings do not know: what came is loaded, and the table fails
+    night.set("dataworks", calls_per_day=None)
+    status, body = _no(429, "Throttling.User", "exceeds the daily limit")
+    truth.fault("ListDataServiceApiTest", {"status": status, "body": body}, skip=1, times=-1)
+    table = night.run("dataworks", **only("api_tests")).tables["dataworks.api_tests"]
+    assert table["status"] == "failed" and "calls of today are used up" in table["error"]
 
 
 @one_database

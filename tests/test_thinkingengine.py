@@ -388,6 +388,24 @@ def test_rows_of_a_day_that_was_not_asked_for_take_no_place(home: Night, vendor:
     assert home.rows(f"SELECT * FROM {VENDOR}.daily ORDER BY ALL") == before
 
 
+@one_database
+def test_another_cursor_does_not_double_what_is_loaded(home: Night, vendor: Vendor) -> None:
+    """The rows that are there have nothing in its column by which they could be replaced."""
+    only = {"tables": ["thinkingengine.daily"]}
+    home.set(VENDOR, queries=[DAILY])
+    assert home.run(**only).code == 0
+    before = home.rows(f"SELECT * FROM {VENDOR}.daily ORDER BY ALL")
+    sql = DAILY["sql"].replace("count(*) AS n", '"$part_date" AS day, count(*) AS n')
+    home.set(VENDOR, queries=[{**DAILY, "sql": sql, "cursor": "day"}])
+    ran = home.run(**only)
+    assert ran.code == 1 and "nightload run --full" in ran.tables["thinkingengine.daily"]["error"], ran.out
+    assert home.rows(f"SELECT * FROM {VENDOR}.daily ORDER BY ALL") == before
+    assert home.run(**only, full=True).code == 0
+    there = home.rows(f"SELECT _part_date, _part_event, day FROM {VENDOR}.daily")
+    assert len(there) == len(before) and all(str(row[0]) == str(row[2]) for row in there)
+    assert home.run(**only).code == 0
+
+
 def test_days_of_one_long_window_are_emptied_one_by_one(home: Night, vendor: Vendor) -> None:
     home.set(VENDOR, queries=[{**DAILY, "window": {"start": str(FIRST), "days": 30}, "lookback": 9}])
     only = {"tables": ["thinkingengine.daily"]}
@@ -1246,6 +1264,24 @@ def test_windows_of_a_model_do_not_overlap_from_night_to_night(home: Night, vend
         assert home.run(**only).code == 0
     days = home.rows(f"SELECT x, count(*) FROM {VENDOR}.by_days WHERE part = 'y' GROUP BY x ORDER BY x")
     assert days == [(str(FIRST + timedelta(days=n)), 1) for n in range(8)]
+
+
+@one_database
+def test_other_windows_of_a_model_tell_no_figure_twice(home: Night, vendor: Vendor) -> None:
+    body = {"eventView": {}, "events": [{"eventName": "login", "analysis": "TOTAL_TIMES"}]}
+    only, told = {"tables": ["thinkingengine.by_days"]}, {"name": "by_days", "model": "event", "body": body}
+    window = {"start": str(FIRST), "end": str(FIRST + timedelta(days=5))}
+    days = f"SELECT x, count(*) FROM {VENDOR}.by_days WHERE part = 'y' GROUP BY x ORDER BY x"
+    home.set(VENDOR, models=[{**told, "window": window}])
+    assert home.run(**only).code == 0
+    before = home.rows(days)
+    assert {count for _, count in before} == {1}
+    home.set(VENDOR, models=[{**told, "window": {**window, "days": 3}}])
+    ran = home.run(**only)
+    assert ran.code == 1 and "nightload run --full" in ran.tables["thinkingengine.by_days"]["error"], ran.out
+    assert home.rows(days) == before
+    assert home.run(**only, full=True).code == 0
+    assert {*before} <= {*home.rows(days)} and {count for _, count in home.rows(days)} == {1}
 
 
 @one_database

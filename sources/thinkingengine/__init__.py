@@ -178,6 +178,7 @@ class ThinkingEngine:
             zone = self.settings.zone
             windows: list[tuple[date, date]] = []
             since: str | None = None
+            replaces = _can_replace(query, walk)
             if query.window is not None and walk.window is not None:
                 windows = windows_in(query, walk.window)
                 walk.remember = remember_older(query, walk.window)
@@ -191,7 +192,7 @@ class ThinkingEngine:
                 texts = [render(query, zone=zone, start=start, end=end) for start, end in windows]
                 # all days again: a day that has lost all its rows can only go so
                 again = walk.state.get("asked") == fingerprint(query) and walk.state["day"] <= str(windows[-1][1])
-                walk.anew = walk.full and again and not walk.state.get("backfilled")
+                walk.anew = not replaces or (walk.full and again and not walk.state.get("backfilled"))
             else:
                 since = self._since(query, walk)
                 texts = [render(query, zone=zone, since=since, shard=n) for n in range(query.shards)]
@@ -303,6 +304,7 @@ class ThinkingEngine:
     def fetch_model(self, query: ModelQuery) -> Fetch:
         def fetch(walk: Walk) -> None:
             windows: list[tuple[date | None, date | None]] = [(None, None)]
+            walk.anew = not _same_grid(query, walk)
             if query.window is not None and walk.window is not None:
                 windows = [*windows_in(query.days, walk.window)]
                 if not windows:
@@ -336,10 +338,41 @@ class ThinkingEngine:
             walk.vendor_count = count
             if count:
                 walk.emptied = frozenset(emptied)
+                walk.state |= {"grid": query.window.grid} if query.window else {}
             elif query.window is not None:
                 walk.notes.append(f"no value came for {windows[0][0]} to {windows[-1][1]}; what was loaded of it stays")
 
         return fetch
+
+
+def _can_replace(query: Query, walk: Walk) -> bool:
+    """Do the loaded rows have the column by which a load replaces days? Raises `ConfigurationError` unless `full`."""
+    if query.window is None or not query.cursor or not walk.stored or walk.limit:
+        return True
+    if query.cursor in {column.label for column in walk.stored}:
+        return True
+    if walk.full:
+        return False
+    raise ConfigurationError(
+        what=f"the cursor of {query.name} is {query.cursor} now, which the rows that are loaded do not have",
+        where=f"sources.{has.VENDOR}",
+        why="none of them would be replaced, and all of them doubled",
+        todo=f"Build the table anew: nightload run --full --table {has.DATASET}.{query.name}",
+    )
+
+
+def _same_grid(query: ModelQuery, walk: Walk) -> bool:
+    """Do the windows begin on days on which those that are loaded began? Raises `ConfigurationError` unless `full`."""
+    if query.window is None or walk.limit or walk.state.get("grid", query.window.grid) == query.window.grid:
+        return True
+    if walk.full:
+        return False
+    raise ConfigurationError(
+        what=f"the windows of {query.name} begin on other days than those that are loaded",
+        where=f"sources.{has.VENDOR}",
+        why="each replaces only what began on its own first day, and the figures of its others would be told twice",
+        todo=f"Build the table anew: nightload run --full --table {has.DATASET}.{query.name}",
+    )
 
 
 def _by_days(
