@@ -1257,6 +1257,16 @@ def test_a_segment_fails_alone(home: Night, vendor: Vendor) -> None:
     assert (ran.code, ran.tables["growingio.segmentation_users"]["landed"]) == (1, 2)
 
 
+@one_database
+def test_a_segment_whose_id_is_no_id_fails_alone(home: Night, vendor: Vendor) -> None:
+    listed = vendor.control("GET", "truth/segmentations")["rows"]
+    strange = [{**row, "id": "../2"} if row["id"] == "seg00002" else row for row in listed]
+    vendor.fault("segmentations.json", {"status": 200, "body": strange}, times=-1)
+    ran = home.run("growingio", tables=["growingio.segmentation_users"])
+    assert (ran.code, "'../2' is no id" in ran.out) == (1, True), ran.out
+    assert users_there(home, "seg00001", "cs1_name")
+
+
 def test_personal_columns_by_configuration(home: Night, vendor: Vendor) -> None:
     only: dict[str, Any] = {"tables": ["growingio.segmentation_users"]}
     home.set("growingio", user_columns={"手机号": "drop", "联系": "keep", "cs1_name": "hash"}, hash_salt="CANARY-salt")

@@ -22,7 +22,7 @@ from sources.errors import (
 )
 from sources.gates import FLOOR, FLOOR_FROM
 from sources.growingio import delimited
-from sources.growingio.client import Client, TooMany
+from sources.growingio.client import Client, TooMany, path_id
 from sources.growingio.settings import DATASET, SEGMENTATION_USERS, VENDOR, Settings, wrong
 from sources.naming import identifier_for
 from sources.policy import HASH, Policy, read_policy
@@ -157,7 +157,7 @@ def _fetched(
 ) -> Part | None:
     """The users of one segment as a parquet file beside the spool; None if there is not even a header."""
     where = f"{VENDOR}, segment {uid}"
-    file = walk.spool.path.with_suffix(f".{uid}.csv")
+    file = walk.spool.path.with_suffix(f".{path_id(uid)}.csv")
     constants = {"project_uid": str(settings.project_uid), "segmentation_id": uid}
     try:
         client.segmentation_users(uid, file)
