@@ -22,7 +22,7 @@ from zoneinfo import ZoneInfo
 
 from pipelines.kubernetes import cron_jobs
 from pipelines.place import Place
-from pipelines.schedules import Schedule, parse_cron
+from pipelines.schedules import Schedule, in_numbers, parse_cron
 from sources.errors import ConfigurationError, one_line
 
 STOP = 120
@@ -290,9 +290,10 @@ def _cron_line(installer: Installer, schedule: Schedule) -> str:
     if shutil.which("timeout"):
         command = f"timeout -k {STOP} {math.ceil(schedule.deadline.total_seconds())} {command}"
     out = shlex.quote(str(place.state / "cron.log"))
-    line = f"mkdir -p {shlex.quote(str(place.state))} && {command} >>{out} 2>&1"
+    # the folder is private whatever cron's umask is (private.state_folder)
+    line = f"mkdir -m 700 -p {shlex.quote(str(place.state))} && {command} >>{out} 2>&1"
     # a percent sign ends the command of a crontab, quoted or not
-    return f"{schedule.cron} {line}".replace("%", r"\%")
+    return f"{in_numbers(schedule.cron)} {line}".replace("%", r"\%")
 
 
 def _same_zone(one: ZoneInfo, other: ZoneInfo) -> bool:

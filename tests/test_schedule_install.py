@@ -20,7 +20,7 @@ from conftest import NIGHTLOAD
 from pipelines import place as places
 from pipelines.install import Installer, install_schedules, on_calendar, with_block, write_units
 from pipelines.kubernetes import cron_jobs
-from pipelines.schedules import Schedule
+from pipelines.schedules import Schedule, parse_cron
 from sources.errors import ConfigurationError
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -175,6 +175,22 @@ def test_lines_of_others_stay_and_ours_stand_once(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     both = with_block(installer(tmp_path / "b"), once, system_zone="UTC")
     assert both.startswith(once)
+
+
+@pytest.mark.parametrize(
+    ("cron", "line"),
+    [
+        ("30 2 * * fri-sun", "30 2 * * 0,5,6"),  # Debian's cron takes it for 5-0, and never runs
+        ("5/20 8-18/4 * JAN-mar,Dec *", "5,25,45 8,12,16 * 1,2,3,12 *"),
+        ("0 1 */2,7 * 5-7", "0 1 */2,7 * 0,5,6"),  # the star stays: both days must be met
+        ("0 1 1 * 1-5", "0 1 1 * 1,2,3,4,5"),
+        ("@weekly", "0 0 * * 0"),
+    ],
+)
+def test_cron_is_given_numbers_that_mean_the_same_days(cron: str, line: str, tmp_path: Path) -> None:
+    block = with_block(installer(tmp_path, schedule(cron)), "", system_zone="UTC").splitlines()
+    assert block[1].startswith(f"{line} mkdir ")
+    assert parse_cron(line) == parse_cron(cron)
 
 
 def test_another_zone_is_set_and_set_back(tmp_path: Path) -> None:
