@@ -59,7 +59,7 @@ def run(request: Request) -> RunReport:
     policy, keep = read_policy(), None if request.replay else read_choice(request.place.home)
     pace = Pace() if request.replay else read_pace(request.place.home, until=request.until)
     for dataset, table, _ in policy.columns:
-        refuse_unknown_table(f"{dataset}.{table}")
+        refuse_unknown_table(f"{dataset}.{table}", gone=True)
     with lock(request.place):
         ledger = Ledger(request.place.ledger)
         try:

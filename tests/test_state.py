@@ -163,6 +163,19 @@ def test_a_run_that_is_under_way_is_told(loaded: Night) -> None:
 
 
 @one_database
+def test_every_command_refuses_a_table_that_nobody_has(loaded: Night, database: Database) -> None:
+    """A user's mistake, however far it is from any table: exit 2. One that is there and not loaded is another matter."""
+    for command in (("state", "reset"), ("drop",), ("state", "show"), ("preview",), ("run", "--full", "--table")):
+        for name, todo in (("tune.nope", "nightload tables lists"), ("tune.contries", "Did you mean tune.countries?")):
+            ran = loaded.main(*command, name)
+            assert ran.code == 2 and ran.err.startswith(f"nightload: there is no table {name}. {todo}"), ran.err
+            assert len(ran.err.splitlines()) == 1
+    assert "nothing is remembered of tune.countries" in loaded.main("state", "show", "tune.countries").err
+    assert "there is nothing of tune.countries" in loaded.main("drop", "tune.countries").err
+    assert "there is no table tune.*" in loaded.main("run", "--table", "tune.*").err
+
+
+@one_database
 def test_names_that_are_none_and_warehouses_that_are_not_there(night: Night, database: Database) -> None:
     for command in (("state", "reset"), ("drop",), ("state", "show")):
         assert "there is no warehouse yet" in night.main(*command, "tune").err
