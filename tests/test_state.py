@@ -164,7 +164,7 @@ def test_a_run_that_is_under_way_is_told(loaded: Night) -> None:
 
 @one_database
 def test_every_command_refuses_a_table_that_nobody_has(loaded: Night, database: Database) -> None:
-    """A user's mistake, however far it is from any table: exit 2. One that is there and not loaded is another matter."""
+    """A mistake of the user, however far it is from any table. One that is there and not loaded is another matter."""
     for command in (("state", "reset"), ("drop",), ("state", "show"), ("preview",), ("run", "--full", "--table")):
         for name, todo in (("tune.nope", "nightload tables lists"), ("tune.contries", "Did you mean tune.countries?")):
             ran = loaded.main(*command, name)
