@@ -224,13 +224,20 @@ class Ledger:
             self._insert("runs", row)
         return run_id
 
-    def close_run(self, run_id: str, *, status: str, error: str | None = None) -> None:
+    def close_run(self, run_id: str, *, status: str, error: str | None = None, at: str | None = None) -> None:
+        """Record how a run ended, now or `at` (UTC, as it is kept)."""
         with self._recording():
             self._db.execute(
                 "UPDATE runs SET status = ?, error = ?, finished_at = ? WHERE run_id = ?",
-                (status, error, _now(), run_id),
+                (status, error, at or _now(), run_id),
             )
             self._touch(run_id)
+
+    def withdraw_run(self, run_id: str) -> None:
+        """It was refused before it began, and is no run."""
+        with self._recording():
+            for table in ("runs", "unpublished"):
+                self._db.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))  # noqa: S608
 
     def reopen_run(self, run_id: str) -> None:
         """It has not ended after all."""
@@ -275,13 +282,20 @@ class Ledger:
         return bool(self.query("SELECT 1 FROM runs WHERE run_id = ? AND finished_at IS NOT NULL", (run_id,)))
 
     def close_crashed(self, *, but: Collection[str] = ()) -> list[str]:
-        """Close the runs that were left open, `but` these. Call it only while holding the warehouse's lock."""
+        """Close the runs that were left open, `but` these. Call it only while holding the warehouse's lock.
+
+        They ended when they were last heard of, and not when that is noticed: what they brought is no fresher.
+        """
         crashed: list[str] = []
         with self._recording():
-            for (run_id,) in self._db.execute("SELECT run_id FROM runs WHERE status = 'running'").fetchall():
+            heard_of = (
+                "SELECT run_id, coalesce((SELECT max(t.finished_at) FROM run_tries t WHERE t.run_id = r.run_id), "
+                "started_at) FROM runs r WHERE status = 'running'"
+            )
+            for run_id, at in self._db.execute(heard_of).fetchall():
                 if run_id not in but:
                     crashed.append(run_id)
-                    self.close_run(run_id, status="crashed", error=CRASHED)
+                    self.close_run(run_id, status="crashed", error=CRASHED, at=at)
             for row in self._db.execute("SELECT run_id FROM dbt_runs WHERE status = 'running'").fetchall():
                 self.close_dbt(row["run_id"], {"status": "crashed", "error": CRASHED})
         return crashed

@@ -174,11 +174,11 @@ def tending(place: Place) -> Iterator[tuple[Warehouse, Ledger]]:
     with lock(place):
         ledger = Ledger(place.ledger)
         try:
-            if ledger.is_new():
-                with open_reader(place) as reader:
-                    ledger.adopt(reader)
-            close_crashed(place, ledger)
-            with open_warehouse(place, datasets=datasets) as warehouse:
+            with open_warehouse(place, datasets=datasets) as warehouse:  # none of another machine's is under way now
+                if ledger.is_new():
+                    with open_reader(place) as reader:
+                        ledger.adopt(reader)
+                close_crashed(place, ledger)
                 warehouse.begin()
                 yield warehouse, ledger
         finally:

@@ -9,6 +9,9 @@ import resource
 import sqlite3
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,8 @@ from conftest import Night
 from pipelines import place as places
 from pipelines import schedule, warehouse
 from pipelines.ledger import TABLES, Ledger
+from pipelines.warehouse.postgres import RUN_LOCK
+from pipelines.warehouse.postgres_connection import connect
 from redash import LABELS
 from sandbox_process import SandboxProcess
 from sources.errors import ConfigurationError, NightloadError, NoRoom
@@ -141,6 +146,48 @@ def test_a_crashed_run_is_closed_by_the_next(small: Night) -> None:
     assert rows[left_open] == "crashed"
     assert sorted(rows.values()) == ["crashed", "ok", "ok"]
     assert ledger(small, "SELECT count(*) FROM runs WHERE status = 'running'") == [(0,)]
+
+
+def test_a_refused_try_is_no_run(small: Night) -> None:
+    """Whether this machine's lock refuses it or, on a Postgres, another machine's."""
+    assert small.run().code == 0
+    told = [ledger(small, f"SELECT * FROM {table}") for table in (*TABLES, "unpublished", "incidents")]
+    locks = [warehouse.lock(places.at(small.database.url or places.DEFAULT, small.home))]
+    if small.database.url is not None:
+        locks.append(held(small.database.url))
+    for lock in locks:
+        with lock:
+            ran = small.main("run")
+        assert (ran.code, ran.err.count("\n"), "another run has this warehouse" in ran.err) == (3, 1, True), ran.err
+        assert told == [ledger(small, f"SELECT * FROM {table}") for table in (*TABLES, "unpublished", "incidents")]
+
+
+@contextmanager
+def held(url: str) -> Iterator[None]:
+    """The lock of a run on another machine."""
+    with closing(connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", (RUN_LOCK,))
+        yield
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+def test_a_run_of_another_machine_that_is_under_way_has_not_crashed(small: Night, tmp_path: Path) -> None:
+    """A machine that is new here reads of it in the database; only the lock says whether it is still at work."""
+    assert small.run().code == 0
+    ((run_id,),) = small.rows("SELECT run_id FROM nightload.runs")
+    small.write("UPDATE nightload.runs SET status = 'running', finished_at = NULL")
+    other = replace(small, home=tmp_path / "other")
+    other.home.mkdir()
+    with held(str(small.database.url)):
+        for command in (("run",), ("state", "reset", "tonalytica", "--yes")):
+            assert other.main(*command).code == 3
+            assert ledger(other, "SELECT * FROM runs") == []
+    assert other.main("run").code == 0
+    assert ledger(other, "SELECT run_id, status FROM runs ORDER BY 1")[0] == (run_id, "crashed")
+    assert [status for (status,) in small.rows("SELECT status FROM nightload.runs ORDER BY run_id")] == [
+        "crashed",
+        "ok",
+    ]
 
 
 def test_a_ledger_that_cannot_be_written_to_fails_no_run(small: Night, caplog: pytest.LogCaptureFixture) -> None:
