@@ -129,13 +129,15 @@ def _recorded(place: Place, ledger: Ledger, run_id: str) -> Iterator[None]:
         ledger.withdraw_run(run_id)
         raise
     except BaseException as stopped:
-        interrupted = interruption.heard(stopped)
+        interrupted, why = interruption.heard(stopped), no_room(stopped) or stopped
         if not ledger.is_closed(run_id):
             set_right(place, ledger, run_id)
-            told = "interrupted" if interrupted or isinstance(stopped, SystemExit) else summarize(stopped)
+            told = "interrupted" if interrupted or isinstance(stopped, SystemExit) else summarize(why)
             ledger.close_run(run_id, status="failed", error=told)
         if interrupted:
             raise KeyboardInterrupt from None
+        if why is not stopped:
+            raise why from None
         raise
 
 
