@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import pwd
 import shlex
 import shutil
 import subprocess
@@ -22,6 +21,7 @@ from zoneinfo import ZoneInfo
 
 from pipelines.kubernetes import cron_jobs
 from pipelines.place import Place
+from pipelines.private import owner_of
 from pipelines.schedules import Schedule, in_numbers, parse_cron
 from sources.errors import ConfigurationError, one_line
 
@@ -148,7 +148,7 @@ def _service(installer: Installer, schedule: Schedule, *, user: bool) -> str:
             "ProtectControlGroups=yes",
             "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
         ]
-    owner = [] if user else [f"User={_owner(place.home)}"]
+    owner = [] if user else [f"User={owner_of(place.home)}"]
     command = " ".join(_unit_word(word, command=True) for word in installer.command(schedule))
     lines = [
         _mark(installer),
@@ -207,14 +207,6 @@ def _timer(installer: Installer, schedule: Schedule) -> str:
 def _unit_word(word: str, *, command: bool = False) -> str:
     word = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return '"' + (word.replace("$", "$$") if command else word) + '"'
-
-
-def _owner(home: Path) -> str:
-    uid = home.stat().st_uid
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 def _install_units(installer: Installer, *, dry_run: bool, user: bool) -> list[str]:

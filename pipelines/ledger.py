@@ -178,6 +178,8 @@ _INDEXES = (
 
 _PASSING = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
+MEMORY = Path(":memory:")
+"""SQLite's name for a ledger that is kept nowhere."""
 CRASHED = "it ended without a word (killed, power lost, or no room for its last words)"
 
 
@@ -186,7 +188,8 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         try:
-            state_folder(path.parent)
+            if path != MEMORY:
+                state_folder(path.parent)
             self._db = sqlite3.connect(path, isolation_level=None, timeout=10)
             self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA journal_mode = WAL")

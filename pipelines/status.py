@@ -6,11 +6,10 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from pipelines import schedules
-from pipelines.ledger import Ledger
+from pipelines.ledger import MEMORY, Ledger
 from pipelines.place import Place
 from pipelines.settings import duration, per_table, section
 from sources.errors import ConfigurationError
@@ -88,7 +87,7 @@ def _ledger(place: Place) -> Ledger | None:
         return None
     from pipelines.warehouse.reader import open_reader
 
-    ledger = Ledger(Path(":memory:"))
+    ledger = Ledger(MEMORY)
     with open_reader(place) as reader:
         ledger.adopt(reader)
     return ledger
