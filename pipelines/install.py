@@ -46,7 +46,7 @@ class Installer:
         beside = Path(sys.executable).with_name("nightload")
         own = [str(beside)] if beside.exists() else [sys.executable, "-P", "-m", "pipelines.cli"]
         where = ["--warehouse", self.warehouse] if self.warehouse else []
-        return [*own, *schedule.arguments(), *where, "--home", str(self.place.home)]
+        return [*own, *schedule.arguments_unattended(now=self.now), *where, "--home", str(self.place.home)]
 
 
 def install_schedules(
@@ -80,7 +80,7 @@ def install_schedules(
             raise ConfigurationError(what=f"the path {one_line(text)!r} has a character that no unit or crontab takes")
     installer = Installer(place=place, schedules=schedules, warehouse=warehouse, now=datetime.now(UTC))
     if kind == "kubernetes":
-        return cron_jobs(schedules).splitlines()
+        return cron_jobs(schedules, now=installer.now).splitlines()
     if kind == "cron":
         return _install_cron(installer, dry_run=dry_run)
     return _install_units(installer, dry_run=dry_run, user=user)

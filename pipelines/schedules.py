@@ -114,6 +114,13 @@ class Schedule:
         tables = [each for table in self.tables for each in ("--table", table)]
         return ["run", *self.vendors, *tables, *(["--then", self.then] if self.then else [])]
 
+    def arguments_unattended(self, *, now: datetime) -> list[str]:
+        """The same where no scheduler of ours starts it: it tries again what may pass until its deadline, or until it
+        is due again."""
+        due = self.next_fire(now)
+        seconds = int(min(self.deadline, self.next_fire(due) - due).total_seconds())
+        return [*self.arguments(), "--until", f"{seconds}s"]
+
 
 def read(home: Path) -> tuple[Schedule, ...]:
     """The schedules of a home, in the order of its file; none, if it has none.
