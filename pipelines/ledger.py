@@ -187,6 +187,7 @@ class Ledger:
     """One ledger file."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
             if path != MEMORY:
                 state_folder(path.parent)
@@ -201,12 +202,7 @@ class Ledger:
             for index in _INDEXES:
                 self._db.execute(index)
         except (OSError, sqlite3.Error) as error:
-            raise (NoRoom if _may_pass(error) else ConfigurationError)(
-                what="the ledger cannot be written",
-                where=str(path),
-                why=str(error),
-                todo="Give the warehouse a folder that can be written, with room on its disk",
-            ) from None
+            raise _unusable(error, "written", path) from None
 
     def close(self) -> None:
         self._db.close()
@@ -380,7 +376,7 @@ class Ledger:
 
     def unpublished(self) -> list[str]:
         """The runs that the warehouse does not show, or not as they ended."""
-        return [row["run_id"] for row in self._db.execute("SELECT run_id FROM unpublished ORDER BY run_id")]
+        return [row["run_id"] for row in self.query("SELECT run_id FROM unpublished ORDER BY run_id")]
 
     def published(self, run_ids: Iterable[str]) -> None:
         with self._recording():
@@ -392,7 +388,7 @@ class Ledger:
         found: list[dict[str, Any]] = []
         for run_id in run_ids:
             query = f"SELECT {names} FROM {table} WHERE {key_of(table)} = ?"  # noqa: S608
-            found += [dict(row) for row in self._db.execute(query, (run_id,))]
+            found += self.query(query, (run_id,))
         return found
 
     def mask(self, masked: Callable[[str], str]) -> None:
@@ -415,7 +411,13 @@ class Ledger:
             ) from None
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
-        return [dict(row) for row in self._db.execute(sql, parameters)]
+        """Raises `NightloadError` for a file that cannot be read."""
+        try:
+            return [dict(row) for row in self._db.execute(sql, parameters)]
+        except sqlite3.DatabaseError as error:
+            if _is_damage(error) or _may_pass(error):
+                raise _unusable(error, "read", self._path) from None
+            raise
 
     def _insert(self, table: str, row: Mapping[str, Any]) -> None:
         names = [name for name in TABLES[table] if name in row]
@@ -449,6 +451,19 @@ class Ledger:
             yield
         except (sqlite3.Error, OSError) as error:
             log.error("the ledger could not be written: %s", error)
+
+
+def _unusable(error: OSError | sqlite3.Error, how: str, path: Path) -> NightloadError:
+    todo = "Give the warehouse a folder that can be written, with room on its disk"
+    if _is_damage(error):
+        todo = f"It is damaged: move {path.name}* away, and the next run takes over what the warehouse tells of runs"
+    kind = NoRoom if _may_pass(error) else ConfigurationError
+    return kind(what=f"the ledger cannot be {how}", where=str(path), why=str(error), todo=todo)
+
+
+def _is_damage(error: OSError | sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _may_pass(error: OSError | sqlite3.Error) -> bool:

@@ -36,13 +36,14 @@ def last_runs(place: Place, *, now: datetime | None = None) -> dict[str, Any]:
         last = ledger.query("SELECT run_id, started_at, finished_at, status FROM runs ORDER BY run_id DESC LIMIT 1")
         vendors = standing(ledger, place, now=now)
         dbt = ledger.query("SELECT * FROM dbt_runs ORDER BY run_id DESC LIMIT 1")
+        lost = _lost(place) if any(vendor["last_good"] for vendor in vendors) else []
         return {
             "warehouse": place.shown,
             "last_run": last[0] if last else None,
             "vendors": vendors,
             "dbt": dbt[0] if dbt else None,
-            "stale": stale(vendors),
-            "pending": _pending(ledger, vendors),
+            "stale": [*([place.shown] if lost else []), *stale(vendors)],
+            "pending": [*lost, *_pending(ledger, vendors)],
             "noticed": noticed(ledger, since=now - NEWS),
             "incidents": [
                 {
@@ -54,6 +55,20 @@ def last_runs(place: Place, *, now: datetime | None = None) -> dict[str, Any]:
             ],
             "alerts": [{"channel": name.partition(":")[2], **told} for name, told in ledger.marks("channel:").items()],
         }
+
+
+def _lost(place: Place) -> list[str]:
+    """Where the file of which the ledger tells is no DuckDB file: a sentence. It is not opened, which takes long."""
+    if place.postgres is not None:
+        return []
+    try:
+        with place.warehouse.open("rb") as file:
+            if file.read(12)[8:] == b"DUCK":
+                return []
+        why = "is no DuckDB file"
+    except OSError as error:
+        why = f"cannot be read: {error.strerror}"
+    return [f"the warehouse {place.warehouse} {why}; what is told of its tables is gone with it, or elsewhere"]
 
 
 def noticed(ledger: Ledger, *, since: datetime) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from unittest import mock
 
 import pytest
 
-from conftest import Night
+from conftest import Night, one_database
 from pipelines import place as places
 from pipelines import schedule, warehouse
 from pipelines.ledger import TABLES, Ledger
@@ -208,6 +208,23 @@ def test_a_ledger_that_is_no_database_is_told(small: Night) -> None:
     (small.state / "ledger.sqlite").write_text("notes, not a ledger\n" * 100)
     ran = small.main("run")
     assert (ran.code, "the ledger cannot be written" in ran.err, ran.err.count("\n")) == (2, True, 1), ran.err
+    assert "move ledger.sqlite* away" in ran.err
+
+
+@one_database
+def test_a_ledger_that_is_damaged_is_told_and_made_anew_from_the_warehouse(small: Night) -> None:
+    """Its first page is whole, and the others are not: it opens, and cannot be read."""
+    assert small.run().code == 0
+    file = small.state / "ledger.sqlite"
+    file.write_bytes(file.read_bytes()[:4096] + b"U" * (file.stat().st_size - 4096))
+    for command in ("run", "status", "runs", "report", "alert", "tables"):
+        ran = small.main(command)
+        told = [line for line in ran.err.splitlines() if line.startswith("nightload: ")]
+        assert (ran.code, len(told), "move ledger.sqlite* away" in ran.err) == (2, 1, True), ran.err
+    for each in small.state.glob("ledger.sqlite*"):
+        each.unlink()
+    assert small.run().code == 0
+    assert ledger(small, "SELECT status FROM runs") == [("ok",)] * 2
 
 
 def test_a_ledger_without_room_is_no_mistake_of_the_settings(small: Night) -> None:
