@@ -251,6 +251,7 @@ def _show_ledger(night: Night) -> None:
             night.warehouse.begin()
             night.warehouse.publish(night.ledger)
     except (NightloadError, OSError) as error:
+        night.warehouse.discard(kept=True)  # a disk that is full has room for the ledger then
         why = summarize(error)
         if why not in {vendor.error for vendor in night.told()}:  # then it has been said
             log.error("the ledger could not be shown in the warehouse: %s", why)

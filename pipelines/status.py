@@ -93,7 +93,7 @@ def opened(place: Place) -> Iterator[Ledger | None]:
 
 def _ledger(place: Place) -> Ledger | None:
     """The ledger on this disk; where there is none, as on another machine, what the database tells."""
-    if place.ledger.exists():
+    if place.has_ledger:
         here = Ledger(place.ledger)
         if place.postgres is None or not here.is_new():
             return here

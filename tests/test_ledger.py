@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from unittest import mock
 
 import pytest
@@ -236,6 +236,29 @@ def test_a_ledger_without_room_is_no_mistake_of_the_settings(small: Night) -> No
     ran = small("run", preexec_fn=full)
     assert (ran.code, "the ledger cannot be written" in ran.err, ran.err.count("\n")) == (5, True, 1), ran.err
     assert small.run().code == 0
+
+
+@one_database
+def test_a_copy_that_finds_no_room_leaves_the_ledger_what_there_is(
+    small: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert small.run().code == 0
+
+    def full(reader: IO[bytes], writer: IO[bytes], *_: int) -> None:
+        writer.write(reader.read(100_000))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    build, record, taken = small.state / "build" / "warehouse.duckdb", Ledger.record, list[int]()
+
+    def recording(self: Ledger, *told: Any) -> None:
+        taken.append(build.stat().st_size)
+        record(self, *told)
+
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    monkeypatch.setattr("fcntl.ioctl", mock.Mock(side_effect=OSError))
+    monkeypatch.setattr(Ledger, "record", recording)
+    assert small.run().code == 1
+    assert taken and not any(taken)
 
 
 def test_a_night_that_had_no_room_to_be_recorded_is_recorded_when_its_work_is_swept(

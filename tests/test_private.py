@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -117,6 +118,26 @@ def test_the_folder_of_another_user_is_refused_and_an_open_one_is_closed(
     ):
         with pytest.raises(ConfigurationError, match=r"warehouse\.nightload belongs to another user \(.+\)"):
             enter()
+
+
+@one_database
+def test_who_may_not_enter_the_folder_is_told_so(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other user's 0700: nothing in it can be looked at."""
+    place = places.at(places.DEFAULT, night.home)
+    Ledger(place.ledger).close()
+
+    def denied(path: Path) -> bool:
+        if path == place.ledger:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return os.path.exists(path)
+
+    monkeypatch.setattr(Path, "exists", denied)
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    if os.getuid() == 0:
+        os.chown(place.state, 12345, -1)
+    for command, told in (("status", "is not for this user"), ("run", "belongs to another user"), ("report", "is not")):
+        ran = night.main(command)
+        assert (ran.code, ran.err.count("\n"), told in ran.err) == (2, 1, True), ran.err
 
 
 def test_a_ledger_in_memory_closes_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
