@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pipelines import schedules
-from pipelines.ledger import MEMORY, Ledger
+from pipelines.ledger import MEMORY, Ledger, run_id_of
 from pipelines.place import Place
 from pipelines.settings import duration, per_table, section
 from sources.errors import ConfigurationError
@@ -20,6 +20,10 @@ NEWS = timedelta(days=7)
 """What happened earlier is no news."""
 SEEN_BACK = timedelta(days=40)
 """How far back a fire is looked for: a schedule may be monthly."""
+AHEAD = timedelta(hours=1)
+"""A run that began so much later than now was on a clock that went wrong, and makes nothing fresh for so long. Less is
+what the clocks of two machines differ by."""
+_LAST = "coalesce(max(run_id) FILTER (WHERE run_id < ?), max(run_id))"
 LEFT_OUT = 3
 """After so many good runs without a table, its vendor no longer shows it or the settings leave it out."""
 
@@ -111,13 +115,16 @@ def _ledger(place: Place) -> Ledger | None:
 def standing(ledger: Ledger, place: Place, *, now: datetime) -> list[dict[str, Any]]:
     """Each vendor and its tables as of their last run, and whether they are fresh (None: nobody asks)."""
     rule = section(place.home, "status", known={"stale_after"}).get("stale_after")
+    ahead = run_id_of(now + AHEAD, "")
     vendors = ledger.query(
-        "SELECT v.vendor, v.run_id, r.started_at, r.finished_at, v.status, v.error, v.requests, v.seconds, "
+        "SELECT v.vendor, v.run_id, r.started_at, r.finished_at, v.status, v.error, v.requests, v.seconds, "  # noqa: S608
         "(SELECT g.finished_at FROM run_vendors gv JOIN runs g USING (run_id) WHERE gv.vendor = v.vendor "
-        " AND gv.status = 'ok' AND g.finished_at IS NOT NULL ORDER BY gv.run_id DESC LIMIT 1) AS last_good "
-        "FROM (SELECT vendor, max(run_id) AS run_id FROM run_vendors GROUP BY vendor) AS last "
+        " AND gv.status = 'ok' AND g.finished_at IS NOT NULL AND gv.run_id < ? ORDER BY gv.run_id DESC LIMIT 1) "
+        " AS last_good "
+        f"FROM (SELECT vendor, {_LAST} AS run_id FROM run_vendors GROUP BY vendor) AS last "
         "JOIN run_vendors v ON v.vendor = last.vendor AND v.run_id = last.run_id "
-        "JOIN runs r ON r.run_id = v.run_id ORDER BY v.vendor"
+        "JOIN runs r ON r.run_id = v.run_id ORDER BY v.vendor",
+        (ahead, ahead),
     )
     due = _due(schedules.read(place.home), now=now)
     for vendor in vendors:
@@ -125,7 +132,7 @@ def standing(ledger: Ledger, place: Place, *, now: datetime) -> list[dict[str, A
         since = good_since(rule, table=name, vendor=name, now=now, due=due)
         vendor["good_since"] = None if since is None else since.isoformat(timespec="seconds")
         vendor["fresh"] = _fresh(vendor["last_good"], since)
-        vendor["tables"] = _tables(ledger, name)
+        vendor["tables"] = _tables(ledger, name, ahead)
         vendor["drift"] = ledger.query(
             "SELECT dataset || '.' || table_name AS \"table\", column_name, change, old_type, new_type "
             "FROM schema_changes WHERE run_id = ? AND vendor = ?",
@@ -177,20 +184,20 @@ def _fresh(last_good: str | None, since: datetime | None) -> bool | None:
     return last_good is not None and datetime.fromisoformat(last_good) >= since
 
 
-def _tables(ledger: Ledger, vendor: str) -> list[dict[str, Any]]:
+def _tables(ledger: Ledger, vendor: str, ahead: str) -> list[dict[str, Any]]:
     return ledger.query(
         "SELECT t.dataset || '.' || t.table_name AS \"table\", t.mode, t.vendor_count, t.extracted, t.landed, t.live, "  # noqa: S608
         "t.status, t.error, t.run_id, "
         "(SELECT r.finished_at FROM run_tables g JOIN runs r USING (run_id) WHERE g.vendor = t.vendor "
         " AND g.dataset = t.dataset AND g.table_name = t.table_name AND r.finished_at IS NOT NULL "
-        f" AND g.status IN {GOOD} ORDER BY g.run_id DESC LIMIT 1) AS last_good, "
+        f" AND g.status IN {GOOD} AND g.run_id < ? ORDER BY g.run_id DESC LIMIT 1) AS last_good, "
         "(SELECT count(*) FROM run_vendors v WHERE v.vendor = t.vendor AND v.run_id > t.run_id AND v.status = 'ok') "
         " AS good_runs_since "
-        "FROM (SELECT vendor, dataset, table_name, max(run_id) AS run_id FROM run_tables WHERE vendor = ? "
+        f"FROM (SELECT vendor, dataset, table_name, {_LAST} AS run_id FROM run_tables WHERE vendor = ? "
         " GROUP BY dataset, table_name) AS last "
         "JOIN run_tables t ON t.vendor = last.vendor AND t.dataset = last.dataset AND t.table_name = last.table_name "
         " AND t.run_id = last.run_id ORDER BY t.dataset, t.table_name",
-        (vendor,),
+        (ahead, ahead, vendor),
     )
 
 
