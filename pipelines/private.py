@@ -52,7 +52,7 @@ def state_folder(folder: Path) -> None:
         )
     if found.st_uid == us and found.st_mode & 0o077:
         with suppress(OSError):  # not every file system knows modes
-            folder.chmod(0o700)
+            folder.chmod(found.st_mode & 0o700)  # what its owner may do is the owner's to say
         if found.st_mode & 0o022:
             is_still = folder.stat().st_mode & 0o022
             log.warning("others %s write to the folder %s", "can" if is_still else "could, and can no more,", folder)
