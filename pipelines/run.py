@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain
@@ -34,7 +34,7 @@ from pipelines.report import RunReport, TableReport
 from pipelines.request import Request, choose, refuse_unknown_table, vendor_of
 from pipelines.side_by_side import SideBySide
 from pipelines.tries import Try, again, may_come_again, whole
-from pipelines.warehouse import lock, open_warehouse
+from pipelines.warehouse import Locked, lock, open_warehouse
 from pipelines.warehouse.reader import open_reader
 from sources import VENDORS, interruption
 from sources.errors import NightloadError, Recovery, no_room, summarize
@@ -59,21 +59,20 @@ def run(request: Request) -> RunReport:
     policy, keep = read_policy(), None if request.replay else read_choice(request.place.home)
     pace = Pace() if request.replay else read_pace(request.place.home, until=request.until)
     for dataset, table, _ in policy.columns:
-        refuse_unknown_table(f"{dataset}.{table}")
+        refuse_unknown_table(f"{dataset}.{table}", gone=True)
     with lock(request.place):
         ledger = Ledger(request.place.ledger)
         try:
-            if ledger.is_new():
-                with suppress(NightloadError), open_reader(request.place) as reader:
-                    ledger.adopt(reader)
-            for crashed in close_crashed(request.place, ledger):
-                log.warning("run %s had crashed: nothing half done is in the warehouse", crashed)
+            is_new = ledger.is_new()
+            _close_crashed(request.place, ledger)
             datasets = [name for vendor in VENDORS for name in package(vendor).tables()]
             run_id = ledger.open_run(chosen, version=__version__)
             with (
                 _recorded(request.place, ledger, run_id),
                 open_warehouse(request.place, datasets=datasets) as warehouse,
             ):
+                if is_new:
+                    _adopt(request.place, ledger, run_id)
                 until = request.replay.until if request.replay else pendulum.now("UTC")
                 night = Night(
                     request=request,
@@ -95,6 +94,19 @@ def run(request: Request) -> RunReport:
             ledger.close()
 
 
+def _close_crashed(place: Place, ledger: Ledger, *, but: Collection[str] = ()) -> None:
+    for crashed in close_crashed(place, ledger, but=but):
+        log.warning("run %s had crashed: nothing half done is in the warehouse", crashed)
+
+
+def _adopt(place: Place, ledger: Ledger, run_id: str) -> None:
+    """Take over what the warehouse tells of earlier runs, for whoever holds its lock: none of another machine's is
+    under way, and those that say so have crashed."""
+    with suppress(NightloadError), open_reader(place) as reader:
+        ledger.adopt(reader)
+    _close_crashed(place, ledger, but={run_id})
+
+
 def _asked(request: Request, chosen: Sequence[str], until: pendulum.DateTime) -> dict[str, Any]:
     """What a replay must know to ask for the same."""
     return {
@@ -109,17 +121,23 @@ def _asked(request: Request, chosen: Sequence[str], until: pendulum.DateTime) ->
 
 @contextmanager
 def _recorded(place: Place, ledger: Ledger, run_id: str) -> Iterator[None]:
-    """A run that does not come to its end has failed, and why is kept; so is what it had published by then."""
+    """A run that does not come to its end has failed, and why is kept; so is what it had published by then. One that
+    another machine's lock refuses is none, as with the lock on this machine."""
     try:
         yield
+    except Locked:
+        ledger.withdraw_run(run_id)
+        raise
     except BaseException as stopped:
-        interrupted = interruption.heard(stopped)
+        interrupted, why = interruption.heard(stopped), no_room(stopped) or stopped
         if not ledger.is_closed(run_id):
             set_right(place, ledger, run_id)
-            told = "interrupted" if interrupted or isinstance(stopped, SystemExit) else summarize(stopped)
+            told = "interrupted" if interrupted or isinstance(stopped, SystemExit) else summarize(why)
             ledger.close_run(run_id, status="failed", error=told)
         if interrupted:
             raise KeyboardInterrupt from None
+        if why is not stopped:
+            raise why from None
         raise
 
 
@@ -233,6 +251,7 @@ def _show_ledger(night: Night) -> None:
             night.warehouse.begin()
             night.warehouse.publish(night.ledger)
     except (NightloadError, OSError) as error:
+        night.warehouse.discard(kept=True)  # a disk that is full has room for the ledger then
         why = summarize(error)
         if why not in {vendor.error for vendor in night.told()}:  # then it has been said
             log.error("the ledger could not be shown in the warehouse: %s", why)

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -433,7 +434,7 @@ def test_what_was_loaded_and_not_published_when_a_run_is_cut_short_is_told_of_as
     cut = small.start("run", command=(*KILLED, *point))
     assert cut.wait(120) == (-signal.SIGKILL if how == "killed" else 130)
     cut.communicate()
-    there, rows = has(small), true(sandbox)
+    ended, (there, rows) = datetime.now(UTC), (has(small), true(sandbox))
     assert there == {"tonalytica": rows["tonalytica"] if publish == "vendor" else None, "tune": None}
     fault(sandbox, "", TOO_LONG, times=-1)
     fault(sandbox, "", TOO_LONG, times=-1, vendor="tune")
@@ -444,6 +445,8 @@ def test_what_was_loaded_and_not_published_when_a_run_is_cut_short_is_told_of_as
     assert told["tune"][2] is False
     runs = ledger(small, "SELECT status FROM runs ORDER BY run_id LIMIT 1")
     assert runs == [("crashed" if how == "killed" else "failed",)]
+    for vendor in small.main("status", "--json").json["vendors"]:  # a crash is no fresher for being noticed later
+        assert vendor["last_good"] is None or datetime.fromisoformat(vendor["last_good"]) < ended
     assert ledger(small, "SELECT count(*) FROM schema_changes WHERE vendor = 'tune'") == [(0,)]
 
 

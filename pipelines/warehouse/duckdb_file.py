@@ -345,10 +345,15 @@ def _busy(published: Path, holder: str) -> WarehouseBusy:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file; on a file system that can share blocks, at once."""
+    """Copy a file; on a file system that can share blocks, at once. What finds no room gives back what it took: the
+    ledger needs it, to say so."""
     # one open: closing any handle of the file would drop the lock that DuckDB holds on it for us
     with source.open("rb") as reader, target.open("wb") as writer:
         try:
             fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
         except OSError:
-            shutil.copyfileobj(reader, writer, 16 * 2**20)
+            try:
+                shutil.copyfileobj(reader, writer, 16 * 2**20)
+            except OSError:
+                writer.truncate(0)
+                raise
