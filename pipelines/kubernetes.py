@@ -39,7 +39,7 @@ spec:
       activeDeadlineSeconds: {deadline}
       backoffLimit: 6
       podFailurePolicy:
-        rules:   # 1, 2, 4 are answers; 3 (another run has the warehouse), 5 (no database) and a crash are tried again
+        rules:   # 1, 2 and 4 are answers; 3 (another run has the warehouse) and a crash are tried again
           - action: FailJob
             onExitCodes: {{containerName: nightload, operator: In, values: [1, 2, 4]}}
       template:

@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -27,7 +28,7 @@ from pipelines.keeping import Keeping, read_choice
 from pipelines.ledger import Ledger
 from pipelines.memory import give_back
 from pipelines.night import Night, as_told, folder, record, tell, who_is_forgotten
-from pipelines.pace import Pace, Publish, read_pace
+from pipelines.pace import PASSING, Pace, Publish, read_pace
 from pipelines.passes import extract, load_parts, pass_over, prepare
 from pipelines.place import Place
 from pipelines.report import RunReport, TableReport
@@ -49,15 +50,30 @@ UNMET = "nothing to load: no such table or no result yet, or the key cannot see 
 
 
 def run(request: Request) -> RunReport:
-    """Run one night and say what came of it.
+    """Run one night and say what came of it. One that cannot begin (no room, no database) is begun again as vendors
+    are tried again.
 
-    Raises `Locked` when another run has the warehouse, and `ConfigurationError` for a request that
-    cannot be carried out; whatever happens to a vendor is in the report.
+    Raises `Locked` when another run has the warehouse, `ConfigurationError` for a request that cannot be carried out,
+    and what it could not begin for; whatever happens to a vendor is in the report.
     """
+    pace = Pace() if request.replay else read_pace(request.place.home, until=request.until)
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            return _run(request, pace)
+        except NightloadError as error:
+            at = pace.again_at(tries, now=datetime.now(UTC))
+            if at is None or error.recovery not in PASSING or isinstance(error, Locked):
+                raise
+            log.warning("the run cannot begin: %s; tried again at %s", summarize(error), f"{at:%H:%M:%S} UTC")
+            time.sleep(max(0.0, (at - datetime.now(UTC)).total_seconds()))
+
+
+def _run(request: Request, pace: Pace) -> RunReport:
     chosen, skipped = choose(request)
     project = dbt.find_project(request.place) if request.then_dbt else None
     policy, keep = read_policy(), None if request.replay else read_choice(request.place.home)
-    pace = Pace() if request.replay else read_pace(request.place.home, until=request.until)
     for dataset, table, _ in policy.columns:
         refuse_unknown_table(f"{dataset}.{table}", gone=True)
     with lock(request.place):

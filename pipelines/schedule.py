@@ -46,7 +46,7 @@ KILL_AFTER = 120.0
 """Seconds between SIGTERM and SIGKILL."""
 CRASHES = 2
 """So many times one night is begun, if its run crashes."""
-FAILED, LOCKED, LATER = 1, 3, 5
+FAILED, LOCKED = 1, 3
 MEANING = ("all green", "something failed", "its configuration is wrong", "", "counts did not agree")
 
 
@@ -324,7 +324,7 @@ class _Scheduler:
         if code == LOCKED:
             log.warning("schedule %s: another run has the warehouse", name)
             self._again(attempt, pid, "another run had the warehouse")
-        elif code == LATER or (code == FAILED and not self._nights.began(pid, attempt.due.at)):
+        elif code == FAILED and not self._nights.began(pid, attempt.due.at):  # the disk beside the warehouse is full
             log.error("schedule %s: its run could not begin", name)
             self._again(attempt, pid, "its run could not begin")
         elif 0 <= code < len(MEANING):

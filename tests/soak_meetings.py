@@ -168,7 +168,7 @@ class Meetings(Truth):
             case "lock":
                 codes = lambda codes: codes[:1] == [3] and codes[-1] == 0  # noqa: E731
                 return Meeting("the database's lock", codes, held=self.database_lock_held, during=self._stuck())
-        return Meeting("the database restarts", ends(0, 1, 5), held=self.short_pauses, during=self._restarts())
+        return Meeting("the database restarts", ends(0, 1), held=self.short_pauses, during=self._restarts())
 
     def _waited_for_the_analyst(self, schedule: Schedule) -> None:
         """A night that must change a table's columns waits for who reads it, and not for ever."""
@@ -192,7 +192,7 @@ class Meetings(Truth):
         match dice.choice(["disk", "lock", "lock until the deadline", "forward", "back", "slept"]):
             case "disk":
                 room = dice.choice([0, 40_000, 400_000, 3_000_000])
-                return Meeting("full disk", ends(0, 1, 5), held=lambda: self.full_disk(room))
+                return Meeting("full disk", ends(0, 1), held=lambda: self.full_disk(room))
             case "lock":
                 codes = lambda codes: codes[:1] == [3] and codes[-1] == 0  # noqa: E731
                 return Meeting("stuck lock", codes, held=self.lock_held, during=self._stuck())

@@ -18,9 +18,7 @@ from sources.errors import NightloadError, Recovery, summarize
 from sources.interruption import heard
 from sources.redaction import install
 
-OK, FAILED, USAGE, LOCKED, MISMATCH, LATER = range(6)
-"""`LATER`: a run could not begin (no room, no database) and may when that has passed. Like `LOCKED`, it asks whoever
-starts runs to try again."""
+OK, FAILED, USAGE, LOCKED, MISMATCH = range(5)
 
 
 app = typer.Typer(

@@ -11,7 +11,6 @@ from pipelines import place as places
 from pipelines.after_run import telling
 from pipelines.commands import (
     FAILED,
-    LATER,
     LOCKED,
     USAGE,
     AsJson,
@@ -24,9 +23,7 @@ from pipelines.commands import (
     code_of,
     engine,
     print_json,
-    say_error,
 )
-from pipelines.pace import PASSING
 from sources import VENDORS
 from sources.errors import NightloadError, Recovery, summarize
 
@@ -84,9 +81,6 @@ def run(
         if as_json:
             status = "locked" if code_of(error) == LOCKED else "failed"
             print_json({"run_id": None, "status": status, "vendors": [], "error": summarize(error)})
-        if error.recovery in PASSING and code_of(error) != LOCKED:  # what befalls a vendor is in the report
-            say_error(error)
-            raise typer.Exit(LATER) from None
         raise
     print_json(report.as_json()) if as_json else show_run(report, place)
     raise typer.Exit(exit_code(report))

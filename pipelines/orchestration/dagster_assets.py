@@ -19,7 +19,7 @@ import dagster as dg
 
 from pipelines import place as places
 from pipelines import schedules, status
-from pipelines.commands import LATER, LOCKED, MISMATCH
+from pipelines.commands import LOCKED, MISMATCH
 from pipelines.engine import prepare
 from pipelines.orchestration.child import Ended, nightload
 from pipelines.place import Place
@@ -232,11 +232,10 @@ def _come_back(ended: Ended, config: Load) -> None:
         raise dg.Failure(
             "the deadline is over; the run was ended, and nothing half done was published", allow_retries=False
         )
-    if ended.code in (LOCKED, LATER):
+    if ended.code == LOCKED:
         tries = max(1, config.deadline_seconds // max(1, config.retry_after_seconds))
-        why = "another run has this warehouse" if ended.code == LOCKED else f"it could not begin: {ended.said}"
         raise dg.RetryRequested(max_retries=tries, seconds_to_wait=config.retry_after_seconds) from dg.Failure(
-            f"{why}; tried again later"
+            "another run has this warehouse; tried again later"
         )
     if not 0 <= ended.code <= MISMATCH:
         raise dg.RetryRequested(max_retries=CRASHES, seconds_to_wait=config.retry_after_seconds) from dg.Failure(
