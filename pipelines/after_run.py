@@ -30,9 +30,9 @@ def telling(place: Place) -> Iterator[None]:
 
 def after_run(place: Place) -> None:
     """Tell of the last run. Each part is on its own: what fails is logged, and the others go on."""
-    if not place.ledger.exists():
-        return
     try:
+        if not place.has_ledger:
+            return
         Ledger(place.ledger).close()
     except ConfigurationError:
         return  # the run has said so itself

@@ -11,7 +11,7 @@ import typer
 
 from pipelines import __version__, private
 from pipelines.commands import FAILED, OK, app, code_of, say_error
-from sources.errors import NightloadError, summarize
+from sources.errors import NightloadError, no_room, summarize
 from sources.redaction import install
 
 for chapter in ("loading", "replaying", "watching", "asking", "mending", "tending"):
@@ -30,8 +30,9 @@ def main() -> NoReturn:
         sys.exit(FAILED)
     except Exception as error:
         logging.getLogger(__name__).debug("unexpected", exc_info=True)
-        sys.stderr.write(f"nightload: {summarize(error)}\n")
-        if not isinstance(error, OSError):
+        full = no_room(error)  # wherever it is met, also where dlt wraps it
+        sys.stderr.write(f"nightload: {summarize(full or error)}\n")
+        if full is None and not isinstance(error, OSError):
             sys.stderr.write("This is a mistake of nightload itself; run it with --verbose to see where it happened.\n")
         sys.exit(FAILED)
     sys.exit(OK)

@@ -17,7 +17,7 @@ from dlt.pipeline.helpers import pipeline_drop
 from pipelines.ledger import Ledger
 from pipelines.place import OWN_DATASET, Place
 from pipelines.request import vendor_of
-from pipelines.state import datasets_of, pipeline_of, record, states_of, tending
+from pipelines.state import datasets_of, pipeline_of, record, refuse_unknown, states_of, tending
 from pipelines.warehouse import Warehouse, quote
 from pipelines.warehouse.reader import Reader, open_reader
 from pipelines.warehouse.session import void_backfills
@@ -60,6 +60,7 @@ def look(place: Place, name: str) -> list[Doomed]:
     with open_reader(place) as reader, reader.one_state():
         found = [each for dataset, tables in wanted.items() for each in _in_dataset(reader, dataset, tables)]
     if not found:
+        refuse_unknown(name)
         raise ConfigurationError(
             what=f"there is nothing of {name} in the warehouse", where=place.shown, todo="Nothing was changed"
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import pwd
 import shlex
 import shutil
 import subprocess
@@ -22,7 +21,8 @@ from zoneinfo import ZoneInfo
 
 from pipelines.kubernetes import cron_jobs
 from pipelines.place import Place
-from pipelines.schedules import Schedule, parse_cron
+from pipelines.private import owner_of
+from pipelines.schedules import Schedule, in_numbers, parse_cron
 from sources.errors import ConfigurationError, one_line
 
 STOP = 120
@@ -46,7 +46,7 @@ class Installer:
         beside = Path(sys.executable).with_name("nightload")
         own = [str(beside)] if beside.exists() else [sys.executable, "-P", "-m", "pipelines.cli"]
         where = ["--warehouse", self.warehouse] if self.warehouse else []
-        return [*own, *schedule.arguments(), *where, "--home", str(self.place.home)]
+        return [*own, *schedule.arguments_unattended(now=self.now), *where, "--home", str(self.place.home)]
 
 
 def install_schedules(
@@ -80,7 +80,7 @@ def install_schedules(
             raise ConfigurationError(what=f"the path {one_line(text)!r} has a character that no unit or crontab takes")
     installer = Installer(place=place, schedules=schedules, warehouse=warehouse, now=datetime.now(UTC))
     if kind == "kubernetes":
-        return cron_jobs(schedules).splitlines()
+        return cron_jobs(schedules, now=installer.now).splitlines()
     if kind == "cron":
         return _install_cron(installer, dry_run=dry_run)
     return _install_units(installer, dry_run=dry_run, user=user)
@@ -148,7 +148,7 @@ def _service(installer: Installer, schedule: Schedule, *, user: bool) -> str:
             "ProtectControlGroups=yes",
             "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
         ]
-    owner = [] if user else [f"User={_owner(place.home)}"]
+    owner = [] if user else [f"User={owner_of(place.home)}"]
     command = " ".join(_unit_word(word, command=True) for word in installer.command(schedule))
     lines = [
         _mark(installer),
@@ -206,14 +206,6 @@ def _timer(installer: Installer, schedule: Schedule) -> str:
 def _unit_word(word: str, *, command: bool = False) -> str:
     word = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return '"' + (word.replace("$", "$$") if command else word) + '"'
-
-
-def _owner(home: Path) -> str:
-    uid = home.stat().st_uid
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 def _install_units(installer: Installer, *, dry_run: bool, user: bool) -> list[str]:
@@ -290,9 +282,10 @@ def _cron_line(installer: Installer, schedule: Schedule) -> str:
     if shutil.which("timeout"):
         command = f"timeout -k {STOP} {math.ceil(schedule.deadline.total_seconds())} {command}"
     out = shlex.quote(str(place.state / "cron.log"))
-    line = f"mkdir -p {shlex.quote(str(place.state))} && {command} >>{out} 2>&1"
+    # the folder is private whatever cron's umask is (private.state_folder)
+    line = f"mkdir -m 700 -p {shlex.quote(str(place.state))} && {command} >>{out} 2>&1"
     # a percent sign ends the command of a crontab, quoted or not
-    return f"{schedule.cron} {line}".replace("%", r"\%")
+    return f"{in_numbers(schedule.cron)} {line}".replace("%", r"\%")
 
 
 def _same_zone(one: ZoneInfo, other: ZoneInfo) -> bool:

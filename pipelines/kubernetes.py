@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from datetime import datetime
 
 from pipelines.schedules import Schedule, parse_cron
 from sources.errors import ConfigurationError
@@ -84,7 +85,7 @@ spec:
 """
 
 
-def cron_jobs(schedules: Sequence[Schedule]) -> str:
+def cron_jobs(schedules: Sequence[Schedule], *, now: datetime) -> str:
     """One CronJob per schedule, as YAML. Raises `ConfigurationError` for one that Kubernetes cannot express."""
     names = [f"nightload-{schedule.name.lower().replace('_', '-')}".rstrip("-") for schedule in schedules]
     if len(set(names)) < len(names):
@@ -99,7 +100,7 @@ def cron_jobs(schedules: Sequence[Schedule]) -> str:
             cron=json.dumps(_cron(schedule)),
             zone=json.dumps(schedule.zone.key),
             deadline=math.ceil(schedule.deadline.total_seconds()),
-            arguments=json.dumps(schedule.arguments(), ensure_ascii=False),
+            arguments=json.dumps(schedule.arguments_unattended(now=now), ensure_ascii=False),
         )
         for name, schedule in zip(names, schedules, strict=True)
     )

@@ -178,6 +178,8 @@ _INDEXES = (
 
 _PASSING = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
+MEMORY = Path(":memory:")
+"""SQLite's name for a ledger that is kept nowhere."""
 CRASHED = "it ended without a word (killed, power lost, or no room for its last words)"
 
 
@@ -185,8 +187,10 @@ class Ledger:
     """One ledger file."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
-            state_folder(path.parent)
+            if path != MEMORY:
+                state_folder(path.parent)
             self._db = sqlite3.connect(path, isolation_level=None, timeout=10)
             self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -198,12 +202,7 @@ class Ledger:
             for index in _INDEXES:
                 self._db.execute(index)
         except (OSError, sqlite3.Error) as error:
-            raise (NoRoom if _may_pass(error) else ConfigurationError)(
-                what="the ledger cannot be written",
-                where=str(path),
-                why=str(error),
-                todo="Give the warehouse a folder that can be written, with room on its disk",
-            ) from None
+            raise _unusable(error, "written", path) from None
 
     def close(self) -> None:
         self._db.close()
@@ -224,13 +223,20 @@ class Ledger:
             self._insert("runs", row)
         return run_id
 
-    def close_run(self, run_id: str, *, status: str, error: str | None = None) -> None:
+    def close_run(self, run_id: str, *, status: str, error: str | None = None, at: str | None = None) -> None:
+        """Record how a run ended, now or `at` (UTC, as it is kept)."""
         with self._recording():
             self._db.execute(
                 "UPDATE runs SET status = ?, error = ?, finished_at = ? WHERE run_id = ?",
-                (status, error, _now(), run_id),
+                (status, error, at or _now(), run_id),
             )
             self._touch(run_id)
+
+    def withdraw_run(self, run_id: str) -> None:
+        """It was refused before it began, and is no run."""
+        with self._recording():
+            for table in ("runs", "unpublished"):
+                self._db.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))  # noqa: S608
 
     def reopen_run(self, run_id: str) -> None:
         """It has not ended after all."""
@@ -275,13 +281,20 @@ class Ledger:
         return bool(self.query("SELECT 1 FROM runs WHERE run_id = ? AND finished_at IS NOT NULL", (run_id,)))
 
     def close_crashed(self, *, but: Collection[str] = ()) -> list[str]:
-        """Close the runs that were left open, `but` these. Call it only while holding the warehouse's lock."""
+        """Close the runs that were left open, `but` these. Call it only while holding the warehouse's lock.
+
+        They ended when they were last heard of, and not when that is noticed: what they brought is no fresher.
+        """
         crashed: list[str] = []
         with self._recording():
-            for (run_id,) in self._db.execute("SELECT run_id FROM runs WHERE status = 'running'").fetchall():
+            heard_of = (
+                "SELECT run_id, coalesce((SELECT max(t.finished_at) FROM run_tries t WHERE t.run_id = r.run_id), "
+                "started_at) FROM runs r WHERE status = 'running'"
+            )
+            for run_id, at in self._db.execute(heard_of).fetchall():
                 if run_id not in but:
                     crashed.append(run_id)
-                    self.close_run(run_id, status="crashed", error=CRASHED)
+                    self.close_run(run_id, status="crashed", error=CRASHED, at=at)
             for row in self._db.execute("SELECT run_id FROM dbt_runs WHERE status = 'running'").fetchall():
                 self.close_dbt(row["run_id"], {"status": "crashed", "error": CRASHED})
         return crashed
@@ -363,7 +376,7 @@ class Ledger:
 
     def unpublished(self) -> list[str]:
         """The runs that the warehouse does not show, or not as they ended."""
-        return [row["run_id"] for row in self._db.execute("SELECT run_id FROM unpublished ORDER BY run_id")]
+        return [row["run_id"] for row in self.query("SELECT run_id FROM unpublished ORDER BY run_id")]
 
     def published(self, run_ids: Iterable[str]) -> None:
         with self._recording():
@@ -375,7 +388,7 @@ class Ledger:
         found: list[dict[str, Any]] = []
         for run_id in run_ids:
             query = f"SELECT {names} FROM {table} WHERE {key_of(table)} = ?"  # noqa: S608
-            found += [dict(row) for row in self._db.execute(query, (run_id,))]
+            found += self.query(query, (run_id,))
         return found
 
     def mask(self, masked: Callable[[str], str]) -> None:
@@ -398,7 +411,13 @@ class Ledger:
             ) from None
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
-        return [dict(row) for row in self._db.execute(sql, parameters)]
+        """Raises `NightloadError` for a file that cannot be read."""
+        try:
+            return [dict(row) for row in self._db.execute(sql, parameters)]
+        except sqlite3.DatabaseError as error:
+            if _is_damage(error) or _may_pass(error):
+                raise _unusable(error, "read", self._path) from None
+            raise
 
     def _insert(self, table: str, row: Mapping[str, Any]) -> None:
         names = [name for name in TABLES[table] if name in row]
@@ -432,6 +451,19 @@ class Ledger:
             yield
         except (sqlite3.Error, OSError) as error:
             log.error("the ledger could not be written: %s", error)
+
+
+def _unusable(error: OSError | sqlite3.Error, how: str, path: Path) -> NightloadError:
+    todo = "Give the warehouse a folder that can be written, with room on its disk"
+    if _is_damage(error):
+        todo = f"It is damaged: move {path.name}* away, and the next run takes over what the warehouse tells of runs"
+    kind = NoRoom if _may_pass(error) else ConfigurationError
+    return kind(what=f"the ledger cannot be {how}", where=str(path), why=str(error), todo=todo)
+
+
+def _is_damage(error: OSError | sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _may_pass(error: OSError | sqlite3.Error) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pipelines.channels import post
 from pipelines.ledger import Ledger
 from pipelines.place import Place
 from pipelines.settings import section, text
+from sources.errors import NightloadError
 from sources.redaction import register_secret
 
 PRODUCER = f"https://pypi.org/project/nightload/{__version__}"
@@ -27,7 +29,10 @@ MARK = "lineage"
 
 
 def emit(place: Place, ledger: Ledger) -> int:
-    """Tell of the runs that ended since the last telling; how many events. Raises `NightloadError`, OSError."""
+    """Tell of the runs that ended since the last telling; how many events. Raises `NightloadError`, OSError.
+
+    The file and the URL have each their own telling: what one could not be told is not told the other again.
+    """
     settings = section(place.home, "lineage", known={"file", "url", "token", "namespace"})
     file, url = text(settings, "file", where="lineage"), text(settings, "url", where="lineage")
     if file is None and url is None:
@@ -36,25 +41,50 @@ def emit(place: Place, ledger: Ledger) -> int:
     for secret in (url, token):
         register_secret(secret or "")
     namespace = text(settings, "namespace", where="lineage") or "nightload"
-    told = 0
-    for run in _untold(ledger):
-        events = list(_events(ledger, place, run, namespace))
-        if file is not None:
-            path = place.home / Path(file).expanduser()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a", encoding="utf-8", errors="replace") as lines:
-                lines.write("".join(json.dumps(event, ensure_ascii=False) + "\n" for event in events))
-        if url is not None:
-            for event in events:
-                post(url, event, headers={"Authorization": f"Bearer {token}"} if token else None)
-        ledger.mark(MARK, {"run_id": run["run_id"]})
-        told += len(events)
-    return told
+    channels: dict[str, Callable[[Sequence[Mapping[str, Any]]], None]] = {}
+    if file is not None:
+        channels["file"] = partial(_append, place.home / Path(file).expanduser())
+    if url is not None:
+        channels["url"] = partial(_send, url, {"Authorization": f"Bearer {token}"} if token else None)
+    told: set[tuple[str, str]] = set()
+    failed: list[Exception] = []
+    for name, tell in channels.items():
+        try:
+            for run in _untold(ledger, f"{MARK}:{name}"):
+                events = list(_events(ledger, place, run, namespace))
+                tell(events)
+                ledger.mark(f"{MARK}:{name}", {"run_id": run["run_id"]})
+                told |= {(event["run"]["runId"], event["eventType"]) for event in events}
+        except (NightloadError, OSError) as error:  # the other one is told all the same, and this one later
+            failed.append(error)
+    if failed:
+        raise failed[0]
+    return len(told)
 
 
-def _untold(ledger: Ledger) -> list[dict[str, Any]]:
+def _send(url: str, headers: Mapping[str, str] | None, events: Sequence[Mapping[str, Any]]) -> None:
+    for event in events:
+        post(url, event, headers=headers)
+
+
+def _append(path: Path, events: Sequence[Mapping[str, Any]]) -> None:
+    """A line each, or none of them: half a line would spoil the next one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab", buffering=0) as file:
+        before = file.tell()
+        lines = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in events).encode(errors="replace")
+        try:
+            while lines:
+                lines = lines[file.write(lines) :]
+        except OSError:
+            file.truncate(before)
+            raise
+
+
+def _untold(ledger: Ledger, mark: str) -> list[dict[str, Any]]:
     """The runs that ended after the one told of last; the first time, the last run."""
-    last = ledger.marks(MARK).get(MARK, {}).get("run_id")
+    marks = ledger.marks(MARK)
+    last = marks.get(mark, marks.get(MARK, {})).get("run_id")  # file and URL had one mark once
     found = ledger.query(
         "SELECT * FROM runs WHERE finished_at IS NOT NULL AND run_id > ? ORDER BY run_id", (last or "",)
     )

@@ -69,7 +69,7 @@ class Nights:
         return self._has(own, pid, since)
 
     def _has(self, condition: str, pid: int, since: datetime) -> bool:
-        if not self._place.ledger.exists():
+        if not self._place.has_ledger:
             return False
         try:
             with self._ledger() as ledger:
@@ -90,7 +90,7 @@ class Nights:
 
     def _last_runs(self) -> dict[str, datetime]:
         """From the ledger here or, where there is none, from the one in the database."""
-        if self._place.ledger.exists():
+        if self._place.has_ledger:
             with self._ledger() as ledger:
                 rows = ledger.query(
                     "SELECT v.vendor, max(r.started_at) AS started_at FROM run_vendors v JOIN runs r USING (run_id) "

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from pipelines.private import owner_of
 from sources.errors import ConfigurationError
 from sources.redaction import register_secret
 
@@ -40,6 +41,18 @@ class Place:
     @property
     def ledger(self) -> Path:
         return self.state / "ledger.sqlite"
+
+    @property
+    def has_ledger(self) -> bool:
+        """Was anything recorded here? Raises `ConfigurationError` in a folder that is not for this user."""
+        try:
+            return self.ledger.exists()
+        except PermissionError:
+            raise ConfigurationError(
+                what=f"the folder {self.state} is not for this user",
+                why=f"it belongs to {owner_of(self.state)}",
+                todo="Run as the user whose nights these are",
+            ) from None
 
     @property
     def lock(self) -> Path:

@@ -40,7 +40,7 @@ def choose(request: Request) -> tuple[list[str], list[str]]:
         vendor for name in request.tables for vendor in VENDORS if name.split(".")[0] in package(vendor).tables()
     }
     for name in request.tables | request.allow_empty:
-        refuse_unknown_table(name)
+        refuse_unknown_table(name, gone=request.replay is not None)
     named = list(dict.fromkeys(request.vendors)) or sorted(of_tables)
     for vendor in named:
         package(vendor)
@@ -64,25 +64,25 @@ def no_key() -> ConfigurationError:
     )
 
 
-def refuse_unknown_table(name: str) -> None:
-    """Raise `ConfigurationError` unless `name` is `dataset.table` of a registered vendor."""
-    known = {
-        f"{dataset}.{table.name}": None
-        for vendor in VENDORS
-        for dataset, tables in package(vendor).tables().items()
-        for table in tables
-    }
+def refuse_unknown_table(name: str, *, gone: bool = False) -> None:
+    """Raise `ConfigurationError` unless `name` is `dataset.table` of a registered vendor, as its settings are.
+
+    `gone`: it may be a table that there was once. Then only a name that is nearly another's is refused.
+    """
+    declared = {dataset: tables for vendor in VENDORS for dataset, tables in package(vendor).tables().items()}
+    known = [f"{dataset}.{table.name}" for dataset, tables in declared.items() for table in tables]
     dataset, _, table = name.partition(".")
-    datasets = {key.split(".")[0] for key in known} | {ds for vendor in VENDORS for ds in package(vendor).tables()}
-    if dataset not in datasets or not table:
-        raise ConfigurationError(
-            what=f"there is no table {name}",
-            todo=f"Write DATASET.TABLE; the datasets are {', '.join(sorted(datasets))}",
-        )
-    if name not in known and not package(vendor_of(dataset)).tables()[dataset]:
-        return  # a dataset whose tables the vendor decides
-    if name not in known and (near := difflib.get_close_matches(name, known, n=1, cutoff=0.8)):
-        raise ConfigurationError(what=f"there is no table {name}", todo=f"Did you mean {near[0]}?")
+    otherwise = f"Write DATASET.TABLE; the datasets are {', '.join(sorted(declared))}"
+    if dataset in declared and table not in ("", "*"):
+        if name in known or not declared[dataset]:  # the vendor alone knows what tables such a dataset has
+            return
+        if near := difflib.get_close_matches(name, known, n=1, cutoff=0.8):
+            otherwise = f"Did you mean {near[0]}?"
+        elif gone:
+            return
+        else:
+            otherwise = "nightload tables lists what there is; the settings may leave it out"
+    raise ConfigurationError(what=f"there is no table {name}", todo=otherwise)
 
 
 def vendor_of(dataset: str) -> str:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -27,14 +28,14 @@ from pipelines.keeping import Keeping, read_choice
 from pipelines.ledger import Ledger
 from pipelines.memory import give_back
 from pipelines.night import Night, as_told, folder, record, tell, who_is_forgotten
-from pipelines.pace import Pace, Publish, read_pace
+from pipelines.pace import PASSING, Pace, Publish, read_pace
 from pipelines.passes import extract, load_parts, pass_over, prepare
 from pipelines.place import Place
 from pipelines.report import RunReport, TableReport
 from pipelines.request import Request, choose, refuse_unknown_table, vendor_of
 from pipelines.side_by_side import SideBySide
 from pipelines.tries import Try, again, may_come_again, whole
-from pipelines.warehouse import lock, open_warehouse
+from pipelines.warehouse import Locked, lock, open_warehouse
 from pipelines.warehouse.reader import open_reader
 from sources import VENDORS, interruption
 from sources.errors import NightloadError, Recovery, no_room, summarize
@@ -49,31 +50,45 @@ UNMET = "nothing to load: no such table or no result yet, or the key cannot see 
 
 
 def run(request: Request) -> RunReport:
-    """Run one night and say what came of it.
+    """Run one night and say what came of it. One that cannot begin (no room, no database) is begun again as vendors
+    are tried again.
 
-    Raises `Locked` when another run has the warehouse, and `ConfigurationError` for a request that
-    cannot be carried out; whatever happens to a vendor is in the report.
+    Raises `Locked` when another run has the warehouse, `ConfigurationError` for a request that cannot be carried out,
+    and what it could not begin for; whatever happens to a vendor is in the report.
     """
+    pace = Pace() if request.replay else read_pace(request.place.home, until=request.until)
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            return _run(request, pace)
+        except NightloadError as error:
+            at = pace.again_at(tries, now=datetime.now(UTC))
+            if at is None or error.recovery not in PASSING or isinstance(error, Locked):
+                raise
+            log.warning("the run cannot begin: %s; tried again at %s", summarize(error), f"{at:%H:%M:%S} UTC")
+            time.sleep(max(0.0, (at - datetime.now(UTC)).total_seconds()))
+
+
+def _run(request: Request, pace: Pace) -> RunReport:
     chosen, skipped = choose(request)
     project = dbt.find_project(request.place) if request.then_dbt else None
     policy, keep = read_policy(), None if request.replay else read_choice(request.place.home)
-    pace = Pace() if request.replay else read_pace(request.place.home, until=request.until)
     for dataset, table, _ in policy.columns:
-        refuse_unknown_table(f"{dataset}.{table}")
+        refuse_unknown_table(f"{dataset}.{table}", gone=True)
     with lock(request.place):
         ledger = Ledger(request.place.ledger)
         try:
-            if ledger.is_new():
-                with suppress(NightloadError), open_reader(request.place) as reader:
-                    ledger.adopt(reader)
-            for crashed in close_crashed(request.place, ledger):
-                log.warning("run %s had crashed: nothing half done is in the warehouse", crashed)
+            is_new = ledger.is_new()
+            _close_crashed(request.place, ledger)
             datasets = [name for vendor in VENDORS for name in package(vendor).tables()]
             run_id = ledger.open_run(chosen, version=__version__)
             with (
                 _recorded(request.place, ledger, run_id),
                 open_warehouse(request.place, datasets=datasets) as warehouse,
             ):
+                if is_new:
+                    _adopt(request.place, ledger, run_id)
                 until = request.replay.until if request.replay else pendulum.now("UTC")
                 night = Night(
                     request=request,
@@ -95,6 +110,19 @@ def run(request: Request) -> RunReport:
             ledger.close()
 
 
+def _close_crashed(place: Place, ledger: Ledger, *, but: Collection[str] = ()) -> None:
+    for crashed in close_crashed(place, ledger, but=but):
+        log.warning("run %s had crashed: nothing half done is in the warehouse", crashed)
+
+
+def _adopt(place: Place, ledger: Ledger, run_id: str) -> None:
+    """Take over what the warehouse tells of earlier runs, for whoever holds its lock: none of another machine's is
+    under way, and those that say so have crashed."""
+    with suppress(NightloadError), open_reader(place) as reader:
+        ledger.adopt(reader)
+    _close_crashed(place, ledger, but={run_id})
+
+
 def _asked(request: Request, chosen: Sequence[str], until: pendulum.DateTime) -> dict[str, Any]:
     """What a replay must know to ask for the same."""
     return {
@@ -109,17 +137,23 @@ def _asked(request: Request, chosen: Sequence[str], until: pendulum.DateTime) ->
 
 @contextmanager
 def _recorded(place: Place, ledger: Ledger, run_id: str) -> Iterator[None]:
-    """A run that does not come to its end has failed, and why is kept; so is what it had published by then."""
+    """A run that does not come to its end has failed, and why is kept; so is what it had published by then. One that
+    another machine's lock refuses is none, as with the lock on this machine."""
     try:
         yield
+    except Locked:
+        ledger.withdraw_run(run_id)
+        raise
     except BaseException as stopped:
-        interrupted = interruption.heard(stopped)
+        interrupted, why = interruption.heard(stopped), no_room(stopped) or stopped
         if not ledger.is_closed(run_id):
             set_right(place, ledger, run_id)
-            told = "interrupted" if interrupted or isinstance(stopped, SystemExit) else summarize(stopped)
+            told = "interrupted" if interrupted or isinstance(stopped, SystemExit) else summarize(why)
             ledger.close_run(run_id, status="failed", error=told)
         if interrupted:
             raise KeyboardInterrupt from None
+        if why is not stopped:
+            raise why from None
         raise
 
 
@@ -233,6 +267,7 @@ def _show_ledger(night: Night) -> None:
             night.warehouse.begin()
             night.warehouse.publish(night.ledger)
     except (NightloadError, OSError) as error:
+        night.warehouse.discard(kept=True)  # a disk that is full has room for the ledger then
         why = summarize(error)
         if why not in {vendor.error for vendor in night.told()}:  # then it has been said
             log.error("the ledger could not be shown in the warehouse: %s", why)

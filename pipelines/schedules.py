@@ -114,6 +114,13 @@ class Schedule:
         tables = [each for table in self.tables for each in ("--table", table)]
         return ["run", *self.vendors, *tables, *(["--then", self.then] if self.then else [])]
 
+    def arguments_unattended(self, *, now: datetime) -> list[str]:
+        """The same where no scheduler of ours starts it: it tries again what may pass until its deadline, or until it
+        is due again."""
+        due = self.next_fire(now)
+        seconds = int(min(self.deadline, self.next_fire(due) - due).total_seconds())
+        return [*self.arguments(), "--until", f"{seconds}s"]
+
 
 def read(home: Path) -> tuple[Schedule, ...]:
     """The schedules of a home, in the order of its file; none, if it has none.
@@ -246,20 +253,10 @@ _READERS = {
 
 def parse_cron(text: str) -> Cron:
     """Five fields, or `@daily` and its like. Raises `ValueError` that says which field is wrong."""
-    if text.startswith("@"):
-        if text not in MACROS:
-            raise ValueError(f"{text!r} is not one of {', '.join(MACROS)}")
-        text = MACROS[text]
-    fields = text.lower().split()
-    if len(fields) != 5:
-        raise ValueError(
-            f"{text!r} has {len(fields)} fields; a cron expression has five: minute hour day month weekday"
-        )
-    numbers = [
-        _field(field, name, low, high, MONTHS if name == "month" else WEEKDAYS if name.endswith("week") else {})
-        for field, (name, low, high) in zip(fields, FIELDS, strict=True)
-    ]
-    minutes, hours, days, months, weekdays = (tuple(sorted(each)) for each in numbers)
+    fields = _fields(text)
+    minutes, hours, days, months, weekdays = (
+        tuple(sorted(_field(told, *of))) for told, of in zip(fields, FIELDS, strict=True)
+    )
     return Cron(
         minutes=minutes,
         hours=hours,
@@ -271,7 +268,38 @@ def parse_cron(text: str) -> Cron:
     )
 
 
-def _field(text: str, name: str, low: int, high: int, names: Mapping[str, int]) -> set[int]:
+def in_numbers(text: str) -> str:
+    """The same expression in five fields of stars and numbers, which every cron reads alike.
+
+    Names in a range are not (`fri-sun` is no day at all where Sunday is 0), nor is `5/15`. Stars stay: they decide
+    whether both days must be met. Raises `ValueError` as `parse_cron` does.
+    """
+    found = []
+    for told, (name, low, high) in zip(_fields(text), FIELDS, strict=True):
+        parts = []
+        for part in told.split(","):
+            numbers = _field(part, name, low, high)
+            numbers = {number % 7 for number in numbers} if high == 7 else numbers
+            parts.append(part if part.startswith("*") else ",".join(map(str, sorted(numbers))))
+        found.append(",".join(parts))
+    return " ".join(found)
+
+
+def _fields(text: str) -> list[str]:
+    if text.startswith("@"):
+        if text not in MACROS:
+            raise ValueError(f"{text!r} is not one of {', '.join(MACROS)}")
+        text = MACROS[text]
+    fields = text.lower().split()
+    if len(fields) != 5:
+        raise ValueError(
+            f"{text!r} has {len(fields)} fields; a cron expression has five: minute hour day month weekday"
+        )
+    return fields
+
+
+def _field(text: str, name: str, low: int, high: int) -> set[int]:
+    names = MONTHS if name == "month" else WEEKDAYS if name.endswith("week") else {}
     found: set[int] = set()
     for part in text.split(","):
         match = re.fullmatch(r"(?:\*|(?P<first>\w+)(?:-(?P<last>\w+))?)(?:/(?P<step>\d+))?", part, re.ASCII)

@@ -84,6 +84,7 @@ def show(place: Place, name: str | None) -> list[Remembered]:
     with open_reader(place) as reader, reader.one_state():
         found = [each for dataset, tables in wanted.items() for each in _remembered(reader, dataset, tables)]
     if not found and name:
+        refuse_unknown(name)
         raise ConfigurationError(
             what=f"nothing is remembered of {name}",
             where=place.shown,
@@ -103,6 +104,7 @@ def reset(place: Place, name: str, *, agrees: Callable[[list[Remembered]], bool]
             found = [each for dataset, tables in wanted.items() for each in _remembered(session, dataset, tables)]
             found = [each for each in found if each.forgets]
         if not found:
+            refuse_unknown(name)
             raise ConfigurationError(
                 what=f"of {name} there is nothing to forget", where=place.shown, todo="Nothing was changed"
             )
@@ -139,7 +141,7 @@ def datasets_of(name: str | None) -> dict[str, frozenset[str] | None]:
     if name is None:
         return {dataset: None for vendor in VENDORS for dataset in package(vendor).tables()}
     if "." in name:
-        refuse_unknown_table(name)
+        refuse_unknown_table(name, gone=True)
         dataset, _, table = name.partition(".")
         return {dataset: frozenset({table})}
     if name in VENDORS:
@@ -151,6 +153,12 @@ def datasets_of(name: str | None) -> dict[str, frozenset[str] | None]:
         what=f"there is no vendor or table {name}",
         todo=f"Write VENDOR or DATASET.TABLE; there are {', '.join(sorted({*VENDORS, *known}))}",
     )
+
+
+def refuse_unknown(name: str) -> None:
+    """Raise `ConfigurationError` if a name of which nothing was found is the name of nothing."""
+    if "." in name:
+        refuse_unknown_table(name)
 
 
 @contextmanager
@@ -166,11 +174,11 @@ def tending(place: Place) -> Iterator[tuple[Warehouse, Ledger]]:
     with lock(place):
         ledger = Ledger(place.ledger)
         try:
-            if ledger.is_new():
-                with open_reader(place) as reader:
-                    ledger.adopt(reader)
-            close_crashed(place, ledger)
-            with open_warehouse(place, datasets=datasets) as warehouse:
+            with open_warehouse(place, datasets=datasets) as warehouse:  # none of another machine's is under way now
+                if ledger.is_new():
+                    with open_reader(place) as reader:
+                        ledger.adopt(reader)
+                close_crashed(place, ledger)
                 warehouse.begin()
                 yield warehouse, ledger
         finally:

@@ -6,11 +6,10 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from pipelines import schedules
-from pipelines.ledger import Ledger
+from pipelines.ledger import MEMORY, Ledger, run_id_of
 from pipelines.place import Place
 from pipelines.settings import duration, per_table, section
 from sources.errors import ConfigurationError
@@ -21,6 +20,10 @@ NEWS = timedelta(days=7)
 """What happened earlier is no news."""
 SEEN_BACK = timedelta(days=40)
 """How far back a fire is looked for: a schedule may be monthly."""
+AHEAD = timedelta(hours=1)
+"""A run that began so much later than now was on a clock that went wrong, and makes nothing fresh for so long. Less is
+what the clocks of two machines differ by."""
+_LAST = "coalesce(max(run_id) FILTER (WHERE run_id < ?), max(run_id))"
 LEFT_OUT = 3
 """After so many good runs without a table, its vendor no longer shows it or the settings leave it out."""
 
@@ -37,13 +40,14 @@ def last_runs(place: Place, *, now: datetime | None = None) -> dict[str, Any]:
         last = ledger.query("SELECT run_id, started_at, finished_at, status FROM runs ORDER BY run_id DESC LIMIT 1")
         vendors = standing(ledger, place, now=now)
         dbt = ledger.query("SELECT * FROM dbt_runs ORDER BY run_id DESC LIMIT 1")
+        lost = _lost(place) if any(vendor["last_good"] for vendor in vendors) else []
         return {
             "warehouse": place.shown,
             "last_run": last[0] if last else None,
             "vendors": vendors,
             "dbt": dbt[0] if dbt else None,
-            "stale": stale(vendors),
-            "pending": _pending(ledger, vendors),
+            "stale": [*([place.shown] if lost else []), *stale(vendors)],
+            "pending": [*lost, *_pending(ledger, vendors)],
             "noticed": noticed(ledger, since=now - NEWS),
             "incidents": [
                 {
@@ -55,6 +59,20 @@ def last_runs(place: Place, *, now: datetime | None = None) -> dict[str, Any]:
             ],
             "alerts": [{"channel": name.partition(":")[2], **told} for name, told in ledger.marks("channel:").items()],
         }
+
+
+def _lost(place: Place) -> list[str]:
+    """Where the file of which the ledger tells is no DuckDB file: a sentence. It is not opened, which takes long."""
+    if place.postgres is not None:
+        return []
+    try:
+        with place.warehouse.open("rb") as file:
+            if file.read(12)[8:] == b"DUCK":
+                return []
+        why = "is no DuckDB file"
+    except OSError as error:
+        why = f"cannot be read: {error.strerror}"
+    return [f"the warehouse {place.warehouse} {why}; what is told of its tables is gone with it, or elsewhere"]
 
 
 def noticed(ledger: Ledger, *, since: datetime) -> list[dict[str, Any]]:
@@ -79,7 +97,7 @@ def opened(place: Place) -> Iterator[Ledger | None]:
 
 def _ledger(place: Place) -> Ledger | None:
     """The ledger on this disk; where there is none, as on another machine, what the database tells."""
-    if place.ledger.exists():
+    if place.has_ledger:
         here = Ledger(place.ledger)
         if place.postgres is None or not here.is_new():
             return here
@@ -88,7 +106,7 @@ def _ledger(place: Place) -> Ledger | None:
         return None
     from pipelines.warehouse.reader import open_reader
 
-    ledger = Ledger(Path(":memory:"))
+    ledger = Ledger(MEMORY)
     with open_reader(place) as reader:
         ledger.adopt(reader)
     return ledger
@@ -97,13 +115,16 @@ def _ledger(place: Place) -> Ledger | None:
 def standing(ledger: Ledger, place: Place, *, now: datetime) -> list[dict[str, Any]]:
     """Each vendor and its tables as of their last run, and whether they are fresh (None: nobody asks)."""
     rule = section(place.home, "status", known={"stale_after"}).get("stale_after")
+    ahead = run_id_of(now + AHEAD, "")
     vendors = ledger.query(
-        "SELECT v.vendor, v.run_id, r.started_at, r.finished_at, v.status, v.error, v.requests, v.seconds, "
+        "SELECT v.vendor, v.run_id, r.started_at, r.finished_at, v.status, v.error, v.requests, v.seconds, "  # noqa: S608
         "(SELECT g.finished_at FROM run_vendors gv JOIN runs g USING (run_id) WHERE gv.vendor = v.vendor "
-        " AND gv.status = 'ok' AND g.finished_at IS NOT NULL ORDER BY gv.run_id DESC LIMIT 1) AS last_good "
-        "FROM (SELECT vendor, max(run_id) AS run_id FROM run_vendors GROUP BY vendor) AS last "
+        " AND gv.status = 'ok' AND g.finished_at IS NOT NULL AND gv.run_id < ? ORDER BY gv.run_id DESC LIMIT 1) "
+        " AS last_good "
+        f"FROM (SELECT vendor, {_LAST} AS run_id FROM run_vendors GROUP BY vendor) AS last "
         "JOIN run_vendors v ON v.vendor = last.vendor AND v.run_id = last.run_id "
-        "JOIN runs r ON r.run_id = v.run_id ORDER BY v.vendor"
+        "JOIN runs r ON r.run_id = v.run_id ORDER BY v.vendor",
+        (ahead, ahead),
     )
     due = _due(schedules.read(place.home), now=now)
     for vendor in vendors:
@@ -111,7 +132,7 @@ def standing(ledger: Ledger, place: Place, *, now: datetime) -> list[dict[str, A
         since = good_since(rule, table=name, vendor=name, now=now, due=due)
         vendor["good_since"] = None if since is None else since.isoformat(timespec="seconds")
         vendor["fresh"] = _fresh(vendor["last_good"], since)
-        vendor["tables"] = _tables(ledger, name)
+        vendor["tables"] = _tables(ledger, name, ahead)
         vendor["drift"] = ledger.query(
             "SELECT dataset || '.' || table_name AS \"table\", column_name, change, old_type, new_type "
             "FROM schema_changes WHERE run_id = ? AND vendor = ?",
@@ -163,20 +184,20 @@ def _fresh(last_good: str | None, since: datetime | None) -> bool | None:
     return last_good is not None and datetime.fromisoformat(last_good) >= since
 
 
-def _tables(ledger: Ledger, vendor: str) -> list[dict[str, Any]]:
+def _tables(ledger: Ledger, vendor: str, ahead: str) -> list[dict[str, Any]]:
     return ledger.query(
         "SELECT t.dataset || '.' || t.table_name AS \"table\", t.mode, t.vendor_count, t.extracted, t.landed, t.live, "  # noqa: S608
         "t.status, t.error, t.run_id, "
         "(SELECT r.finished_at FROM run_tables g JOIN runs r USING (run_id) WHERE g.vendor = t.vendor "
         " AND g.dataset = t.dataset AND g.table_name = t.table_name AND r.finished_at IS NOT NULL "
-        f" AND g.status IN {GOOD} ORDER BY g.run_id DESC LIMIT 1) AS last_good, "
+        f" AND g.status IN {GOOD} AND g.run_id < ? ORDER BY g.run_id DESC LIMIT 1) AS last_good, "
         "(SELECT count(*) FROM run_vendors v WHERE v.vendor = t.vendor AND v.run_id > t.run_id AND v.status = 'ok') "
         " AS good_runs_since "
-        "FROM (SELECT vendor, dataset, table_name, max(run_id) AS run_id FROM run_tables WHERE vendor = ? "
+        f"FROM (SELECT vendor, dataset, table_name, {_LAST} AS run_id FROM run_tables WHERE vendor = ? "
         " GROUP BY dataset, table_name) AS last "
         "JOIN run_tables t ON t.vendor = last.vendor AND t.dataset = last.dataset AND t.table_name = last.table_name "
         " AND t.run_id = last.run_id ORDER BY t.dataset, t.table_name",
-        (vendor,),
+        (ahead, ahead, vendor),
     )
 
 

@@ -44,9 +44,9 @@ def proven(spool: Spool, columns: Sequence[Column]) -> tuple[str, dict[str, str]
     """SQL: the rows of a spool, and column → its value, or an error. Raises `Misfit` where it cannot be told."""
     if spool.labels is None:
         source = json_rows(spool.path, "array", {name: _shape(held) for name, held in _nested(columns).items()})
-        return source, {column.name: _checked(column, _raw(column), has_nul=spool.has_nul) for column in columns}
+        return source, {column.name: _checked(column, _raw(column), spool) for column in columns}
     places = {column.name: place_of(column, spool.labels) for column in columns}
-    exprs = {column.name: _checked(column, places[column.name], has_nul=spool.has_nul) for column in columns}
+    exprs = {column.name: _checked(column, places[column.name], spool) for column in columns}
     return json_lists(spool), exprs
 
 
@@ -116,7 +116,7 @@ def place_of(column: Column, labels: Sequence[str]) -> str:
     return value if column.kind == Kind.JSON or _as_written(column) else f"json_extract_string({value}, '$')"
 
 
-def _checked(column: Column, raw: str, *, has_nul: bool) -> str:
+def _checked(column: Column, raw: str, spool: Spool) -> str:
     """SQL: the value, or an error that ends the fast way; never a value that is almost right."""
     raw = f"{raw}::VARCHAR" if _as_written(column) else raw
     misfit = f"error({literal('misfit in ' + column.label)})"
@@ -161,16 +161,18 @@ def _checked(column: Column, raw: str, *, has_nul: bool) -> str:
             )
         case Kind.JSON:
             text = f"({raw})::VARCHAR"
-            clean = f"replace({text}, '\\u0000', '\\ufffd')" if has_nul else text
+            clean = f"replace({text}, '\\u0000', '\\ufffd')" if spool.has_nul else text
             # DuckDB lets pass what is no JSON, and what no double and no Postgres numeric holds; "\\u0000" is no NUL
             odd = [f"regexp_matches({text}, {literal(NO_NUMBER)})"]
-            odd += [f"contains({text}, '\\\\u0000')"] if has_nul else []
+            odd += [f"contains({text}, '\\\\u0000')"] if spool.has_nul else []
             return f"CASE WHEN {' OR '.join(odd)} THEN {misfit} ELSE {clean} END"
         case _:
-            clean = f"replace({raw}, chr(0), {literal(REPLACEMENT)})" if has_nul else raw
+            clean = f"replace({raw}, chr(0), {literal(REPLACEMENT)})" if spool.has_nul else raw
             # DuckDB has read a number with a point as a double, which sixteen digits may not have come through
             rounded = f"length({raw}) > 16 AND TRY_CAST({raw} AS DOUBLE)::VARCHAR = {raw}"
-            return f"CASE WHEN {rounded} THEN {misfit} ELSE {clean} END"
+            # a bare NaN is nothing, and "NaN" a text
+            unsure = f"{rounded} OR {raw} IN ('NaN', 'Infinity', '-Infinity')" if spool.has_nan else rounded
+            return f"CASE WHEN {unsure} THEN {misfit} ELSE {clean} END"
 
 
 def instant(value: str, column: Column) -> str:

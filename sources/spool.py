@@ -42,6 +42,9 @@ class Spool:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.has_nul = False
+        """May a text have an escaped NUL?"""
+        self.has_nan = False
+        """May NaN or Infinity stand where a number is due?"""
         self.labels: list[str] | None = None
         self.widths: set[int] = set()
         self.parts: list[Part] = []
@@ -68,7 +71,7 @@ class Spool:
             self._file.write(b",\n")
         self._file.write(inside)
         self._empty = False
-        self.has_nul = self.has_nul or b"\\u0000" in inside
+        self._look(inside)
 
     def adopt(self, body: Path, start: int, end: int) -> None:
         """Append the array that stands at [start, end) of a file, without bringing it into memory."""
@@ -87,7 +90,12 @@ class Spool:
                 offset, left = offset + sent, left - sent
             self._file.seek(0, os.SEEK_END)
             self._empty = False
-        self.has_nul = self.has_nul or _has_nul(body, start, end)
+        for chunk in _overlapping(body, start, end):
+            self._look(chunk)
+
+    def _look(self, text: bytes) -> None:
+        self.has_nul = self.has_nul or b"\\u0000" in text
+        self.has_nan = self.has_nan or b"NaN" in text or b"Infinity" in text
 
     def lists(self, labels: Sequence[str]) -> None:
         """The rows that follow are arrays, their places so labelled; each label once.
@@ -183,14 +191,15 @@ def labels_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(label for row in rows for label in row))
 
 
-def _has_nul(body: Path, start: int, end: int) -> bool:
-    """Is there an escaped NUL between these bytes? Read and not mapped: a mapped file counts as memory, all of it."""
+def _overlapping(body: Path, start: int, end: int) -> Iterator[bytes]:
+    """What stands between these bytes, in chunks that share their edges, so that no short word falls between two.
+
+    Read and not mapped: a mapped file counts as memory, all of it.
+    """
     before, left = b"", end - start
     with body.open("rb") as file:
         file.seek(start)
         while left > 0 and (chunk := file.read(min(left, 1 << 20))):
-            chunk, left = before + chunk, left - len(chunk)
-            if b"\\u0000" in chunk:
-                return True
-            before = chunk[-5:]
-    return False
+            left -= len(chunk)
+            yield before + chunk
+            before = chunk[-7:]

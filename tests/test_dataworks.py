@@ -359,6 +359,58 @@ def test_an_api_whose_details_are_refused_keeps_its_row_and_gets_no_half_version
 
 
 @one_database
+def test_an_api_whose_tests_are_refused_fails_alone(night: Night, truth: Truth) -> None:
+    """One that is gone since the list was read, say; a key that may ask for none is another matter."""
+    night.set("dataworks", exclude=None, workspaces=[10003])
+    tables = only("api_tests")
+    truth.says("ListDataServiceApiTest", *_envelope("1031203110005", "gone"), times=1)
+    status, body = _no(400, "Invalid.ApiId")
+    truth.fault("ListDataServiceApiTest", {"status": status, "body": body}, skip=2)
+    ran = night.run("dataworks", **tables)
+    assert ran.code == 0 and "the tests of 2 APIs; the first" in str(ran.tables["dataworks.api_tests"]["notes"])
+    assert ran.tables["dataworks.api_tests"]["live"] > 0
+    for told in (_no(403, "Forbidden.Access"), _envelope("1031203110005", "gone")):
+        truth.says("ListDataServiceApiTest", *told)
+        assert night.run("dataworks", **tables).code == 1, "that is about all of them"
+
+
+@one_database
+def test_calls_that_end_with_a_retry_among_the_tests_lose_none_that_came(night: Night, truth: Truth) -> None:
+    """The last call of the day may be throttled, and its repetition is one call too many."""
+    night.set("dataworks", exclude=None, workspaces=[10003], calls_per_day=7)
+    truth.fault("ListDataServiceApiTest", {"status": 503, "body": "busy"}, skip=4)
+    ran = night.run("dataworks", **only("api_tests"))
+    table = ran.tables["dataworks.api_tests"]
+    assert ran.code == 0 and table["landed"] == table["live"] > 0, ran.out
+    assert "were not asked for tests: today's calls are used up" in str(table["notes"]) and truth.asked() == 7
+    # the vendor's own limit, of which the settings do not know: what came is loaded, and the table fails
+    night.set("dataworks", calls_per_day=None)
+    status, body = _no(429, "Throttling.User", "exceeds the daily limit")
+    truth.fault("ListDataServiceApiTest", {"status": status, "body": body}, skip=1, times=-1)
+    table = night.run("dataworks", **only("api_tests")).tables["dataworks.api_tests"]
+    assert table["status"] == "failed" and "calls of today are used up" in table["error"]
+
+
+@one_database
+def test_a_credential_that_an_api_was_tried_with_is_dropped(night: Night, truth: Truth) -> None:
+    night.set("dataworks", exclude=None, workspaces=[10003])
+    key = next(str(row["TestId"]) for row in truth.rows("api_tests") if row["ApiId"] == _api_of(truth, 10003))
+    told = {"ParamMap": '{"id": 1, "token": "CANARY"}', "RetResult": '{"rows": [{"app_key": "CANARY", "n": 2}]}'}
+    truth.edit(_update("api_tests", key, **told))
+    assert night.run("dataworks", **only("api_tests")).code == 0
+    landed = night.rows("SELECT param_map, ret_result FROM dataworks.api_tests WHERE test_id = ?", int(key))
+    assert landed == [('{"id": 1}', '{"rows": [{"n": 2}]}')]
+    _no_canary(night)
+
+
+def _api_of(truth: Truth, workspace: int) -> int:
+    """The first API of a workspace that was tried."""
+    tried = {row["ApiId"] for row in truth.rows("api_tests")}
+    apis: list[int] = [row["ApiId"] for row in truth.rows("published_apis") if row["ProjectId"] == workspace]
+    return next(api for api in apis if api in tried)
+
+
+@one_database
 def test_details_that_cannot_be_had_are_asked_for_once_a_night(night: Night, truth: Truth) -> None:
     truth.options(list_details="absent")
     night.set("dataworks", workspaces=[10003])

@@ -1015,6 +1015,7 @@ def read(tmp_path: Path, content: bytes, separator: str = "auto") -> tuple[tuple
         (b"a,b\tc,d\n1,2\t3,4\n", ("a,b", "c,d"), [("1,2", "3,4")]),
         (b"id\tname\n1\n2\tx\n", ("id", "name"), [("1", None), ("2", "x")]),
         (b"id\tname\n1\tx\t\t\n", ("id", "name"), [("1", "x")]),
+        (b"id\n1\n\n2\n\n", ("id",), [("1",), ("2",)]),
         (b"id\n1\tx\ty\n2\n", ("id", "_beyond_header"), [("1", "x\ty"), ("2", None)]),
         (b"id\tid\t\tID\n1\t2\t3\t4\n", ("id", "id [2]", "[3]", "ID [4]"), [("1", "2", "3", "4")]),
         (b"id\tsegmentation_id\n1\t2\n", ("id", "segmentation_id [2]"), [("1", "2")]),
@@ -1185,6 +1186,46 @@ def test_users_are_as_many_as_the_vendor_counts_or_nothing_is_loaded(home: Night
     users_are_true(home, vendor)
 
 
+@one_database
+def test_what_changed_on_the_day_of_its_load_is_loaded_the_next_time(home: Night, vendor: Vendor) -> None:
+    """`updatedAt` is a day without an hour: users that change after the load, and stay as many, move nothing."""
+    only: dict[str, Any] = {"tables": ["growingio.segmentation_users"]}
+    change = {"table": "segmentations", "op": "update", "key": "seg00002"}
+    vendor.edit({**change, "row": {"users": [["1", "", "a", "b"]]}})
+    assert home.run("growingio", **only).code == 0
+    vendor.edit({**change, "row": {"users": [["2", "", "c", "d"]]}, "silent": True})
+    before = vendor.asked("seg00001/users.csv")
+    assert home.run("growingio", **only).code == 0
+    users_are_true(home, vendor)
+    assert vendor.asked("seg00001/users.csv") == before, "this one changed long ago"
+
+
+@one_database
+def test_a_vendor_that_lost_sight_of_its_segments_empties_nothing(home: Night, vendor: Vendor) -> None:
+    only: dict[str, Any] = {"tables": ["growingio.segmentation_users"]}
+    assert home.run("growingio", **only).code == 0
+    vendor.fault("segmentations.json", {"status": 200, "body": []}, times=-1)
+    ran = home.run("growingio", **only)
+    assert ran.code == 1 and "lost sight" in ran.tables["growingio.segmentation_users"]["error"]
+    users_are_true(home, vendor)
+    vendor.control("DELETE", "faults")
+    for key in ("seg00001", "seg00002"):
+        vendor.edit({"table": "segmentations", "op": "update", "key": key, "row": {"users": []}})
+    assert home.run("growingio", **only).code == 1
+    assert users_there(home, "seg00002", "联系"), "no users at all are no answer either"
+    assert home.run("growingio", **only, allow_empty=["growingio.segmentation_users"]).code == 0
+    users_are_true(home, vendor)
+
+
+@one_database
+def test_a_full_file_of_a_segment_is_not_believed(home: Night, vendor: Vendor) -> None:
+    home.set("growingio", most_rows=50, user_num="told")
+    vendor.edit({"table": "segmentations", "op": "update", "key": "seg00001", "row": {"userNum": 60}})
+    ran = home.run("growingio", tables=["growingio.segmentation_users"])
+    assert ran.code == 1 and "has 50 lines, as many as an answer carries" in ran.out
+    assert users_there(home, "seg00002", "联系") and not users_there(home, "seg00001", "联系")
+
+
 def test_a_segment_fails_alone(home: Night, vendor: Vendor) -> None:
     """A wrong count, a file that cannot be had, a segment that is gone: the others land, and it is due again."""
     only: dict[str, Any] = {"tables": ["growingio.segmentation_users"]}
@@ -1214,6 +1255,16 @@ def test_a_segment_fails_alone(home: Night, vendor: Vendor) -> None:
     ran = home.run("growingio", **only)
     assert "names gone, which the vendor does not list" in ran.tables["growingio.segmentation_users"]["error"]
     assert (ran.code, ran.tables["growingio.segmentation_users"]["landed"]) == (1, 2)
+
+
+@one_database
+def test_a_segment_whose_id_is_no_id_fails_alone(home: Night, vendor: Vendor) -> None:
+    listed = vendor.control("GET", "truth/segmentations")["rows"]
+    strange = [{**row, "id": "../2"} if row["id"] == "seg00002" else row for row in listed]
+    vendor.fault("segmentations.json", {"status": 200, "body": strange}, times=-1)
+    ran = home.run("growingio", tables=["growingio.segmentation_users"])
+    assert (ran.code, "'../2' is no id" in ran.out) == (1, True), ran.out
+    assert users_there(home, "seg00001", "cs1_name")
 
 
 def test_personal_columns_by_configuration(home: Night, vendor: Vendor) -> None:

@@ -635,11 +635,11 @@ def test_a_dripping_body_meets_the_deadline(server: Server, connect: Connect, tm
 
 def test_waiting_for_a_turn_does_not_count_against_the_deadline(server: Server, connect: Connect) -> None:
     def slow(handler: Handler) -> None:
-        time.sleep(0.15)
+        time.sleep(0.4)
         handler.answer(200, [])
 
     server.on("/x", slow)
-    http = connect(concurrency=1, deadline=0.4)
+    http = connect(concurrency=1, deadline=1.3)
     assert len(list(in_order(lambda _: http.json("GET", "x", retry=False), range(4), width=4))) == 4
 
 

@@ -9,17 +9,22 @@ import resource
 import sqlite3
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from unittest import mock
 
 import pytest
 
-from conftest import Night
+from conftest import Night, one_database
 from pipelines import place as places
 from pipelines import schedule, warehouse
 from pipelines.ledger import TABLES, Ledger
+from pipelines.warehouse.postgres import RUN_LOCK
+from pipelines.warehouse.postgres_connection import connect
 from redash import LABELS
 from sandbox_process import SandboxProcess
 from sources.errors import ConfigurationError, NightloadError, NoRoom
@@ -143,6 +148,48 @@ def test_a_crashed_run_is_closed_by_the_next(small: Night) -> None:
     assert ledger(small, "SELECT count(*) FROM runs WHERE status = 'running'") == [(0,)]
 
 
+def test_a_refused_try_is_no_run(small: Night) -> None:
+    """Whether this machine's lock refuses it or, on a Postgres, another machine's."""
+    assert small.run().code == 0
+    told = [ledger(small, f"SELECT * FROM {table}") for table in (*TABLES, "unpublished", "incidents")]
+    locks = [warehouse.lock(places.at(small.database.url or places.DEFAULT, small.home))]
+    if small.database.url is not None:
+        locks.append(held(small.database.url))
+    for lock in locks:
+        with lock:
+            ran = small.main("run")
+        assert (ran.code, ran.err.count("\n"), "another run has this warehouse" in ran.err) == (3, 1, True), ran.err
+        assert told == [ledger(small, f"SELECT * FROM {table}") for table in (*TABLES, "unpublished", "incidents")]
+
+
+@contextmanager
+def held(url: str) -> Iterator[None]:
+    """The lock of a run on another machine."""
+    with closing(connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", (RUN_LOCK,))
+        yield
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+def test_a_run_of_another_machine_that_is_under_way_has_not_crashed(small: Night, tmp_path: Path) -> None:
+    """A machine that is new here reads of it in the database; only the lock says whether it is still at work."""
+    assert small.run().code == 0
+    ((run_id,),) = small.rows("SELECT run_id FROM nightload.runs")
+    small.write("UPDATE nightload.runs SET status = 'running', finished_at = NULL")
+    other = replace(small, home=tmp_path / "other")
+    other.home.mkdir()
+    with held(str(small.database.url)):
+        for command in (("run",), ("state", "reset", "tonalytica", "--yes")):
+            assert other.main(*command).code == 3
+            assert ledger(other, "SELECT * FROM runs") == []
+    assert other.main("run").code == 0
+    assert ledger(other, "SELECT run_id, status FROM runs ORDER BY 1")[0] == (run_id, "crashed")
+    assert [status for (status,) in small.rows("SELECT status FROM nightload.runs ORDER BY run_id")] == [
+        "crashed",
+        "ok",
+    ]
+
+
 def test_a_ledger_that_cannot_be_written_to_fails_no_run(small: Night, caplog: pytest.LogCaptureFixture) -> None:
     """Recording never fails a run: here every write of a row does."""
     assert small.run().code == 0
@@ -161,6 +208,23 @@ def test_a_ledger_that_is_no_database_is_told(small: Night) -> None:
     (small.state / "ledger.sqlite").write_text("notes, not a ledger\n" * 100)
     ran = small.main("run")
     assert (ran.code, "the ledger cannot be written" in ran.err, ran.err.count("\n")) == (2, True, 1), ran.err
+    assert "move ledger.sqlite* away" in ran.err
+
+
+@one_database
+def test_a_ledger_that_is_damaged_is_told_and_made_anew_from_the_warehouse(small: Night) -> None:
+    """Its first page is whole, and the others are not: it opens, and cannot be read."""
+    assert small.run().code == 0
+    file = small.state / "ledger.sqlite"
+    file.write_bytes(file.read_bytes()[:4096] + b"U" * (file.stat().st_size - 4096))
+    for command in ("run", "status", "runs", "report", "alert", "tables"):
+        ran = small.main(command)
+        told = [line for line in ran.err.splitlines() if line.startswith("nightload: ")]
+        assert (ran.code, len(told), "move ledger.sqlite* away" in ran.err) == (2, 1, True), ran.err
+    for each in small.state.glob("ledger.sqlite*"):
+        each.unlink()
+    assert small.run().code == 0
+    assert ledger(small, "SELECT status FROM runs") == [("ok",)] * 2
 
 
 def test_a_ledger_without_room_is_no_mistake_of_the_settings(small: Night) -> None:
@@ -172,6 +236,29 @@ def test_a_ledger_without_room_is_no_mistake_of_the_settings(small: Night) -> No
     ran = small("run", preexec_fn=full)
     assert (ran.code, "the ledger cannot be written" in ran.err, ran.err.count("\n")) == (1, True, 1), ran.err
     assert small.run().code == 0
+
+
+@one_database
+def test_a_copy_that_finds_no_room_leaves_the_ledger_what_there_is(
+    small: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert small.run().code == 0
+
+    def full(reader: IO[bytes], writer: IO[bytes], *_: int) -> None:
+        writer.write(reader.read(100_000))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    build, record, taken = small.state / "build" / "warehouse.duckdb", Ledger.record, list[int]()
+
+    def recording(self: Ledger, *told: Any) -> None:
+        taken.append(build.stat().st_size)
+        record(self, *told)
+
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    monkeypatch.setattr("fcntl.ioctl", mock.Mock(side_effect=OSError))
+    monkeypatch.setattr(Ledger, "record", recording)
+    assert small.run().code == 1
+    assert taken and not any(taken)
 
 
 def test_a_night_that_had_no_room_to_be_recorded_is_recorded_when_its_work_is_swept(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import uuid
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -139,6 +141,44 @@ def test_events_that_could_not_be_sent_are_sent_after_the_next_run(told: Story) 
         assert emit(told.place, told.ledger) == 4
         assert [event["eventType"] for event in server.documents] == ["START", "COMPLETE"] * 3
         assert {headers["Authorization"] for headers in server.headers} == {"Bearer CANARYtoken"}
+
+
+@pytest.mark.parametrize("fails", ["url", "file"])
+def test_what_fails_of_file_and_url_is_told_later_and_the_other_not_twice(told: Story, fails: str) -> None:
+    with http_receiver() as server:
+        told.settings(f'[lineage]\nurl = "{server.url}/lineage"\nfile = "lineage.ndjson"\n')
+        path = told.place.home / "lineage.ndjson"
+        for days, broken in ((3, False), (2, True), (1, True), (0, False)):
+            told.night(days, {"tune": GOOD})
+            server.status = 503 if broken and fails == "url" else 201
+            if broken and fails == "file":
+                path.replace(told.place.home / "aside")
+                path.mkdir()
+            with pytest.raises((NightloadError, OSError)) if broken else nullcontext():
+                emit(told.place, told.ledger)
+            if path.is_dir():
+                path.rmdir()
+                (told.place.home / "aside").replace(path)
+        assert [event["eventType"] for event in events(told)] == ["START", "COMPLETE"] * 4
+        assert [event["eventType"] for event in server.documents] == ["START", "COMPLETE"] * 4
+        assert events(told) == server.documents
+
+
+def test_a_full_disk_leaves_no_half_line(told: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    told.night(1, {"tune": GOOD})
+    emit(told.place, told.ledger)
+    told.night(0, {"tune": GOOD, "dataworks": GOOD})
+    size, limits = (told.place.home / "lineage.ndjson").stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr(told.ledger, "mark", lambda *_: pytest.fail("it was not told"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 700, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            emit(told.place, told.ledger)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    monkeypatch.undo()
+    assert emit(told.place, told.ledger) == 4
+    assert len(events(told)) == 6
 
 
 def test_neither_fails_a_run(night: Night, sandbox: SandboxProcess) -> None:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -32,7 +33,7 @@ from pipelines.warehouse import WarehouseBusy, duckdb_file
 from pipelines.warehouse.duckdb_file import DuckDbFile
 from reference import truth
 from sandbox_process import SandboxProcess
-from sources.errors import Unavailable
+from sources.errors import NoRoom, Unavailable
 from sources.http import Http
 from sources.tune.settings import ENDPOINTS
 from test_run import METADATA
@@ -433,7 +434,7 @@ def test_what_was_loaded_and_not_published_when_a_run_is_cut_short_is_told_of_as
     cut = small.start("run", command=(*KILLED, *point))
     assert cut.wait(120) == (-signal.SIGKILL if how == "killed" else 130)
     cut.communicate()
-    there, rows = has(small), true(sandbox)
+    ended, (there, rows) = datetime.now(UTC), (has(small), true(sandbox))
     assert there == {"tonalytica": rows["tonalytica"] if publish == "vendor" else None, "tune": None}
     fault(sandbox, "", TOO_LONG, times=-1)
     fault(sandbox, "", TOO_LONG, times=-1, vendor="tune")
@@ -444,6 +445,8 @@ def test_what_was_loaded_and_not_published_when_a_run_is_cut_short_is_told_of_as
     assert told["tune"][2] is False
     runs = ledger(small, "SELECT status FROM runs ORDER BY run_id LIMIT 1")
     assert runs == [("crashed" if how == "killed" else "failed",)]
+    for vendor in small.main("status", "--json").json["vendors"]:  # a crash is no fresher for being noticed later
+        assert vendor["last_good"] is None or datetime.fromisoformat(vendor["last_good"]) < ended
     assert ledger(small, "SELECT count(*) FROM schema_changes WHERE vendor = 'tune'") == [(0,)]
 
 
@@ -620,6 +623,39 @@ def test_a_table_that_is_refused_again_leaves_what_the_first_try_published(
     statuses = {name.split(".")[1]: table["status"] for name, table in ran.tables.items()}
     assert (statuses["query_snippets"], statuses["alerts"]) == ("ok", "failed")
     assert "in mid-load" in ran.tables["tonalytica.alerts"]["error"]
+
+
+@one_database
+def test_a_run_that_cannot_begin_is_begun_again_until_it_can(small: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No room or no database, at first: without an end of the night somebody looks on, and is told at once."""
+    opening, asked = run.open_warehouse, []
+
+    def open_later(*told: Any, **named: Any) -> Any:
+        asked.append(told)
+        if len(asked) < 3:
+            raise Unavailable(what="the database cannot be reached") if len(asked) == 1 else NoRoom(what="no room")
+        return opening(*told, **named)
+
+    monkeypatch.setattr(run, "open_warehouse", open_later)
+    ran = small.main("run")
+    assert (ran.code, len(asked), ran.err.count("\n")) == (1, 1, 1), ran.err
+    asked.clear()
+    ran = patiently(small).main("run")
+    assert (ran.code, len(asked), ran.err.count("the run cannot begin")) == (0, 3, 2), ran.err
+    assert ledger(small, "SELECT status FROM runs ORDER BY run_id") == [("failed",)] * 3 + [("ok",)]
+    assert small.main("status").code == 0
+
+
+@one_database
+def test_a_run_that_waits_to_begin_ends_when_it_is_told_to(small: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*told: Any, **named: Any) -> Any:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        raise NoRoom(what="no room")
+
+    monkeypatch.setattr(run, "open_warehouse", none)
+    ran = small.main("run", "--until", "1h")
+    assert (ran.code, "tried again at" in ran.err) == (130, True), ran.err
+    assert ledger(small, "SELECT status FROM runs") == [("failed",)]
 
 
 # -- told to end ---------------------------------------------------------------------------------------

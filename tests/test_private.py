@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -13,7 +14,13 @@ import pytest
 
 import killed
 from conftest import Night, one_database
+from pipelines import place as places
+from pipelines.ledger import MEMORY, Ledger
+from pipelines.schedule import serve
+from pipelines.schedules import Schedule
+from pipelines.warehouse import lock
 from sandbox_process import SandboxProcess
+from sources.errors import ConfigurationError
 
 SETTINGS = """[metrics]
 file = "out/nightload.prom"
@@ -85,6 +92,59 @@ def test_a_new_warehouse_is_as_open_as_the_user_says(night: Night, sandbox: Sand
     night.warehouse.chmod(0o660)
     assert night("run", "--table", "tune.countries", "--full", umask=umask).code == 0
     assert stat.S_IMODE(night.warehouse.stat().st_mode) == 0o660, "a mode that was given stays"
+
+
+def test_the_folder_of_another_user_is_refused_and_an_open_one_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who made it first could read what is kept there, and put another ledger in its place."""
+    place = places.at(places.DEFAULT, tmp_path)
+    place.state.mkdir(parents=True)
+    place.state.chmod(0o757)
+    Ledger(place.ledger).close()
+    assert stat.S_IMODE(place.state.stat().st_mode) == 0o700
+    assert caplog.messages == [f"others could, and can no more, write to the folder {place.state}"]
+    place.state.chmod(0o755)
+    Ledger(place.ledger).close()
+    assert (stat.S_IMODE(place.state.stat().st_mode), len(caplog.messages)) == (0o700, 1)
+    if os.geteuid() == 0:
+        os.chown(place.state, 12345, -1)
+        Ledger(place.ledger).close()  # root may do so anyway
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    for enter in (
+        lambda: Ledger(place.ledger),
+        lambda: lock(place).__enter__(),
+        lambda: serve(place, [Schedule(name="a", cron="0 2 * * *")]),
+    ):
+        with pytest.raises(ConfigurationError, match=r"warehouse\.nightload belongs to another user \(.+\)"):
+            enter()
+
+
+@one_database
+def test_who_may_not_enter_the_folder_is_told_so(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other user's 0700: nothing in it can be looked at."""
+    place = places.at(places.DEFAULT, night.home)
+    Ledger(place.ledger).close()
+
+    def denied(path: Path) -> bool:
+        if path == place.ledger:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return os.path.exists(path)
+
+    monkeypatch.setattr(Path, "exists", denied)
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    if os.getuid() == 0:
+        os.chown(place.state, 12345, -1)
+    for command, told in (("status", "is not for this user"), ("run", "belongs to another user"), ("report", "is not")):
+        ran = night.main(command)
+        assert (ran.code, ran.err.count("\n"), told in ran.err) == (2, 1, True), ran.err
+
+
+def test_a_ledger_in_memory_closes_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    Ledger(MEMORY).close()
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
 
 
 def test_a_crash_leaves_no_core_file(tmp_path: Path) -> None:

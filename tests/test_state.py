@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import sys
 from datetime import timedelta
@@ -160,6 +161,34 @@ def test_a_run_that_is_under_way_is_told(loaded: Night) -> None:
             ran = loaded.main(*command, CAMPAIGNS, "--yes")
             assert ran.code == 3 and "another run has this warehouse" in ran.err
         assert loaded.main("state", "show").code == 0
+
+
+@one_database
+def test_a_full_disk_is_told_as_such_by_whatever_meets_it(loaded: Night, database: Database) -> None:
+    """A file may not grow beyond what the ledger has, and not to the size of a second copy of the warehouse."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
+
+    before = loaded.contents()
+    for command in (("state", "reset"), ("drop",)):
+        ran = loaded(*command, CAMPAIGNS, "--yes", preexec_fn=limit)
+        told = "nightload: there is no room on the disk"
+        assert (ran.code, ran.err.count("\n"), ran.err.startswith(told)) == (1, 1, True), ran.err
+    assert loaded.contents() == before and loaded.files() == set()
+
+
+@one_database
+def test_every_command_refuses_a_table_that_nobody_has(loaded: Night, database: Database) -> None:
+    """A mistake of the user, however far it is from any table. One that is there and not loaded is another matter."""
+    for command in (("state", "reset"), ("drop",), ("state", "show"), ("preview",), ("run", "--full", "--table")):
+        for name, todo in (("tune.nope", "nightload tables lists"), ("tune.contries", "Did you mean tune.countries?")):
+            ran = loaded.main(*command, name)
+            assert ran.code == 2 and ran.err.startswith(f"nightload: there is no table {name}. {todo}"), ran.err
+            assert len(ran.err.splitlines()) == 1
+    assert "nothing is remembered of tune.countries" in loaded.main("state", "show", "tune.countries").err
+    assert "there is nothing of tune.countries" in loaded.main("drop", "tune.countries").err
+    assert "there is no table tune.*" in loaded.main("run", "--table", "tune.*").err
 
 
 @one_database

@@ -32,6 +32,32 @@ def stale(told: Story, now: datetime = NOON) -> list[str]:
     return found
 
 
+def test_a_warehouse_that_is_gone_is_not_fresh(told: Story) -> None:
+    """However good the nights were that the ledger beside it tells of."""
+    told.night(0, {"tune": GOOD})
+    file = told.place.warehouse
+    file.write_text("not a database, and longer than its first bytes")
+    found = last_runs(told.place, now=NOON)
+    assert found["stale"] == [str(file)] and "is no DuckDB file" in found["pending"][0]
+    file.unlink()
+    file.mkdir()
+    assert stale(told) == [str(file)]
+    file.rmdir()
+    ran = command(told.place.home).main("status")
+    assert ran.code == 1 and "No such file" in ran.out
+
+
+def test_a_night_on_a_clock_that_was_a_year_ahead_is_not_fresh_for_a_year(told: Story) -> None:
+    told.night(-365, {"tune": GOOD})
+    assert stale(told) == ["tune"], "nothing is known to be as fresh as now"
+    told.night(1, {"tune": GOOD})
+    (vendor,) = last_runs(told.place, now=NOON)["vendors"]
+    assert vendor["last_good"].startswith("2026-05-19") and stale(told, NOON - timedelta(hours=12)) == []
+    told.night(0, {"tune": "the key is not accepted"})
+    (vendor,) = last_runs(told.place, now=NOON + timedelta(hours=20))["vendors"]
+    assert (vendor["status"], vendor["fresh"]) == ("failed", False)
+
+
 def test_a_vendor_is_stale_when_its_last_green_night_is_too_old(told: Story) -> None:
     told.night(0, {"tune": GOOD})
     assert stale(told) == []

@@ -462,6 +462,8 @@ ROWS = st.lists(
 @given(ROWS)
 @example([{"a": 1.5}, {"a": 2**53 + 1}])
 @example([{"b": 2**64}, {"b": 0.5}])
+@example([{"d": "x"}, {"d": float("nan")}, {"d": "NaN"}])
+@example([{"d": 10**47}, {"d": float("-inf")}])
 @example([{"a": [2**70, 0.1, None, float("nan")]}])
 def test_random_rows_land_as_they_are(rows: list[dict[str, Any]]) -> None:
     body = json.dumps(rows)

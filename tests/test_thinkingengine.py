@@ -360,6 +360,52 @@ def test_a_day_of_which_the_vendor_has_no_data_currently_keeps_its_rows(home: Ni
     assert {row["$part_date"] for row in there(home, "daily")} == before
 
 
+OF_OTHER_DAYS = (
+    'SELECT CASE WHEN "$part_event" = \'login\' THEN {odd} ELSE "$part_date" END AS day, "#uuid" '
+    'FROM v_event_{{project_id}} WHERE "$part_date" BETWEEN {{start}} AND {{end}}'
+)
+
+
+@one_database
+@pytest.mark.parametrize(
+    ("odd", "told"),
+    [
+        ("""CAST(CAST(date_add('day', 1, CAST("$part_date" AS date)) AS date) AS varchar)""", "and was asked for"),
+        ("NULL", "have no day"),
+    ],
+    ids=["another", "none"],
+)
+def test_rows_of_a_day_that_was_not_asked_for_take_no_place(home: Night, vendor: Vendor, odd: str, told: str) -> None:
+    """They would take that of the whole day; and rows of no day would come beside themselves, each night anew."""
+    query = {**DAILY, "sql": OF_OTHER_DAYS.format(odd='"$part_date"'), "cursor": "day"}
+    only = {"tables": ["thinkingengine.daily"]}
+    home.set(VENDOR, queries=[query])
+    assert home.run(**only).code == 0
+    before = home.rows(f"SELECT * FROM {VENDOR}.daily ORDER BY ALL")
+    home.set(VENDOR, queries=[{**query, "sql": OF_OTHER_DAYS.format(odd=odd)}])
+    ran = home.run(**only)
+    assert ran.code == 1 and told in ran.tables["thinkingengine.daily"]["error"], ran.out
+    assert home.rows(f"SELECT * FROM {VENDOR}.daily ORDER BY ALL") == before
+
+
+@one_database
+def test_another_cursor_does_not_double_what_is_loaded(home: Night, vendor: Vendor) -> None:
+    """The rows that are there have nothing in its column by which they could be replaced."""
+    only = {"tables": ["thinkingengine.daily"]}
+    home.set(VENDOR, queries=[DAILY])
+    assert home.run(**only).code == 0
+    before = home.rows(f"SELECT * FROM {VENDOR}.daily ORDER BY ALL")
+    sql = DAILY["sql"].replace("count(*) AS n", '"$part_date" AS day, count(*) AS n')
+    home.set(VENDOR, queries=[{**DAILY, "sql": sql, "cursor": "day"}])
+    ran = home.run(**only)
+    assert ran.code == 1 and "nightload run --full" in ran.tables["thinkingengine.daily"]["error"], ran.out
+    assert home.rows(f"SELECT * FROM {VENDOR}.daily ORDER BY ALL") == before
+    assert home.run(**only, full=True).code == 0
+    there = home.rows(f"SELECT _part_date, _part_event, day FROM {VENDOR}.daily")
+    assert len(there) == len(before) and all(str(row[0]) == str(row[2]) for row in there)
+    assert home.run(**only).code == 0
+
+
 def test_days_of_one_long_window_are_emptied_one_by_one(home: Night, vendor: Vendor) -> None:
     home.set(VENDOR, queries=[{**DAILY, "window": {"start": str(FIRST), "days": 30}, "lookback": 9}])
     only = {"tables": ["thinkingengine.daily"]}
@@ -1218,6 +1264,45 @@ def test_windows_of_a_model_do_not_overlap_from_night_to_night(home: Night, vend
         assert home.run(**only).code == 0
     days = home.rows(f"SELECT x, count(*) FROM {VENDOR}.by_days WHERE part = 'y' GROUP BY x ORDER BY x")
     assert days == [(str(FIRST + timedelta(days=n)), 1) for n in range(8)]
+
+
+@one_database
+def test_other_windows_of_a_model_tell_no_figure_twice(home: Night, vendor: Vendor) -> None:
+    body = {"eventView": {}, "events": [{"eventName": "login", "analysis": "TOTAL_TIMES"}]}
+    only, told = {"tables": ["thinkingengine.by_days"]}, {"name": "by_days", "model": "event", "body": body}
+    window = {"start": str(FIRST), "end": str(FIRST + timedelta(days=5))}
+    days = f"SELECT x, count(*) FROM {VENDOR}.by_days WHERE part = 'y' GROUP BY x ORDER BY x"
+    home.set(VENDOR, models=[{**told, "window": window}])
+    assert home.run(**only).code == 0
+    before = home.rows(days)
+    assert {count for _, count in before} == {1}
+    home.set(VENDOR, models=[{**told, "window": {**window, "days": 3}}])
+    ran = home.run(**only)
+    assert ran.code == 1 and "nightload run --full" in ran.tables["thinkingengine.by_days"]["error"], ran.out
+    assert home.rows(days) == before
+    assert home.run(**only, full=True).code == 0
+    assert {*before} <= {*home.rows(days)} and {count for _, count in home.rows(days)} == {1}
+
+
+@one_database
+def test_a_day_of_which_a_model_has_no_value_any_more_is_emptied(home: Night, vendor: Vendor) -> None:
+    body = {"eventView": {}, "events": [{"eventName": "login", "analysis": "TOTAL_TIMES"}]}
+    end = FIRST + timedelta(days=3)
+    window = {"start": str(FIRST), "end": str(end)}
+    home.set(VENDOR, tasks=1, models=[{"name": "by_day", "model": "event", "body": body, "window": window}])
+    only = {"tables": ["thinkingengine.by_day"]}
+    assert home.run(**only).code == 0
+    days = f"SELECT DISTINCT day FROM {VENDOR}.by_day ORDER BY 1"
+    before = home.rows(days)
+    assert len(before) == 4
+    vendor.says("event-analyze", 0, data={"x": [], "y": []}, times=1)
+    assert home.run(**only).code == 0
+    assert home.rows(days) == [day for day in before if day != (end - timedelta(days=2),)]
+    # all of them at once may as well be a fault of the vendor's
+    vendor.says("event-analyze", 0, data={"x": [], "y": []}, times=3)
+    ran = home.run(**only)
+    assert "what was loaded of it stays" in str(ran.tables["thinkingengine.by_day"]["notes"])
+    assert len(home.rows(days)) == 3
 
 
 def test_the_sandbox_has_what_the_tests_stand_on(vendor: Vendor) -> None:

@@ -6,15 +6,21 @@ import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
-from conftest import Night
+from conftest import Night, one_database
 from redash import LABELS, assert_warehouse_is_the_truth
 from reference import columns_of, differences, truth
 from sandbox_process import SandboxProcess, start_sandbox
+from sources.errors import ConfigurationError
+from sources.spool import Spool
+from sources.tonalytica import _spool_tagged
+from sources.tonalytica.client import Result
+from sources.walks import Mode, Table, Walk
 
 METADATA = [name for name in LABELS if name != "query_results"]
 CHILDREN = ["visualizations", "dashboards", "widgets"]
@@ -289,6 +295,29 @@ def test_each_parameter_set_is_executed_and_told_apart(night: Night, sandbox: Sa
     assert {(key, parameters): result for key, parameters, result in told} == {
         key: results[text]["id"] for key, text in texts.items()
     }
+
+
+@one_database
+def test_a_column_that_only_rows_name_is_executed_too(night: Night, sandbox: SandboxProcess) -> None:
+    key = query(sandbox, "InfluxDB: keys come and go")["id"]
+    sandbox.control("tonalytica", "POST", "options", {"job_seconds": 0.02})
+    night.set(exclude=METADATA, results={"include": {"ids": [key]}}, executions=[{"query": key}])
+    assert night.run("tonalytica").code == 0
+    assert ("x",) in night.rows(f"SELECT undeclared FROM tonalytica_results.query_{key}")
+
+
+def test_a_result_with_our_own_column_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "body").write_text('[{"a": 1}, {"a": 2, "_parameters": "theirs"}]')
+    result = Result(path=tmp_path / "body", envelope={}, start=0, end=44)
+    walk = Walk(
+        table=Table(name="q", mode=Mode.LATEST),
+        spool=Spool(tmp_path / "spool"),
+        until=datetime.now(UTC),
+        full=False,
+        state={},
+    )
+    with pytest.raises(ConfigurationError, match=r"has a column _parameters.*Give it another name"):
+        _spool_tagged(walk, result, "{}", where="query 1")
 
 
 def test_max_age_takes_a_cached_result_that_is_young_enough(night: Night, sandbox: SandboxProcess) -> None:

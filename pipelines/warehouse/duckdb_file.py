@@ -28,6 +28,7 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from pipelines.ledger import Ledger
 from pipelines.place import OWN_DATASET, Place
 from pipelines.private import published_mode
+from pipelines.warehouse.capable import Capable
 from pipelines.warehouse.session import Rows, Session, WarehouseBusy, comment_statements, write_ledger
 from pipelines.warehouse.types import ColumnType
 from sources.errors import ConfigurationError, NightloadError, Unavailable
@@ -49,6 +50,13 @@ _COMMENTED_AT_ONCE = 50
 """A transaction keeps a copy of the table for each comment that it has written: of a table of 250 columns, 200 of them
 were 25 MB."""
 _FICLONE = 0x40049409
+
+
+class OwnDuckDb(Capable, dlt.destinations.duckdb):
+    @property
+    def destination_type(self) -> str:
+        """As a warehouse has it that dlt made with its own."""
+        return "dlt.destinations.duckdb"
 
 
 class DuckDbFile:
@@ -160,7 +168,7 @@ class DuckDbFile:
         self._hold()
         credentials = DuckDbCredentials(str(self.place.build))
         credentials.global_config = dict(DUCKDB_SETTINGS)
-        return dlt.destinations.duckdb(credentials, preferred_loader_file_format="parquet")  # type: ignore[return-value]
+        return OwnDuckDb(credentials, preferred_loader_file_format="parquet")
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -339,10 +347,15 @@ def _busy(published: Path, holder: str) -> WarehouseBusy:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file; on a file system that can share blocks, at once."""
+    """Copy a file; on a file system that can share blocks, at once. What finds no room gives back what it took: the
+    ledger needs it, to say so."""
     # one open: closing any handle of the file would drop the lock that DuckDB holds on it for us
     with source.open("rb") as reader, target.open("wb") as writer:
         try:
             fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
         except OSError:
-            shutil.copyfileobj(reader, writer, 16 * 2**20)
+            try:
+                shutil.copyfileobj(reader, writer, 16 * 2**20)
+            except OSError:
+                writer.truncate(0)
+                raise

@@ -29,6 +29,7 @@ from dlt.destinations.typing import DBTransaction
 from pgpq import encoders
 from pgpq import schema as postgres_types
 
+from pipelines.warehouse.capable import Capable
 from pipelines.warehouse.postgres_connection import Shared
 from sources.quoting import quote
 
@@ -40,10 +41,10 @@ CHUNK = 2**20
 def destination_on(shared: Callable[[], Shared]) -> AnyDestination:
     """A dlt destination that does all it does over the connection that `shared` gives; a lost one is replaced."""
     credentials = PostgresCredentials("postgresql://unused:unused@unused/unused")
-    return SharedPostgres(credentials, shared=shared)  # type: ignore[return-value]
+    return SharedPostgres(credentials, shared=shared)
 
 
-class SharedPostgres(postgres):
+class SharedPostgres(Capable, postgres):
     """dlt's Postgres, but for the connection, the form of its files, and that readers are not blocked."""
 
     def __init__(self, credentials: PostgresCredentials, *, shared: Callable[[], Shared]) -> None:

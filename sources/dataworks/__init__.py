@@ -23,7 +23,7 @@ from sources.dataworks import settings as has
 from sources.dataworks.client import Client, Listed
 from sources.dataworks.definitions import Row
 from sources.dataworks.details import Completed, Memory, Policy, complete
-from sources.errors import NightloadError, Refused
+from sources.errors import ConfigurationError, NightloadError, NotReady, Refused
 from sources.extraction import Extraction
 from sources.spool import labels_of
 from sources.vendor import Part
@@ -263,15 +263,23 @@ class Dataworks:
         asked: dict[str, str] = {api: at for api, at in walk.state.get("asked", {}).items() if int(api) in ids}
         newest: dict[str, int] = {api: at for api, at in walk.state.get("newest", {}).items() if int(api) in ids}
         rows: list[Row] = []
+        refused: list[NightloadError] = []
         waiting = sorted(ids, key=lambda api: asked.get(str(api), ""))
         for done, api in enumerate(waiting):
-            left = self.client.calls.left
-            if (left is not None and left <= 0) or (walk.limit is not None and len(rows) >= walk.limit):
-                if walk.limit is None:
-                    waiting_still = len(waiting) - done
-                    walk.notes.append(f"{waiting_still} APIs were not asked for tests: today's calls are used up")
+            if walk.limit is not None and len(rows) >= walk.limit:
                 break
-            tests = self.client.tests(has.LIST_TESTS, api=api, size=has.TESTS)
+            tests: list[Row] = []
+            try:
+                tests = self.client.tests(has.LIST_TESTS, api=api, size=has.TESTS)
+            except NotReady as error:
+                walk.notes.append(f"{len(waiting) - done} APIs were not asked for tests: today's calls are used up")
+                # a limit of the vendor's that is not in the settings is no plan: nothing says who is next tomorrow
+                walk.missed = None if self.client.calls.most else error
+                break
+            except (Refused, ConfigurationError) as error:
+                if getattr(error, "status", None) == 403:
+                    raise
+                refused.append(error)  # about this one API (gone since the list was read): the others have theirs
             rows += [definitions.test_row(test, api=api) for test in tests]
             times = [test["CreateTime"] for test in tests if isinstance(test.get("CreateTime"), int)]
             if len(tests) >= has.TESTS and min(times, default=0) > newest.get(str(api), 2**63):
@@ -279,6 +287,10 @@ class Dataworks:
             if self.client.calls.most:  # else each night asks about all, and a quiet one leaves the state as it is
                 asked[str(api)] = walk.until.isoformat()
             newest[str(api)] = max([newest.get(str(api), 0), *times])
+        if refused and len(refused) == len(waiting):
+            raise refused[0]
+        if refused:
+            walk.notes.append(f"the vendor refuses the tests of {len(refused)} APIs; the first: {refused[0]}")
         walk.state["asked"], walk.state["newest"] = asked, newest
         self._spool(walk, rows, count=len({row["TestId"] for row in rows}))
 

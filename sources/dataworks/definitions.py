@@ -106,6 +106,10 @@ def test_row(test: Mapping[str, Any], *, api: int) -> Row:
     row["Status"] = test.get("Status")
     row["ApiId"] = api if row.get("ApiId") is None else row["ApiId"]
     row["CreateTime"] = _instant(row.get("CreateTime"))
+    # what the API was called with, and what it answered, as texts: they hold credentials as well as an object does
+    for label in ("ParamMap", "RetResult"):
+        if isinstance(row.get(label), str):
+            row[label] = _text_without_keys(row[label])
     return row
 
 
@@ -156,6 +160,16 @@ def _without_keys(value: Any) -> Any:
             return [_without_keys(each) for each in value]
         case _:
             return value
+
+
+def _text_without_keys(text: str) -> str:
+    """A JSON text without credentials; to the letter as it came if it has none, or is no JSON."""
+    try:
+        parsed = json.loads(text)
+        kept = _without_keys(parsed)
+        return text if kept == parsed else json.dumps(kept, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _tells(details: Any) -> bool:

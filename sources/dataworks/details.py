@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sources.dataworks.definitions import Row, clean, has_details
-from sources.errors import NotReady, Refused
+from sources.errors import ConfigurationError, NotReady, Refused
 
 Memory = dict[str, Any]
 """`<workspace>/<api>` → [fingerprint of the list's row, when it was fetched, the details as JSON text]."""
@@ -101,8 +101,8 @@ def complete(
                 details = get(int(row["ProjectId"]), int(row["ApiId"]))
             except NotReady:
                 over = True
-            except Refused as error:
-                if error.status == 403:
+            except (Refused, ConfigurationError) as error:
+                if getattr(error, "status", None) == 403:
                     raise
                 # about this one API (gone since the list was read, or private): the others have theirs
                 refused.append(str(error))

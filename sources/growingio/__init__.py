@@ -230,7 +230,7 @@ class Growingio:
             "funnel_steps": partial(self._fetch_unpivoted, extraction, "funnel", shapes.steps),
             "retention": partial(self._fetch_unpivoted, extraction, "retention", shapes.periods),
             "segmentations": self._fetch_segmentations,
-            "segmentation_users": self._fetch_segmentation_users,
+            "segmentation_users": partial(self._fetch_segmentation_users, extraction),
             "rules": self._fetch_rules,
         }
         for table in has.TABLES:
@@ -395,8 +395,9 @@ class Growingio:
     def _fetch_segmentations(self, walk: Walk) -> None:
         self._spool(walk, self.client.segmentations())
 
-    def _fetch_segmentation_users(self, walk: Walk) -> None:
-        segments.fetch(self.client, self.settings, walk)
+    def _fetch_segmentation_users(self, extraction: Extraction, walk: Walk) -> None:
+        allowed = bool({"*", f"{has.DATASET}.{walk.table.name}"} & extraction.allow_empty)
+        segments.fetch(self.client, self.settings, walk, allow_empty=allowed)
 
     def _fetch_rules(self, walk: Walk) -> None:
         file = walk.spool.path.with_suffix(".csv")

@@ -112,7 +112,7 @@ class Client:
 
     def dashboard(self, dashboard_id: str) -> dict[str, Any]:
         """One board with its `charts`."""
-        path = f"dashboards/{_id(dashboard_id)}.json"
+        path = f"dashboards/{path_id(dashboard_id)}.json"
         board = self._json(path)
         if not isinstance(board, dict) or not isinstance(board.get("charts"), list):
             raise _shapeless(path, board, "an object with a list of charts")
@@ -142,7 +142,7 @@ class Client:
             self._still_doing(found, path, generation=generation, until=until)
 
     def _series_path(self, kind: str, uid: str) -> str:
-        what = f"projects/{self._project}/{_SERIES[kind]}/{_id(uid)}"
+        what = f"projects/{self._project}/{_SERIES[kind]}/{path_id(uid)}"
         if self._settings.charts_api == "v3":
             return f"v3/exporter/{what}"
         # the first generation has charts only: funnels and retentions came with the second
@@ -154,7 +154,7 @@ class Client:
 
     def segmentation_users(self, segmentation_id: str, file: Path) -> None:
         """Stream the users of one segment to `file`, as the CSV text that comes."""
-        path = f"segmentations/{_id(segmentation_id)}/users"
+        path = f"segmentations/{path_id(segmentation_id)}/users"
         if self._settings.segmentations_api == "v1":
             self._text(f"{path}.csv", file)
             return
@@ -444,7 +444,7 @@ def _message(answer: Any) -> str:
     return one_line("; ".join(dict.fromkeys(str(text) for text in texts if text)))[:300]
 
 
-def _id(uid: str) -> str:
+def path_id(uid: str) -> str:
     """An id as a path holds it; ids come from the vendor's own answers."""
     if not _ID.fullmatch(uid) or uid in (".", ".."):
         raise BrokenAnswer(what=f"{uid[:40]!r} is no id", where=VENDOR, todo="Look at the vendor's list")

@@ -220,11 +220,13 @@ def _written(
     values = {label: _nullable(text, cells[0]) for label, text in landing.constants.items()}
     for label, cell in own.items():
         values[label] = f"replace({cell}, chr(0), '\ufffd')" if body.has_nul else cell
+    # an empty line is a row of NULL where a row is one cell, and no row where it is several
+    rows_of = f"{source} WHERE {cells[0]} IS NOT NULL" if len(cells) == 1 else source
     columns = landing.named(list(values))
     select = ", ".join(f"{value} AS {quote(columns[label])}" for label, value in values.items())
     (rows,) = one_row(
         connection,
-        f"COPY (SELECT {select}, {literal(landing.load_id)} AS {LOAD_ID} FROM {source}) "  # noqa: S608
+        f"COPY (SELECT {select}, {literal(landing.load_id)} AS {LOAD_ID} FROM {rows_of}) "  # noqa: S608
         f"TO {literal(landing.out)} ({PARQUET})",
     )
     digest = _digest(body.digest, select, repr(dialect))

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from sources import naming
 from sources.columns import Column, Kind
-from sources.errors import AccessDenied, BrokenAnswer, ConfigurationError, CountMismatch, NightloadError, Unreachable
+from sources.errors import (
+    AccessDenied,
+    BrokenAnswer,
+    ConfigurationError,
+    CountMismatch,
+    EmptyAnswer,
+    NightloadError,
+    Unreachable,
+)
+from sources.gates import FLOOR, FLOOR_FROM
 from sources.growingio import delimited
-from sources.growingio.client import Client
+from sources.growingio.client import Client, TooMany, path_id
 from sources.growingio.settings import DATASET, SEGMENTATION_USERS, VENDOR, Settings, wrong
 from sources.naming import identifier_for
 from sources.policy import HASH, Policy, read_policy
@@ -22,15 +33,23 @@ from sources.walks import Walk
 log = logging.getLogger(__name__)
 
 Segment = dict[str, Any]
+_DAY = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
-def fetch(client: Client, settings: Settings, walk: Walk) -> None:
-    """Load the users of the segments that moved since they were loaded; delete those of segments that are gone."""
+def fetch(client: Client, settings: Settings, walk: Walk, *, allow_empty: bool = False) -> None:
+    """Load the users of the segments that moved since they were loaded; delete those of segments that are gone.
+
+    Raises `EmptyAnswer` where nothing would be left of them, unless `allow_empty`.
+    """
     listed = {str(row["id"]): row for row in client.segmentations()}
     wanted, missed = _wanted(listed, settings)
     policy = _policy(settings)
-    known: dict[str, Any] = dict(walk.state.get("segments", {}))
-    due = [row for uid, row in wanted.items() if walk.full or known.get(uid, {}).get("moved") != _moved(row, policy)]
+    before: dict[str, Any] = walk.state.get("segments", {})
+    if not allow_empty:
+        _guard(before, {uid: told for uid, told in before.items() if uid in listed} | wanted, walk)
+    known = dict(before)
+    today = f"{walk.until.astimezone(ZoneInfo(settings.zone)):%Y-%m-%d}"
+    due = [row for uid, row in wanted.items() if walk.full or _is_due(row, known.get(uid, {}), policy)]
     if walk.limit is not None:
         due = sorted(wanted.values(), key=lambda row: int(row.get("userNum") or 10**9))[:1]
     secret_labels = set(walk.state.get("hashed", ()))
@@ -46,14 +65,17 @@ def fetch(client: Client, settings: Settings, walk: Walk) -> None:
             missed = missed or error  # its rows of the last time stay, and it is due again
             continue
         uid, rows = str(row["id"]), part.rows if part else 0
-        known[uid] = {"moved": _moved(row, policy), "rows": rows}
+        known[uid] = {"moved": _moved(row, policy), "rows": rows, "on": today}
         told += rows if settings.user_num == "told" or walk.limit else int(row.get("userNum") or 0)
         if part is None or not rows:
             emptied.add(uid)
             continue
         walk.spool.part(part)
         columns |= part.columns
-    walk.state["segments"] = {uid: each for uid, each in known.items() if uid in listed}
+    after = {uid: each for uid, each in known.items() if uid in listed}
+    if not (allow_empty or any(each["rows"] for each in after.values())):
+        _guard(before, {}, walk)
+    walk.state["segments"] = after
     walk.state["hashed"] = sorted(secret_labels)
     walk.emptied = frozenset(emptied)
     walk.missed = missed
@@ -64,6 +86,25 @@ def fetch(client: Client, settings: Settings, walk: Walk) -> None:
     labels = [*own, *(label for label in columns if label not in own)]
     walk.columns = [Column(label=label, kind=Kind.TEXT, path=(columns[label],)) for label in labels]
     walk.vendor_count = None if walk.limit else told
+
+
+def _guard(before: Mapping[str, Any], left: Mapping[str, Any], walk: Walk) -> None:
+    """Refuse what would empty the table: a vendor who lost sight of the segments lists none as well."""
+    had, name = sum(each["rows"] for each in before.values()), f"{DATASET}.{walk.table.name}"
+    if had and (not left or (len(before) >= FLOOR_FROM and len(left) < len(before) * FLOOR)):
+        raise EmptyAnswer(
+            table=name,
+            had=had,
+            what=f"users of {len(left) or 'no'} segments are left of {len(before)} for {name}, which had {had} rows",
+            why="the vendor or its token may have lost sight of them",
+            todo=f"Nothing was changed. If the vendor is right: nightload run --allow-empty {name}",
+        )
+
+
+def _is_due(row: Segment, known: Mapping[str, Any], policy: str) -> bool:
+    """Did it move since it was loaded? A day without an hour was not over when it was loaded on that day or before."""
+    updated, on = str(row.get("updatedAt")), known.get("on")
+    return known.get("moved") != _moved(row, policy) or bool(on and _DAY.fullmatch(updated) and updated >= on)
 
 
 def _wanted(listed: Mapping[str, Segment], settings: Settings) -> tuple[dict[str, Segment], NightloadError | None]:
@@ -93,6 +134,12 @@ def _load(
         if lines == users or users is None or settings.user_num == "told":
             if users is not None and lines != users:
                 walk.notes.append(f"segment {row['id']} has {users} users by its userNum, and {lines} lines came")
+            if lines == settings.most_rows != users and settings.segmentations_api == "v1":
+                raise TooMany(
+                    what=f"segment {row['id']} has {lines} lines, as many as an answer carries: it may be cut",
+                    where=VENDOR,
+                    todo=f'Set segmentations_api = "v3" under sources.{VENDOR}',
+                )
             return part, row
         if not attempt:
             again = next((each for each in client.segmentations() if each["id"] == row["id"]), None)
@@ -110,7 +157,7 @@ def _fetched(
 ) -> Part | None:
     """The users of one segment as a parquet file beside the spool; None if there is not even a header."""
     where = f"{VENDOR}, segment {uid}"
-    file = walk.spool.path.with_suffix(f".{uid}.csv")
+    file = walk.spool.path.with_suffix(f".{path_id(uid)}.csv")
     constants = {"project_uid": str(settings.project_uid), "segmentation_id": uid}
     try:
         client.segmentation_users(uid, file)

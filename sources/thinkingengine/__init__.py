@@ -19,7 +19,7 @@ from dlt.extract import DltResource
 
 from sources.columns import Column, Kind
 from sources.configuration import is_set, settings_of
-from sources.contents import greatest, texts_of
+from sources.contents import filled, greatest, texts_of
 from sources.days import Calls, Days
 from sources.errors import ConfigurationError
 from sources.extraction import Extraction
@@ -46,6 +46,7 @@ from sources.thinkingengine.refusals import head_for
 from sources.vendor import Part
 from sources.walks import Extra, Fetch, Table, Walk
 
+_DAY_OF = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}([ T]|$)")
 _TIME = r"[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?"
 
 SYSTEM: dict[str, Kind] = {
@@ -177,6 +178,7 @@ class ThinkingEngine:
             zone = self.settings.zone
             windows: list[tuple[date, date]] = []
             since: str | None = None
+            replaces = _can_replace(query, walk)
             if query.window is not None and walk.window is not None:
                 windows = windows_in(query, walk.window)
                 walk.remember = remember_older(query, walk.window)
@@ -190,7 +192,7 @@ class ThinkingEngine:
                 texts = [render(query, zone=zone, start=start, end=end) for start, end in windows]
                 # all days again: a day that has lost all its rows can only go so
                 again = walk.state.get("asked") == fingerprint(query) and walk.state["day"] <= str(windows[-1][1])
-                walk.anew = walk.full and again and not walk.state.get("backfilled")
+                walk.anew = not replaces or (walk.full and again and not walk.state.get("backfilled"))
             else:
                 since = self._since(query, walk)
                 texts = [render(query, zone=zone, since=since, shard=n) for n in range(query.shards)]
@@ -214,8 +216,8 @@ class ThinkingEngine:
                 walk.columns = walk.stored  # an empty answer like any other
             if windows and not any(each.rows for each in taken):
                 walk.notes.append(f"no row came for {windows[0][0]} to {windows[-1][1]}; what was loaded of it stays")
-            elif windows:
-                walk.after = _days_without_rows(query, windows, taken, walk)
+            elif windows and query.cursor:
+                walk.after = _by_days(query, windows, taken, walk)
             if not walk.limit:
                 self._remember(query, windows, walk)
 
@@ -302,6 +304,7 @@ class ThinkingEngine:
     def fetch_model(self, query: ModelQuery) -> Fetch:
         def fetch(walk: Walk) -> None:
             windows: list[tuple[date | None, date | None]] = [(None, None)]
+            walk.anew = not _same_grid(query, walk)
             if query.window is not None and walk.window is not None:
                 windows = [*windows_in(query.days, walk.window)]
                 if not windows:
@@ -323,35 +326,95 @@ class ThinkingEngine:
                 lambda each: self.client.data(query.path, body=each[1]), bodies, width=self.settings.tasks
             )
             count = 0
+            emptied = set()
             for (start, body), data in zip(bodies, answers, strict=True):
                 rows, held = long_rows(query.name, start, data)
+                if start is not None and data is not None and not rows:
+                    emptied.add(str(start))
                 if (note := over_limit(body, rows)) and note not in walk.notes:
                     walk.notes.append(note)
                 count += held
                 walk.spool.rows(rows)
             walk.vendor_count = count
+            if count:
+                walk.emptied = frozenset(emptied)
+                walk.state |= {"grid": query.window.grid} if query.window else {}
+            elif query.window is not None:
+                walk.notes.append(f"no value came for {windows[0][0]} to {windows[-1][1]}; what was loaded of it stays")
 
         return fetch
 
 
-def _days_without_rows(
+def _can_replace(query: Query, walk: Walk) -> bool:
+    """Do the loaded rows have the column by which a load replaces days? Raises `ConfigurationError` unless `full`."""
+    if query.window is None or not query.cursor or not walk.stored or walk.limit:
+        return True
+    if query.cursor in {column.label for column in walk.stored}:
+        return True
+    if walk.full:
+        return False
+    raise ConfigurationError(
+        what=f"the cursor of {query.name} is {query.cursor} now, which the rows that are loaded do not have",
+        where=f"sources.{has.VENDOR}",
+        why="none of them would be replaced, and all of them doubled",
+        todo=f"Build the table anew: nightload run --full --table {has.DATASET}.{query.name}",
+    )
+
+
+def _same_grid(query: ModelQuery, walk: Walk) -> bool:
+    """Do the windows begin on days on which those that are loaded began? Raises `ConfigurationError` unless `full`."""
+    if query.window is None or walk.limit or walk.state.get("grid", query.window.grid) == query.window.grid:
+        return True
+    if walk.full:
+        return False
+    raise ConfigurationError(
+        what=f"the windows of {query.name} begin on other days than those that are loaded",
+        where=f"sources.{has.VENDOR}",
+        why="each replaces only what began on its own first day, and the figures of its others would be told twice",
+        todo=f"Build the table anew: nightload run --full --table {has.DATASET}.{query.name}",
+    )
+
+
+def _by_days(
     query: Query, windows: list[tuple[date, date]], taken: list[Taken], walk: Walk
 ) -> Callable[[Converted], None]:
-    """Days that were asked for and have no row any more are emptied."""
+    """Each day that rows came of takes the place of what is loaded of it; those asked for that have none are emptied.
+
+    So a row of another day than those asked for would take the place of all rows of its day, and one of no day would
+    come beside itself with each load: the walk raises `ConfigurationError` for either.
+    """
 
     def tell(converted: Converted) -> None:
         column = next((column for column in converted.columns if column.label == query.cursor), None)
-        if column is None or column.kind not in (Kind.DATE, Kind.TEXT):
+        if column is None:
             return
+        if lacking := converted.rows - filled(converted).get(column.name, 0):
+            raise _no_days(query, f"{lacking} rows of {query.name} have no day", "they would come anew with each load")
+        if column.kind not in (Kind.DATE, Kind.TEXT):
+            return
+        found = texts_of(converted, query.cursor)
+        days = {str(start + timedelta(days=n)) for start, end in windows for n in range((end - start).days + 1)}
+        if strange := sorted(each[:10] for each in found if _DAY_OF.match(each) and each[:10] not in days):
+            told = f"{query.name} has rows of {strange[0]}, and was asked for {windows[0][0]} to {windows[-1][1]}"
+            raise _no_days(query, told, "they would take the place of all rows of their day")
         asked = {
             str(start + timedelta(days=n))
             for (start, end), each in zip(windows, taken, strict=True)
             if each.proven
             for n in range((end - start).days + 1)
         }
-        walk.emptied = frozenset(asked - texts_of(converted, query.cursor))
+        walk.emptied = frozenset(asked - found)
 
     return tell
+
+
+def _no_days(query: Query, what: str, why: str) -> ConfigurationError:
+    return ConfigurationError(
+        what=what,
+        where=f"sources.{has.VENDOR}",
+        why=f"each load replaces the days that {query.cursor} holds, and {why}",
+        todo='Take "$part_date" as cursor, or leave these rows out by WHERE',
+    )
 
 
 def _extra(query: Query, labels: list[str]) -> dict[str, Extra]:

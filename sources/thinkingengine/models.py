@@ -42,6 +42,7 @@ class ModelQuery:
             columns=has.LONG,
             scope="day",
             zone=settings.zone,
+            keeps=("grid",),
             about=f"answers of {self.path} by day",
         )
 

@@ -43,6 +43,11 @@ class Window:
     def to(self, today: date) -> date:
         return self.end or today - timedelta(days=1)
 
+    @property
+    def grid(self) -> list[int]:
+        """How many days aligned windows have, and where they lie: windows of the same grid never overlap."""
+        return [self.days, self.start.toordinal() % self.days]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Query:

@@ -36,6 +36,8 @@ from sources.walks import RESET, Extra, Fetch, Mode, Table, Walk
 log = logging.getLogger(__name__)
 
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
+PARAMETERS = "_parameters"
+"""The column that tells with which parameters a row was executed."""
 _PARAMETER = re.compile(r"\{\{.*?\}\}")
 
 
@@ -314,7 +316,7 @@ class Tonalytica:
             ) from None
 
     def _fetch_executions(self, query: dict[str, Any]) -> Fetch:
-        """All parameter sets of one query: the table holds each set's rows, told apart by `_parameters`."""
+        """All parameter sets of one query: the table holds each set's rows, told apart by `PARAMETERS`."""
 
         def fetch(walk: Walk) -> None:
             _same_manner(walk, "executed")
@@ -334,11 +336,11 @@ class Tonalytica:
                     result = self.client.execute(query["id"], values, max_age=execution.max_age, file=file)
                     for column in result_columns(result):
                         columns.setdefault(column.label, column)
-                    _spool_tagged(walk, result, told)
+                    _spool_tagged(walk, result, told, where=f"query {query['id']}")
                 finally:
                     file.unlink(missing_ok=True)
                 self._note(query, result, walk, parameters=told)
-            walk.columns = [*columns.values(), Column(label="_parameters", kind=Kind.TEXT)]
+            walk.columns, walk.open_columns = [*columns.values(), Column(label=PARAMETERS, kind=Kind.TEXT)], True
 
         return fetch
 
@@ -394,10 +396,18 @@ def result_columns(result: Result) -> list[Column]:
     ]
 
 
-def _spool_tagged(walk: Walk, result: Result, parameters: str) -> None:
+def _spool_tagged(walk: Walk, result: Result, parameters: str, *, where: str) -> None:
+    """Raises `ConfigurationError` for a result that has a column of the name under which its rows are told apart."""
     rows = iter_rows(result.path, start=result.start, as_written=False)
-    while page := [row | {"_parameters": parameters} for row in islice(rows, 1000)]:
-        walk.spool.rows(page)
+    while page := list(islice(rows, 1000)):
+        if any(PARAMETERS in row for row in page):
+            raise ConfigurationError(
+                what=f"the result has a column {PARAMETERS}",
+                where=where,
+                why="that column says with which parameters a row was executed",
+                todo="Give it another name in the SQL",
+            )
+        walk.spool.rows([row | {PARAMETERS: parameters} for row in page])
 
 
 def _spool(
