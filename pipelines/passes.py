@@ -176,11 +176,12 @@ def _load(
     pipeline.normalize()
     with night.warehouse.write():
         pipeline.load(raise_on_failed_jobs=True)
+    known = snapshot(pipeline)
     report.schema_changes += [
-        {"dataset": pipeline.dataset_name, **change} for change in changes_between(before, snapshot(pipeline))
+        {"dataset": pipeline.dataset_name, **change} for change in changes_between(before, known)
     ]
     night.warehouse.clear_staging(pipeline.dataset_name)
-    columns = columns_of(pipeline)
+    columns = columns_of(pipeline, known)
     with night.warehouse.write() as session:
         there = session.tables(pipeline.dataset_name)
         for outcome in outcomes:
@@ -190,9 +191,9 @@ def _load(
         report.schema_changes += record_values(
             session, columns, outcomes, dataset=pipeline.dataset_name, at=night.until
         )
-        comment(session, pipeline.dataset_name, of_vendor(snapshot(pipeline), outcomes))
+        comment(session, pipeline.dataset_name, of_vendor(known, outcomes))
     merged = [outcome.table for outcome in outcomes if outcome.loaded and outcome.mode in MERGED]
-    for table, key in keys_of(pipeline, merged).items():
+    for table, key in keys_of(known, merged).items():
         night.warehouse.index(pipeline.dataset_name, table, key)
     for outcome in outcomes:
         if outcome.loaded and outcome.table in there and outcome.mode in (Mode.INCREMENTAL, Mode.KEPT):

@@ -59,11 +59,10 @@ def changes_between(before: Snapshot, after: Snapshot) -> list[dict[str, Any]]:
     return changes
 
 
-def columns_of(pipeline: dlt.Pipeline) -> list[dict[str, Any]]:
+def columns_of(pipeline: dlt.Pipeline, known: Snapshot) -> list[dict[str, Any]]:
     """The rows of `nightload.columns` for one dataset."""
     keys = {
-        table: [hints for hints in columns.values() if hints.get("primary_key")]
-        for table, columns in snapshot(pipeline).items()
+        table: [hints for hints in columns.values() if hints.get("primary_key")] for table, columns in known.items()
     }
     labels = {table["name"]: table.get("x-label") for table in pipeline.default_schema.data_tables()}
     return [
@@ -77,17 +76,17 @@ def columns_of(pipeline: dlt.Pipeline) -> list[dict[str, Any]]:
             # a column of ours may belong to the key: then the vendor's alone are none
             "is_key": bool(hints.get("primary_key")) and all("x-label" in each for each in keys[table]),
         }
-        for table, columns in snapshot(pipeline).items()
+        for table, columns in known.items()
         for column, hints in columns.items()
         if "x-label" in hints
     ]
 
 
-def keys_of(pipeline: dlt.Pipeline, tables: Collection[str]) -> dict[str, list[str]]:
+def keys_of(known: Snapshot, tables: Collection[str]) -> dict[str, list[str]]:
     """Of these tables, the columns by which a merge finds the rows to replace."""
     found = {
         table: [name for name, hints in columns.items() if hints.get("primary_key") or hints.get("merge_key")]
-        for table, columns in snapshot(pipeline).items()
+        for table, columns in known.items()
         if table in tables
     }
     return {table: key for table, key in found.items() if key}

@@ -8,6 +8,7 @@ import itertools
 import json
 import logging
 import math
+import os
 import pickle
 import socket
 import threading
@@ -22,6 +23,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import certifi
 import httpx
 import pytest
 
@@ -1025,3 +1027,23 @@ def test_the_canaries_would_be_seen(server: Server) -> None:
     server.on("/x", say(401))
     with pytest.raises(httpx.HTTPStatusError, match=QUERY_CANARY):
         httpx.get(f"{server.url}x", params={"pass": QUERY_CANARY}, trust_env=False).raise_for_status()
+
+
+# ---------------------------------------------------------------- whom it believes
+
+
+def test_clients_share_whose_certificates_they_believe_as_the_environment_says(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    read: list[str | None] = []
+    create = httpx.create_ssl_context
+    monkeypatch.setattr(httpx, "create_ssl_context", lambda: read.append(os.environ.get("SSL_CERT_FILE")) or create())
+    own = tmp_path / "own.pem"
+    own.write_bytes(Path(certifi.where()).read_bytes())
+    monkeypatch.setenv("SSL_CERT_FILE", str(own))
+    for _ in range(3):
+        connect()
+    assert read == [str(own)]
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "nowhere.pem"))
+    with pytest.raises(ConfigurationError, match="SSL_CERT_FILE"):
+        connect()
