@@ -177,9 +177,7 @@ def _load(
     with night.warehouse.write():
         pipeline.load(raise_on_failed_jobs=True)
     known = snapshot(pipeline)
-    report.schema_changes += [
-        {"dataset": pipeline.dataset_name, **change} for change in changes_between(before, known)
-    ]
+    report.schema_changes += [{"dataset": pipeline.dataset_name, **change} for change in changes_between(before, known)]
     night.warehouse.clear_staging(pipeline.dataset_name)
     columns = columns_of(pipeline, known)
     with night.warehouse.write() as session:
