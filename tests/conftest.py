@@ -351,8 +351,9 @@ def pytest_unconfigure() -> None:
 
 
 LONGEST = """
-forget crash_vendors dbt crash_growingio bad_input replay state crash tonalytica crash_thinkingengine copy
-operations thinkingengine growingio tune_reports dataworks schedule night_of_vendors backfill bench
+dbt forget crash_vendors crash tonalytica growingio bench bad_input tune_reports thinkingengine night_of_vendors
+schedule schedule_install dataworks soak clone_dashboard secrets crash_thinkingengine private copy export_queries
+backfill personal replay crash_growingio state run
 """
 """Of the modules of tests, those that take longest, longest first."""
 

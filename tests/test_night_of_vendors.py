@@ -683,7 +683,7 @@ def test_a_signal_in_the_midst_of_a_query_of_the_warehouse_ends_the_run_and_no_v
     def long(night: Any, *told: Any) -> None:
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
         with night.warehouse.write() as session:
-            session.query("SELECT count(*) FROM range(100000) a, range(1000000) b WHERE a.range * b.range = -1")
+            session.query("SELECT count(*) FROM range(1000000000000) WHERE range = -1")
         count(night, *told)
 
     monkeypatch.setattr(passes, "_count", long)
