@@ -347,6 +347,7 @@ def pytest_collection_finish() -> None:
 
 def pytest_unconfigure() -> None:
     _until_the_end.close()
+    shutil.rmtree(_nowhere, ignore_errors=True)
     gc.unfreeze()
 
 

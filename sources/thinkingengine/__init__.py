@@ -353,12 +353,8 @@ def _can_replace(query: Query, walk: Walk) -> bool:
         return True
     if walk.full:
         return False
-    raise ConfigurationError(
-        what=f"the cursor of {query.name} is {query.cursor} now, which the rows that are loaded do not have",
-        where=f"sources.{has.VENDOR}",
-        why="none of them would be replaced, and all of them doubled",
-        todo=f"Build the table anew: nightload run --full --table {has.DATASET}.{query.name}",
-    )
+    what = f"the cursor of {query.name} is {query.cursor} now, which the rows that are loaded do not have"
+    raise _to_be_built_anew(query.name, what, "none of them would be replaced, and all of them doubled")
 
 
 def _same_grid(query: ModelQuery, walk: Walk) -> bool:
@@ -367,12 +363,14 @@ def _same_grid(query: ModelQuery, walk: Walk) -> bool:
         return True
     if walk.full:
         return False
-    raise ConfigurationError(
-        what=f"the windows of {query.name} begin on other days than those that are loaded",
-        where=f"sources.{has.VENDOR}",
-        why="each replaces only what began on its own first day, and the figures of its others would be told twice",
-        todo=f"Build the table anew: nightload run --full --table {has.DATASET}.{query.name}",
-    )
+    what = f"the windows of {query.name} begin on other days than those that are loaded"
+    why = "each replaces only what began on its own first day, and the figures of its others would be told twice"
+    raise _to_be_built_anew(query.name, what, why)
+
+
+def _to_be_built_anew(name: str, what: str, why: str) -> ConfigurationError:
+    todo = f"Build the table anew: nightload run --full --table {has.DATASET}.{name}"
+    return ConfigurationError(what=what, where=f"sources.{has.VENDOR}", why=why, todo=todo)
 
 
 def _by_days(
