@@ -341,8 +341,7 @@ class Extraction:
         reckon_total(outcome, walk, screened, complete=outcome.complete or walk.anew)
         refuse_flips(converted, stored, table=table, full=full, where=where)
         if outcome.complete or table.mode == Mode.LATEST:
-            if not {"*", where} & self.allow_empty:
-                guard_floor(came.rows, state.get("rows"), where=where)
+            guard_floor(came.rows, state.get("rows"), where=where, allowed=self.allow_empty)
             before = state.get("digest")
             walk.state["rows"] = converted.rows
             walk.state["digest"] = converted.digest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from dlt.common.schema.typing import TColumnSchema
 
@@ -56,13 +56,17 @@ def compare_counts(outcome: Outcome, where: str) -> None:
         )
 
 
-def guard_floor(rows: int, before: int | None, *, where: str) -> None:
-    if not before or rows >= before * FLOOR or (rows and before < FLOOR_FROM):
+def guard_floor(came: int, before: int | None, *, where: str, allowed: Collection[str] = (), of: str = "rows") -> None:
+    """Refuse what would empty a table, or nearly: a vendor who lost sight of the rows sends none as well.
+
+    Raises `EmptyAnswer`, unless `allowed` names the table, or `*`.
+    """
+    if not before or came >= before * FLOOR or (came and before < FLOOR_FROM) or {"*", where} & {*allowed}:
         return
     raise EmptyAnswer(
         table=where,
         had=before,
-        what=f"{rows or 'no'} rows came for table {where}, which had {before}",
+        what=f"{came or 'no'} {of} came for table {where}, which had {before}",
         why="the vendor or its key may have lost sight of them",
         todo=f"Nothing was changed. If the vendor is right: nightload run --allow-empty {where}",
     )

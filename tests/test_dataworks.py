@@ -343,10 +343,14 @@ def test_details_by_setting(night: Night, truth: Truth) -> None:
     assert ran.tables["dataworks.published_apis"]["live"] == 7 and truth.asked("GetDataServicePublishedApi") == 7
 
 
-def test_an_api_whose_details_are_refused_keeps_its_row_and_gets_no_half_version(night: Night, truth: Truth) -> None:
+@pytest.mark.parametrize("code", ["1031203110005", "Invalid.ApiId"])
+def test_an_api_whose_details_are_refused_keeps_its_row_and_gets_no_half_version(
+    code: str, night: Night, truth: Truth
+) -> None:
+    refusal = _no(400, code) if code.startswith("Invalid") else _envelope(code, "private")
     truth.options(list_details="absent")
     night.set("dataworks", workspaces=[10003])
-    truth.says("GetDataServicePublishedApi", *_envelope("1031203110005", "private"), times=1)
+    truth.says("GetDataServicePublishedApi", *refusal, times=1)
     tables = only("published_apis", "published_api_versions")
     ran = night.run("dataworks", **tables)
     assert ran.code == 0 and ran.tables["dataworks.published_apis"]["live"] == 7

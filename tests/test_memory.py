@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from pipelines import place as places
 from pipelines.ledger import Ledger
 from pipelines.warehouse.duckdb_file import DuckDbFile
@@ -74,7 +72,6 @@ def test_arrow_shares_the_heap_unless_the_user_chose(tmp_path: Path) -> None:
     assert told_by_a_process(tmp_path, code, ARROW_DEFAULT_MEMORY_POOL="mimalloc") == ["mimalloc"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a process")
 def test_large_buffers_that_are_freed_leave_no_holes_in_the_heap(tmp_path: Path) -> None:
     code = """
 def held():
@@ -90,7 +87,6 @@ print(held() - before)
     assert int(grown) < 20
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a process")
 def test_comments_on_a_wide_table_are_written_in_little_memory(tmp_path: Path) -> None:
     code = """
 import resource

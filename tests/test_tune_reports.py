@@ -143,7 +143,7 @@ def test_a_vendor_that_lost_sight_of_all_rows_empties_nothing(night: Night, go: 
     before = found_actuals(night)
     vendor.fault("stats/(find|count)", {"empty": True}, times=-1)
     ran = go(DAILY)
-    assert ran.code == 1 and "no rows came for the windows" in table_of(ran)["error"], ran.out
+    assert ran.code == 1 and "no rows of these windows came for table" in table_of(ran)["error"], ran.out
     assert found_actuals(night) == before
     ran = go(DAILY, allow_empty=["tune.actuals_daily"])
     assert ran.code == 0, ran.out

@@ -230,7 +230,9 @@ class Growingio:
             "funnel_steps": partial(self._fetch_unpivoted, extraction, "funnel", shapes.steps),
             "retention": partial(self._fetch_unpivoted, extraction, "retention", shapes.periods),
             "segmentations": self._fetch_segmentations,
-            "segmentation_users": partial(self._fetch_segmentation_users, extraction),
+            "segmentation_users": partial(
+                segments.fetch, self.client, self.settings, allow_empty=extraction.allow_empty
+            ),
             "rules": self._fetch_rules,
         }
         for table in has.TABLES:
@@ -394,10 +396,6 @@ class Growingio:
 
     def _fetch_segmentations(self, walk: Walk) -> None:
         self._spool(walk, self.client.segmentations())
-
-    def _fetch_segmentation_users(self, extraction: Extraction, walk: Walk) -> None:
-        allowed = bool({"*", f"{has.DATASET}.{walk.table.name}"} & extraction.allow_empty)
-        segments.fetch(self.client, self.settings, walk, allow_empty=allowed)
 
     def _fetch_rules(self, walk: Walk) -> None:
         file = walk.spool.path.with_suffix(".csv")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -16,11 +16,10 @@ from sources.errors import (
     BrokenAnswer,
     ConfigurationError,
     CountMismatch,
-    EmptyAnswer,
     NightloadError,
     Unreachable,
 )
-from sources.gates import FLOOR, FLOOR_FROM
+from sources.gates import guard_floor
 from sources.growingio import delimited
 from sources.growingio.client import Client, TooMany, path_id
 from sources.growingio.settings import DATASET, SEGMENTATION_USERS, VENDOR, Settings, wrong
@@ -36,17 +35,18 @@ Segment = dict[str, Any]
 _DAY = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
-def fetch(client: Client, settings: Settings, walk: Walk, *, allow_empty: bool = False) -> None:
+def fetch(client: Client, settings: Settings, walk: Walk, *, allow_empty: Collection[str] = ()) -> None:
     """Load the users of the segments that moved since they were loaded; delete those of segments that are gone.
 
-    Raises `EmptyAnswer` where nothing would be left of them, unless `allow_empty`.
+    Raises `EmptyAnswer` where hardly a segment, or no user, would be left, unless `allow_empty` names the table.
     """
     listed = {str(row["id"]): row for row in client.segmentations()}
     wanted, missed = _wanted(listed, settings)
     policy = _policy(settings)
     before: dict[str, Any] = walk.state.get("segments", {})
-    if not allow_empty:
-        _guard(before, {uid: told for uid, told in before.items() if uid in listed} | wanted, walk)
+    where, had = f"{DATASET}.{walk.table.name}", sum(each["rows"] for each in before.values())
+    left = len(wanted.keys() | (before.keys() & listed.keys()))
+    guard_floor(left, had and len(before), where=where, allowed=allow_empty, of="segments")
     known = dict(before)
     today = f"{walk.until.astimezone(ZoneInfo(settings.zone)):%Y-%m-%d}"
     due = [row for uid, row in wanted.items() if walk.full or _is_due(row, known.get(uid, {}), policy)]
@@ -73,8 +73,8 @@ def fetch(client: Client, settings: Settings, walk: Walk, *, allow_empty: bool =
         walk.spool.part(part)
         columns |= part.columns
     after = {uid: each for uid, each in known.items() if uid in listed}
-    if not (allow_empty or any(each["rows"] for each in after.values())):
-        _guard(before, {}, walk)
+    if not any(each["rows"] for each in after.values()):
+        guard_floor(0, had, where=where, allowed=allow_empty)
     walk.state["segments"] = after
     walk.state["hashed"] = sorted(secret_labels)
     walk.emptied = frozenset(emptied)
@@ -86,19 +86,6 @@ def fetch(client: Client, settings: Settings, walk: Walk, *, allow_empty: bool =
     labels = [*own, *(label for label in columns if label not in own)]
     walk.columns = [Column(label=label, kind=Kind.TEXT, path=(columns[label],)) for label in labels]
     walk.vendor_count = None if walk.limit else told
-
-
-def _guard(before: Mapping[str, Any], left: Mapping[str, Any], walk: Walk) -> None:
-    """Refuse what would empty the table: a vendor who lost sight of the segments lists none as well."""
-    had, name = sum(each["rows"] for each in before.values()), f"{DATASET}.{walk.table.name}"
-    if had and (not left or (len(before) >= FLOOR_FROM and len(left) < len(before) * FLOOR)):
-        raise EmptyAnswer(
-            table=name,
-            had=had,
-            what=f"users of {len(left) or 'no'} segments are left of {len(before)} for {name}, which had {had} rows",
-            why="the vendor or its token may have lost sight of them",
-            todo=f"Nothing was changed. If the vendor is right: nightload run --allow-empty {name}",
-        )
 
 
 def _is_due(row: Segment, known: Mapping[str, Any], policy: str) -> bool:

@@ -27,7 +27,7 @@ from sources.errors import (
     Unreachable,
 )
 from sources.fetching import in_order
-from sources.gates import FLOOR, FLOOR_FROM
+from sources.gates import guard_floor
 from sources.spool import Spool
 from sources.tune.answers import Answer, Question, export, find
 from sources.tune.client import Client
@@ -346,13 +346,7 @@ class Reporter:
                 why=f"the windows {_some(lost)}; and there is no count to prove it",
                 todo=f"Nothing was changed. If the vendor is right: nightload run --allow-empty {name}",
             )
-        if before and (not now or (before >= FLOOR_FROM and now < before * FLOOR)):
-            raise EmptyAnswer(
-                table=name,
-                had=before,
-                what=f"{now or 'no'} rows came for the windows of table {name}, which had {before}",
-                todo=f"Nothing was changed. If the vendor is right: nightload run --allow-empty {name}",
-            )
+        guard_floor(now, before, where=name, of="rows of these windows")
 
     def _tell(self, report: Report, question: Question, walk: Walk, done: Gathered) -> None:
         """The counts, the columns, and what was asked for and did not come."""
