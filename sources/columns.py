@@ -1,8 +1,9 @@
 """What a column holds: one kind each, found from values where the vendor does not declare it.
 
-One treatment each, everywhere: NaN and ±Infinity are NULL; NUL and lone surrogates become U+FFFD;
-zero dates ("0000-00-00…") and empty texts in time columns are NULL; an integer past 64 bits makes
-an undeclared column decimal(38,0), past 38 digits text; nested objects and lists are JSON.
+One treatment each, everywhere: NaN and ±Infinity are NULL, also as texts ("NaN") where a number is hinted or stored;
+NUL and lone surrogates become U+FFFD; zero dates ("0000-00-00…", "2019-12-00") and empty texts in time columns are
+NULL; an integer past 64 bits makes an undeclared column decimal(38,0), past 38 digits text; nested objects and lists
+are JSON.
 """
 
 from __future__ import annotations
@@ -18,9 +19,13 @@ EXACT_DOUBLE = 2**53
 REPLACEMENT = "\ufffd"
 NO_TEXT = re.compile("[\ud800-\udfff\x00]")
 """What is no character of a text: a lone surrogate, NUL. `REPLACEMENT` takes its place."""
-ZERO_DATES = ("", "NULL", "0000-00-00", "0000-00-00 00:00:00", "0000-00-00T00:00:00", "0000-00-00T00:00:00Z")
-ZEROS = ", ".join(f"'{text}'" for text in ZERO_DATES)
-"""The same in SQL."""
+ZERO_DATE = (
+    r"|NULL|[0-9]{4}-(00-([0-2][0-9]|3[01])|(0[0-9]|1[0-2])-00)"
+    r"([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]+)?)?(Z|[+-][0-9]{2}:?[0-9]{2})?)?"
+)
+"""A text that is no time in a column of times, as a regular expression: empty, or a month or day is 0."""
+NO_NUMBERS = ("NaN", "Infinity", "-Infinity")
+"""Texts by which Presto writes what is no number in a column of numbers."""
 LOAD_ID = "_dlt_load_id"
 DELETED_AT = "_deleted_at"
 ROW_VERSION = "row_version"
@@ -51,8 +56,9 @@ class Column:
 
     `kind` None: the values decide. `declared` False: `kind` is only the vendor's hint, the values
     may widen it. `nulls`: texts by which this vendor writes NULL. `scale`: digits after the point
-    of a DECIMAL(38, scale). `zone`: of times that carry none. `path`: where the value stands if it
-    is not the row's own: ("advertiser", "name") is `row["advertiser"]["name"]`.
+    of a DECIMAL(38, scale). `zone`: of times that carry none. `path`: where the value is if it
+    is not the row's own: ("advertiser", "name") is `row["advertiser"]["name"]`. `sampled`: `kind` is
+    that of the first rows, and no hint.
     """
 
     label: str
@@ -63,6 +69,17 @@ class Column:
     scale: int = 9
     zone: str = "UTC"
     path: tuple[str, ...] = ()
+    sampled: bool = False
+
+    @property
+    def no_numbers(self) -> tuple[str, ...]:
+        """`NO_NUMBERS` where they are NULL; a text among sampled numbers may be a text."""
+        return NO_NUMBERS if self.kind in NUMERIC_ORDER[1:] and not self.sampled else ()
+
+    def is_null(self, value: object) -> bool:
+        """Is the value a text by which NULL is written here?"""
+        is_text = isinstance(value, str) and not isinstance(value, Real)
+        return is_text and (value in self.nulls or value in self.no_numbers)
 
     @property
     def place(self) -> tuple[str, ...]:

@@ -13,9 +13,9 @@ from typing import Any
 import duckdb
 import orjson
 
-from sources.columns import EXACT_DOUBLE, NO_TEXT, REPLACEMENT, ZEROS, Column, Kind, Real, kind_of, settle
+from sources.columns import EXACT_DOUBLE, NO_TEXT, REPLACEMENT, Column, Kind, Real, kind_of, settle
 from sources.errors import BrokenAnswer, TypeFlip
-from sources.fast_way import instant, json_rows
+from sources.fast_way import date_or_null, is_zero_date, json_rows, time_or_null
 from sources.quoting import quote
 from sources.scratch import MEMORY, ROW_BYTES, write_parquet
 from sources.spool import Spool, spooled_rows
@@ -37,7 +37,7 @@ def convert_exact(
         for row in spooled_rows(spool):
             for column in columns:
                 value = column.of(row)
-                if (kind := kind_of(value)) is not None:
+                if not column.is_null(value) and (kind := kind_of(value)) is not None:
                     seen[column.label].add(kind)
                 if isinstance(value, int) and abs(value) > EXACT_DOUBLE and int(float(value)) != value:
                     inexact.add(column.label)
@@ -54,7 +54,8 @@ def convert_exact(
         if kind == Kind.DOUBLE and column.label in inexact and not (column.declared and column.kind):
             kind = Kind.TEXT
         declared = column.declared and column.kind is not None
-        chosen.append(replace(column, kind=kind, declared=declared, scale=column.scale if declared else 0))
+        scale = column.scale if declared else 0
+        chosen.append(replace(column, kind=kind, declared=declared, scale=scale, sampled=column.kind is None))
     cleaned = spool.path.with_suffix(".exact.json")
     try:
         longest = ROW_BYTES
@@ -79,7 +80,7 @@ def convert_exact(
 def _as_text(value: Any, column: Column, *, where: str) -> str | None:
     """One value as the text that casts back to it, or None; `TypeFlip` if the column cannot hold it."""
     kind = kind_of(value)
-    if kind is None or (isinstance(value, str) and not isinstance(value, Real) and value in column.nulls):
+    if kind is None or column.is_null(value):
         return None
     if column.kind == Kind.JSON:
         return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
@@ -172,9 +173,11 @@ def _cast(column: Column) -> str:
     name = quote(column.name)
     match column.kind:
         case Kind.TIMESTAMP:
-            return f"CASE WHEN {name} NOT IN ({ZEROS}) THEN {instant(name, column)} END"
+            return time_or_null(name, column)
         case Kind.DATE:
-            return f"CASE WHEN {name} NOT IN ({ZEROS}) THEN {name}::DATE END"
+            return date_or_null(name)
+        case Kind.DOUBLE:  # 1e400 is none
+            return f"CASE WHEN isfinite({name}::DOUBLE) THEN {name}::DOUBLE END"
         case Kind.TEXT | Kind.JSON:
             return name
         case _:
@@ -184,13 +187,8 @@ def _cast(column: Column) -> str:
 def _time_or_text(connection: duckdb.DuckDBPyConnection, source: str, column: Column, *, where: str) -> Column:
     """A hinted time column stays one only if each text in it is a time."""
     name = quote(column.name)
-    misfit = (
-        f"(try_cast({name} AS TIMESTAMPTZ) IS NULL OR ascii({name}) NOT BETWEEN 48 AND 57)"
-        if column.kind == Kind.TIMESTAMP
-        else f"(length({name}) <> 10 OR try_cast({name} AS DATE) IS NULL)"
-    )
     found = connection.execute(
-        f"SELECT any_value({name}) FROM {source} WHERE {name} NOT IN ({ZEROS}) AND {misfit}"  # noqa: S608
+        f"SELECT any_value({name}) FROM {source} WHERE ({_cast(column)}) IS NULL AND NOT {is_zero_date(name)}"  # noqa: S608
     ).fetchone()
     if found is None or found[0] is None:
         return column

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import duckdb
 
-from sources.columns import EXACT_DOUBLE, NO_TEXT, NUMERIC_ORDER, REPLACEMENT, ZEROS, Column, Kind
+from sources.columns import EXACT_DOUBLE, NO_TEXT, NUMERIC_ORDER, REPLACEMENT, ZERO_DATE, Column, Kind
 from sources.quoting import literal, quote
 from sources.scratch import ROW_BYTES, write_parquet
 from sources.spool import Spool
@@ -127,10 +130,8 @@ def _checked(column: Column, raw: str, spool: Spool) -> str:
         case None:  # the first rows had nothing: the first value sends us the exact way
             return f"CASE WHEN ({raw}) IS NOT NULL THEN {misfit} END::VARCHAR"
         case Kind.BIGINT:
-            return (
-                f"CASE WHEN ({raw})::BIGINT::VARCHAR = ({raw}) THEN ({raw})::BIGINT "
-                f"WHEN ({raw}) IS NOT NULL THEN {misfit} END"
-            )
+            value = f"TRY_CAST({raw} AS BIGINT)"
+            return f"CASE WHEN {value}::VARCHAR = ({raw}) THEN {value} WHEN {_no_null(column, raw)} THEN {misfit} END"
         case Kind.BOOL:
             yes, no = ("'true', '1'", "'false', '0'") if column.declared else ("'true'", "'false'")
             return (
@@ -138,27 +139,21 @@ def _checked(column: Column, raw: str, spool: Spool) -> str:
                 f"WHEN ({raw}) IS NOT NULL THEN {misfit} END"
             )
         case Kind.DOUBLE:
-            value = f"({raw})::DOUBLE"
-            return f"CASE WHEN abs({value}) < {EXACT_DOUBLE} THEN {value} WHEN isfinite({value}) THEN {misfit} END"
+            value = f"TRY_CAST({raw} AS DOUBLE)"
+            return (
+                f"CASE WHEN abs({value}) < {EXACT_DOUBLE} THEN {value} WHEN {_no_null(column, raw)} THEN {misfit} END"
+            )
         case Kind.DECIMAL:
             pattern = literal(f"-?[0-9]{{1,{38 - column.scale}}}([.][0-9]{{0,{column.scale}}})?")
             # DuckDB has read a number with a point as a double: fifteen digits are sure to have come through
             sure = f"length({raw}) <= 16 OR NOT contains({raw}, '.')"
             return (
                 f"CASE WHEN regexp_full_match(({raw}), {pattern}) AND ({sure}) THEN ({raw})::{column.sql_type} "
-                f"WHEN ({raw}) IS NOT NULL THEN {misfit} END"
+                f"WHEN {_no_null(column, raw)} THEN {misfit} END"
             )
-        case Kind.TIMESTAMP:
-            # DuckDB takes "epoch" and "infinity" for times
-            return (
-                f"CASE WHEN ({raw}) IS NULL OR ({raw}) IN ({ZEROS}) THEN NULL "
-                f"WHEN ascii({raw}) NOT BETWEEN 48 AND 57 THEN {misfit} ELSE {instant(f'({raw})', column)} END"
-            )
-        case Kind.DATE:
-            return (
-                f"CASE WHEN ({raw}) IN ({ZEROS}) THEN NULL "
-                f"WHEN length({raw}) <> 10 THEN {misfit} ELSE ({raw})::DATE END"
-            )
+        case Kind.TIMESTAMP | Kind.DATE:
+            value = time_or_null(raw, column) if column.kind == Kind.TIMESTAMP else date_or_null(raw)
+            return f"coalesce({value}, CASE WHEN NOT {is_zero_date(raw)} THEN {misfit} END)"
         case Kind.JSON:
             text = f"({raw})::VARCHAR"
             clean = f"replace({text}, '\\u0000', '\\ufffd')" if spool.has_nul else text
@@ -175,11 +170,48 @@ def _checked(column: Column, raw: str, spool: Spool) -> str:
             return f"CASE WHEN {unsure} THEN {misfit} ELSE {clean} END"
 
 
-def instant(value: str, column: Column) -> str:
-    """SQL: a timestamptz; a time without a zone is told in the column's."""
+def _no_null(column: Column, raw: str) -> str:
+    """SQL: is there a value that is not NULL in this column of numbers?"""
+    if not column.no_numbers:
+        return f"({raw}) IS NOT NULL"
+    texts = [json.dumps(text) for text in column.no_numbers] if _as_written(column) else column.no_numbers
+    return f"({raw}) NOT IN ({', '.join(map(literal, texts))})"
+
+
+_LOCAL = r"[0-9]{1,6}([-/ ][0-9]{1,2}){2}([T ]+[0-9]{1,2}:[0-9:.]+)? *"
+_NAMED = _LOCAL + "(UTC|GMT|[A-Za-z_]+(/[A-Za-z_-]+)+)"
+_USUAL = "____-__-_____:__:__"
+
+
+def time_or_null(raw: str, column: Column) -> str:
+    """SQL: a text as an instant, NULL where it is none; a time without a zone is one of the column's.
+
+    DuckDB reads "CST" as the zone of Chicago, and drops a zone when it casts to TIMESTAMP. So an abbreviation is taken
+    only where the column's own zone has it, and a time is one without a zone only if it has that form.
+    """
+    # not "epoch" or "infinity"; at its end a digit or Z: 08:00, +0800, GMT+8
+    usual = f"ascii({raw}) BETWEEN 48 AND 57 AND (ascii(right({raw}, 1)) BETWEEN 48 AND 57 OR ends_with({raw}, 'Z'))"
+    aware = f"{usual} OR regexp_full_match({raw}, {literal(_NAMED)}) THEN TRY_CAST({raw} AS TIMESTAMPTZ) END"
     if column.zone == "UTC":
-        return f"{value}::TIMESTAMPTZ"
-    has_zone = f"regexp_matches({value}, '(Z|[+-][0-9]{{2}}:?[0-9]{{2}})$')"
+        return f"CASE WHEN {aware}"
+    local = f"{_LOCAL}({'|'.join(_abbreviations(column.zone))})?"
     return (
-        f"CASE WHEN {has_zone} THEN {value}::TIMESTAMPTZ ELSE timezone({literal(column.zone)}, {value}::TIMESTAMP) END"
+        f"CASE WHEN ({raw}) LIKE {literal(_USUAL)} OR regexp_full_match({raw}, {literal(local)}) "
+        f"THEN timezone({literal(column.zone)}, TRY_CAST({raw} AS TIMESTAMP)) WHEN {aware}"
     )
+
+
+def date_or_null(raw: str) -> str:
+    """SQL: a text as a day, NULL where it is none."""
+    return f"CASE WHEN length({raw}) = 10 THEN TRY_CAST({raw} AS DATE) END"
+
+
+def is_zero_date(raw: str) -> str:
+    return f"regexp_full_match({raw}, {literal(ZERO_DATE)})"
+
+
+@cache
+def _abbreviations(zone: str) -> list[str]:
+    """The abbreviations of a zone, in winter and in summer."""
+    names = {datetime(2024, month, 1, tzinfo=ZoneInfo(zone)).tzname() or "" for month in (1, 7)}
+    return sorted(name for name in names if name.isalpha())

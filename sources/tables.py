@@ -92,12 +92,13 @@ def _from_sample(spool: Spool, columns: Sequence[Column]) -> tuple[Column, ...]:
     try:
         for row in islice(spooled_rows(spool), SAMPLE_ROWS):
             for column in open_columns:
-                if (kind := kind_of(column.of(row))) is not None:
+                value = column.of(row)
+                if not column.is_null(value) and (kind := kind_of(value)) is not None:
                     seen[column.label].add(kind)
     except (ValueError, AttributeError):
         pass  # the conversion itself tells what is wrong with the rows
     return tuple(
-        replace(column, kind=settle(column, seen[column.label]), declared=False, scale=0)
+        replace(column, kind=settle(column, seen[column.label]), declared=False, scale=0, sampled=True)
         if seen.get(column.label)
         else column
         for column in columns

@@ -20,7 +20,8 @@ import httpx
 from sandbox_process import SandboxProcess
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-ZERO = ("", "0000-00-00", "0000-00-00 00:00:00", "0000-00-00T00:00:00Z")
+ZERO = re.compile(r"|\d{4}-(00-\d\d|\d\d-00)([ T]\d\d:\d\d(:\d\d([.]\d+)?)?(Z|[+-]\d\d:?\d\d)?)?", re.ASCII)
+NO_NUMBERS = ("NaN", "Infinity", "-Infinity")
 OUR_COLUMNS = {"_dlt_load_id", "_dlt_id", "_deleted_at", "row_version", "valid_from", "valid_to", "_result_id"}
 
 _http = httpx.Client(timeout=30, verify=False)
@@ -57,16 +58,18 @@ def expected(value: Any, kind: str) -> object:
     if kind == "BOOLEAN":
         return {True: True, False: False, "true": True, "false": False}.get(value, ("not a bool", value))
     if kind in ("BIGINT", "DOUBLE") or kind.startswith("DECIMAL"):
+        if value in NO_NUMBERS:
+            return None
         if isinstance(value, Written):
             return Fraction(float(value)) if kind == "DOUBLE" else Fraction(value)
         return Fraction(value)
     if kind.startswith("TIMESTAMP"):
-        if value in ZERO:
+        if ZERO.fullmatch(value):
             return None
         moment = datetime.fromisoformat(value)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH
     if kind == "DATE":
-        return None if value in ZERO else date.fromisoformat(value)
+        return None if ZERO.fullmatch(value) else date.fromisoformat(value)
     raise AssertionError(f"no column should be {kind}")
 
 

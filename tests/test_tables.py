@@ -24,6 +24,7 @@ from reference import expected, found, loads
 from sources.columns import Column, Kind, Real, join
 from sources.envelope import cut_array
 from sources.errors import BrokenAnswer, TypeFlip
+from sources.hints import at_least
 from sources.spool import Spool, iter_rows
 from sources.tables import Converted, to_parquet
 
@@ -211,6 +212,122 @@ def test_a_zero_date_is_null_in_a_column_of_dates_and_itself_in_one_of_texts(tmp
     assert column_of(tmp_path, ['"2024-01-01"', '"0000-00-00"', '""'], hinted)[0] == Kind.DATE
     kind, landed = column_of(tmp_path, ['"2024-01-01"', '"0000-00-00"', '""', '"31/12/2024"'], hinted)
     assert (kind, landed) == (Kind.TEXT, ["2024-01-01", "0000-00-00", "", "31/12/2024"])
+
+
+NO_NUMBERS = ['"NaN"', '"Infinity"', '"-Infinity"']
+
+
+def rows_of(texts: Sequence[str], *, strict: bool) -> str:
+    """Rows with these JSON texts under "v"; `strict`: a neighbour forces the strict cast."""
+    return "[" + ",".join(f'{{"v": {text}, "w": {STRANGE if strict else 1}}}' for text in texts) + "]"
+
+
+STRANGE = '"\\ud800"'
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("declared", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "number", "landed"), [(Kind.BIGINT, "7", 7), (Kind.DOUBLE, "1.5", 1.5), (Kind.DECIMAL, "7", Decimal(7))]
+)
+def test_nan_as_a_text_is_null_where_a_number_is_hinted(
+    kind: Kind, number: str, landed: Any, declared: bool, strict: bool, tmp_path: Path
+) -> None:
+    body = rows_of([number, *NO_NUMBERS], strict=strict)
+    converted = convert(tmp_path, body, Column(label="v", kind=kind, declared=declared), Column(label="w"))
+    assert converted.columns[0].kind == kind
+    assert sorted(values(converted), key=str) == sorted([landed, None, None, None], key=str)
+
+
+def test_nan_as_a_text_is_null_where_a_number_is_stored(tmp_path: Path) -> None:
+    column = at_least(Column(label="v", name="c0", declared=False), {"c0": {"data_type": "double"}})
+    assert column_of(tmp_path, ["1.5", *NO_NUMBERS], column) == (Kind.DOUBLE, [1.5, None, None, None])
+
+
+@pytest.mark.parametrize("rows", [1, 600])
+def test_nan_as_a_text_stays_in_a_column_of_texts(rows: int, tmp_path: Path) -> None:
+    """Behind the sampled rows as among them."""
+    kind, landed = column_of(tmp_path, ["1.5"] * rows + NO_NUMBERS, Column(label="v"))
+    assert (kind, landed[rows:]) == (Kind.TEXT, ["NaN", "Infinity", "-Infinity"])
+    hinted = Column(label="v", kind=Kind.BIGINT, declared=False)
+    assert column_of(tmp_path, ["7", '"NaN"', '"n/a"'], hinted) == (Kind.TEXT, ["7", "NaN", "n/a"])
+    assert column_of(tmp_path, NO_NUMBERS, Column(label="v", kind=Kind.TEXT))[1] == ["NaN", "Infinity", "-Infinity"]
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("text", ['"nan"', '"inf"', '"+Infinity"', '"NAN"'])
+def test_another_word_is_no_number_in_a_declared_column(text: str, strict: bool, tmp_path: Path) -> None:
+    with pytest.raises(TypeFlip):
+        convert(tmp_path, rows_of([text], strict=strict), Column(label="v", kind=Kind.DOUBLE), Column(label="w"))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_number_that_no_double_holds_is_null(strict: bool, tmp_path: Path) -> None:
+    body = rows_of(["1e400"], strict=strict)
+    assert values(convert(tmp_path, body, Column(label="v", kind=Kind.DOUBLE), Column(label="w"))) == [None]
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("declared", [False, True])
+@pytest.mark.parametrize("kind", [Kind.DATE, Kind.TIMESTAMP])
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Shanghai"])
+def test_a_date_whose_month_or_day_is_zero_is_null(
+    kind: Kind, declared: bool, zone: str, strict: bool, tmp_path: Path
+) -> None:
+    zeros = ["2019-12-00", "2019-00-00", "2019-00-15", "0000-00-00", "2019-12-00 00:00:00", "2019-12-00T08:00:00.5Z",
+             "0000-00-00T00:00:00+08:00"]  # fmt: skip
+    column = Column(label="v", kind=kind, declared=declared, zone=zone)
+    body = rows_of([json.dumps(text) for text in ["2019-12-01", *zeros]], strict=strict)
+    converted = convert(tmp_path, body, column, Column(label="w"))
+    assert converted.columns[0].kind == kind
+    assert sorted(value is None for value in values(converted)) == [False, *(True for _ in zeros)]
+    assert column_of(tmp_path, ['"2019-12-00"', '"x"'], replace(column, kind=Kind.TEXT))[1] == ["2019-12-00", "x"]
+
+
+@pytest.mark.parametrize("text", ["2019-13-00", "2019-00-40", "2019-12-00x", "2019-12-00 25"])
+def test_what_only_looks_like_a_zero_date_is_no_time(text: str, tmp_path: Path) -> None:
+    hinted = Column(label="v", kind=Kind.TIMESTAMP, declared=False)
+    assert column_of(tmp_path, [json.dumps(text)], hinted) == (Kind.TEXT, [text])
+
+
+@pytest.mark.parametrize(
+    ("text", "zone", "landed"),
+    [
+        ("2019-12-01 08:00:00 CST", "Asia/Shanghai", "2019-12-01 00:00:00+00"),
+        ("2019-12-01 08:00:00 CST", "America/Chicago", "2019-12-01 14:00:00+00"),
+        ("2019-12-01 08:00:00 CST", "UTC", None),
+        ("2019-12-01 08:00:00 PST", "Asia/Shanghai", None),
+        ("2019-12-01 08:00 EST", "UTC", None),
+        ("2019-12-01 08:00:00 NST", "UTC", None),
+        ("2019-12-01 08:00:00 EST5EDT", "Asia/Shanghai", None),
+        ("08:00:00 CST", "Asia/Shanghai", None),
+        ("2019-12-01 08:00:00 UTC", "Asia/Shanghai", "2019-12-01 08:00:00+00"),
+        ("2019-12-01 08:00:00.000 Asia/Shanghai", "UTC", "2019-12-01 00:00:00+00"),
+        ("2019-12-01 08:00:00.000 America/New_York", "Asia/Shanghai", "2019-12-01 13:00:00+00"),
+        ("2019-12-01 08:00:00+00", "Asia/Shanghai", "2019-12-01 08:00:00+00"),
+        ("2019-12-01 08:00+01", "Asia/Shanghai", "2019-12-01 07:00:00+00"),
+        ("2019-1-2 8:00+08:00", "America/Chicago", "2019-01-02 00:00:00+00"),
+        ("2019-12-01 08:00:00 +8", "Asia/Shanghai", None),
+        ("2019-12-01T08:00", "Asia/Shanghai", "2019-12-01 00:00:00+00"),
+        ("2019-12-01", "Asia/Shanghai", "2019-11-30 16:00:00+00"),
+        ("2019-12-01 8:00:00 AM", "Asia/Shanghai", None),
+    ],
+)
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_zone_in_a_time_is_read_as_it_is_or_not_at_all(
+    text: str, zone: str, landed: str | None, strict: bool, tmp_path: Path
+) -> None:
+    """None: the text is no time, so a hinted column is a text and a declared one refuses it."""
+    body = rows_of([json.dumps(text)], strict=strict)
+    hinted = Column(label="v", kind=Kind.TIMESTAMP, zone=zone, declared=False)
+    converted = convert(tmp_path, body, hinted, Column(label="w"))
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        (got,) = connection.execute(f"SELECT c0::VARCHAR FROM '{converted.path}'").fetchone() or ()
+    assert (converted.columns[0].kind, got) == ((Kind.TIMESTAMP, landed) if landed else (Kind.TEXT, text))
+    if landed is None:
+        with pytest.raises(TypeFlip):
+            convert(tmp_path, body, replace(hinted, declared=True), Column(label="w"))
 
 
 def test_a_time_without_a_zone_is_of_the_declared_one(tmp_path: Path) -> None:
