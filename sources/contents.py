@@ -10,7 +10,7 @@ import duckdb
 import orjson
 
 from sources.columns import Column, Kind
-from sources.fast_way import Misfit, json_lists, json_rows, place_of, proven
+from sources.fast_way import Misfit, json_lists, json_rows, place_of, proven, time_or_null
 from sources.quoting import literal, quote
 from sources.scratch import connect, one_row
 from sources.spool import Spool, iter_rows, labels_of
@@ -61,37 +61,44 @@ def filled(converted: Converted) -> dict[str, int]:
     return {name: int(count) for name, count in told if name in names}
 
 
-def greatest(spool: Spool, label: str, *, like: str, up_to: str) -> str | None:
-    """The greatest text under `label` that has the form `like` (a regular expression) and is not above `up_to`.
+def greatest(spool: Spool, label: str, *, like: str, up_to: str, zone: str = "UTC") -> str | None:
+    """The text under `label` of the latest time that is not after `up_to`, a time of the zone's clock.
 
-    None if there is none, or if the rows need the exact way.
+    Times are compared as instants. A text that has not the form `like` (a regular expression), because it carries an
+    offset, comes as the zone's clock shows it. None if there is no time, or if the rows need the strict cast.
     """
     spool.close()
     source, name = json_rows(spool.path, "array", {label: "VARCHAR"}), quote(label)
     if spool.labels is not None:
         source, name = json_lists(spool), place_of(Column(label=label), spool.labels)
+    at = time_or_null("v", Column(label=label, zone=zone))
+    edge = f"timezone({literal(zone)}, {literal(up_to)}::TIMESTAMP)"
     try:
         with connect() as connection:
             row = connection.execute(
-                f"SELECT max({name}) FROM {source} "  # noqa: S608
-                f"WHERE regexp_full_match({name}, {literal(like)}) AND {name} <= {literal(up_to)}"
+                f"SELECT {{'v': v, 'clock': timezone({literal(zone)}, t)::VARCHAR, "  # noqa: S608
+                f"'plain': regexp_full_match(v, {literal(like)})}} FROM "
+                f"(SELECT arg_max(v, t) FILTER (t <= {edge}) AS v, max(t) FILTER (t <= {edge}) AS t FROM "
+                f"(SELECT v, {at} AS t FROM (SELECT {name} AS v FROM {source})))"
             ).fetchone()
     except duckdb.Error:
         return None
-    return row[0] if row else None
+    told = row[0] if row else None
+    return None if told is None else told["v"] if told["plain"] else told["clock"]
 
 
 def newest_text(converted: Converted, spool: Spool, label: str, *, like: str, up_to: str) -> str | None:
     """What `greatest` says, read off the converted file where that is sure to be the same, which is much faster.
 
-    The file knows times; the vendor's text of the greatest one is told only if the rows have it letter for letter.
-    Texts of another form, and those of a gap in the zone's clock, which come out of the file an hour later, are not
-    found, and the rows themselves are asked. Only where such an hour takes a row over `up_to` is the answer older by
-    as much: the lookback of a day covers a gap many times over.
+    The file has instants; the vendor's text of the latest one is returned only if the rows have it letter for letter.
+    Texts of another form (with an offset, a T), and those of a gap in the zone's clock, which come out of the file an
+    hour later, are not found, and the rows themselves are read. Only where such an hour takes a row over `up_to` is
+    the answer older by as much: the lookback of a day covers a gap many times over.
     """
     column = next((each for each in converted.columns if each.label == label), None)
+    clock = column.zone if column else "UTC"
     if column is None or column.path or converted.repeats or column.kind not in (Kind.TIMESTAMP, Kind.DATE):
-        return greatest(spool, label, like=like, up_to=up_to)
+        return greatest(spool, label, like=like, up_to=up_to, zone=clock)
     name, zone, edge = quote(column.name), literal(column.zone), literal(up_to)
     if column.kind == Kind.DATE:
         told, highest = f"max({name})", f"{edge}::TIMESTAMP::DATE"
@@ -105,7 +112,7 @@ def newest_text(converted: Converted, spool: Spool, label: str, *, like: str, up
     found: str | None = row[0] if row else None
     if found is None or (re.fullmatch(like, found) and _has_text(spool, label, found)):
         return found
-    return greatest(spool, label, like=like, up_to=up_to)
+    return greatest(spool, label, like=like, up_to=up_to, zone=clock)
 
 
 def _has_text(spool: Spool, label: str, text: str) -> bool:

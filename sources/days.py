@@ -1,10 +1,11 @@
-"""Days of a vendor, the last one included: what a backfill asks for at once."""
+"""Days of a vendor, the last one included, which a backfill asks for at once; and times of its clock."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 _DAY = timedelta(days=1)
 
@@ -36,6 +37,24 @@ class Days:
             last = min(first + (size - 1) * _DAY, self.last)
             yield Days(first, last)
             first = last + _DAY
+
+
+def on_clock(text: str, zone: str) -> datetime:
+    """A time as a clock in the zone shows it; without an offset it is that already. Raises `ValueError` for no time."""
+    moment = datetime.fromisoformat(text)
+    return moment.astimezone(ZoneInfo(zone)).replace(tzinfo=None) if moment.tzinfo else moment
+
+
+def latest(texts: Iterable[str | None], zone: str) -> str | None:
+    """The text of the latest instant; what is no time is left out."""
+
+    def at(text: str) -> datetime:
+        try:
+            return on_clock(text, zone)
+        except (ValueError, OverflowError):
+            return datetime(1, 1, 1)  # noqa: DTZ001 - a clock's time has no zone
+
+    return max((text for text in texts if text), key=at, default=None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ import duckdb
 from sources.columns import LOAD_ID, Column, Kind, kind_of, settle
 from sources.errors import BrokenAnswer
 from sources.exact_way import convert_exact
-from sources.fast_way import Misfit, convert_fast
+from sources.fast_way import Misfit, convert_fast, time_or_null
 from sources.quoting import literal, quote
 from sources.scratch import PARQUET, connect, one_row, still_nullable, write_parquet
 from sources.spool import Part, Spool, spooled_rows
@@ -71,7 +71,8 @@ def to_parquet(
             chosen = convert_exact(connection, spool, out=out, columns=columns, extra=extra, where=where)
         came, keys = rows, _ = _count(connection, out, key, where=where)
         if keys < rows:
-            _keep_newest(connection, out, key=key, newest_by=newest_by)
+            newest = next((column for column in chosen if column.name == newest_by), None)
+            _keep_newest(connection, out, key=key, newest_by=newest)
             rows, _ = _count(connection, out, (), where=where)
         return Converted(
             path=out,
@@ -154,9 +155,13 @@ def _key(key: Sequence[str]) -> str:
 
 
 def _keep_newest(
-    connection: duckdb.DuckDBPyConnection, out: Path, *, key: Sequence[str], newest_by: str | None
+    connection: duckdb.DuckDBPyConnection, out: Path, *, key: Sequence[str], newest_by: Column | None
 ) -> None:
-    order = f"{quote(newest_by)} DESC NULLS LAST" if newest_by else "1"
+    order = "1"
+    if newest_by:
+        order = f"{quote(newest_by.name)} DESC NULLS LAST"
+        if newest_by.kind == Kind.TEXT:  # times whose offsets differ do not sort as texts
+            order = f"{time_or_null(quote(newest_by.name), newest_by)} DESC NULLS LAST, {order}"
     once = out.with_suffix(".once.parquet")
     connection.execute(
         f"COPY (SELECT * FROM {literal(out)} "  # noqa: S608

@@ -365,6 +365,17 @@ def test_a_date_in_the_future_does_not_freeze_the_stream(nights: Nights, vendor:
     same_as_truth(nights, vendor, CAMPAIGNS)
 
 
+def test_a_cursor_over_times_with_offsets_is_the_latest_instant(nights: Nights, vendor: Vendor) -> None:
+    newest = datetime.fromisoformat(max(row["modified"] for row in vendor.rows(CAMPAIGNS)))
+    later, earlier = newest + timedelta(minutes=10), newest + timedelta(hours=7)
+    for text in (f"{later - timedelta(hours=5)}-05:00", f"{earlier}+08:00"):
+        vendor.edit({"table": CAMPAIGNS, "op": "insert", "row": {"name": text, "modified": text}})
+    outcome = nights.one(CAMPAIGNS)
+    assert outcome.error is None and outcome.complete
+    state = nights.pipeline.state["sources"]["tune"]["resources"][outcome.table]
+    assert state["cursor"] == f"{later}"
+
+
 def test_a_quiet_table_is_told_unchanged_and_walked_whole_after_a_week(nights: Nights, vendor: Vendor) -> None:
     nights.one(CAMPAIGNS)
     assert nights.one(CAMPAIGNS).loaded, "the lookback brings rows once more"

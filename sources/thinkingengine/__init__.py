@@ -20,7 +20,7 @@ from dlt.extract import DltResource
 from sources.columns import Column, Kind
 from sources.configuration import is_set, settings_of
 from sources.contents import filled, greatest, texts_of
-from sources.days import Calls, Days
+from sources.days import Calls, Days, latest, on_clock
 from sources.errors import ConfigurationError
 from sources.extraction import Extraction
 from sources.fetching import in_order
@@ -281,7 +281,7 @@ class ThinkingEngine:
         if walk.state.get("asked") != fingerprint(query):
             walk.notes.append("walked whole, because another SQL, key or cursor is asked for")
             return None
-        return f"{datetime.fromisoformat(cursor) - walk.table.lookback:%Y-%m-%d %H:%M:%S}"
+        return f"{on_clock(cursor, self.settings.zone) - walk.table.lookback:%Y-%m-%d %H:%M:%S}"
 
     def _remember(self, query: Query, windows: list[tuple[date, date]], walk: Walk) -> None:
         """What the next walk goes on from; kept only if the rows load."""
@@ -292,8 +292,8 @@ class ThinkingEngine:
             before = None if walk.complete else walk.state.get("cursor")
             # A row of 2999 must not stop the stream: the cursor never passes the start of the run.
             edge = f"{walk.until.astimezone(ZoneInfo(self.settings.zone)):%Y-%m-%d %H:%M:%S}"
-            seen = greatest(walk.spool, query.cursor, like=_TIME, up_to=edge)
-            newest = max((each.replace("T", " ") for each in (seen, before) if each), default=None)
+            seen = greatest(walk.spool, query.cursor, like=_TIME, up_to=edge, zone=self.settings.zone)
+            newest = latest((seen, before), self.settings.zone)
             if newest is not None and _is_time(newest):
                 walk.state["cursor"] = newest
             elif walk.vendor_count:

@@ -20,7 +20,7 @@ from dlt.extract import DltResource
 from sources.columns import Column
 from sources.configuration import is_set, settings_of
 from sources.contents import keys_apart, newest_text
-from sources.days import Calls, Days
+from sources.days import Calls, Days, latest, on_clock
 from sources.errors import AccessDenied, ConfigurationError, CountMismatch, Refused
 from sources.extraction import Extraction
 from sources.fetching import in_order
@@ -266,7 +266,7 @@ class Tune:
             return None
         try:
             # The vendor's own clock text: no zone is guessed for it, and so a wrong one cannot lose a row.
-            start = datetime.fromisoformat(cursor) - walk.table.lookback
+            start = on_clock(cursor, self.settings.zone) - walk.table.lookback
         except (ValueError, OverflowError):
             return None  # 2014-13-45 was the newest
         return (
@@ -283,7 +283,7 @@ class Tune:
             # A row dated 2999 must not stop the stream: the cursor never passes the start of the run.
             edge = f"{walk.until.astimezone(ZoneInfo(self.settings.zone)):%Y-%m-%d %H:%M:%S}"
             seen = newest_text(converted, walk.spool, asked.cursor, like=_TIME, up_to=edge)
-            newest = max((each for each in (seen, before) if each), default=None)
+            newest = latest((seen, before), self.settings.zone)
         if newest is None:
             walk.state.pop("cursor", None)
         else:
