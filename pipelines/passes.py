@@ -50,7 +50,7 @@ def prepare(night: Night, vendor: Vendor, extraction: Extraction) -> list[Prepar
     """A pipeline for each part, with the state and the schema that the warehouse holds."""
     prepared = []
     for part in vendor.parts(extraction):
-        if not extraction.wants_any_of(part.dataset):
+        if not (extraction.wants_any_of(part.dataset) or (part.records and extraction.wants_any_of(part.records))):
             continue
         pipeline = dlt.pipeline(
             part.dataset,
@@ -64,6 +64,8 @@ def prepare(night: Night, vendor: Vendor, extraction: Extraction) -> list[Prepar
             night.request.replay.begin(extraction.vendor, part.dataset, pipeline)
         elif night.keeping is not None:
             night.keeping.knew(extraction.vendor, part.dataset, pipeline.state.get("sources", {}), before)
+        state: Mapping[str, Any] = pipeline.state.get("sources", {})
+        extraction.states[part.dataset] = state.get(part.dataset, {}).get("resources", {})
         prepared.append(Prepared(part, pipeline, before))
     return prepared
 

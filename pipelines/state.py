@@ -34,9 +34,9 @@ from sources.vendor import package
 from sources.walks import RESET, Table
 
 STATES = "_dlt_pipeline_state"
-OF_ROWS = ("rows", "protected", "kept_out", "manner")
-"""What a table's state tells of the rows that it has: how many came last, how they are protected, who is left out, and
-whether results are kept. A reset leaves it."""
+OF_ROWS = ("rows", "protected", "kept_out", "manner", "sets", "records", "text")
+"""What a table's state tells of the rows that it has: how many came last, how they are protected, who is left out,
+whether results are kept, with which parameters and from which text they are. A reset leaves it."""
 
 States = Mapping[str, Mapping[str, Any]]
 """Table → what is remembered of it."""

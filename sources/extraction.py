@@ -77,6 +77,8 @@ class Extraction:
     forgotten: Forgotten = field(default_factory=Forgotten)
     rebuilds: bool = False
     """May tables that are walked in full be dropped and built anew, where older rows hold what is protected now?"""
+    states: dict[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    """Dataset → table → its state before this extraction; empty where the source runs in another's pipeline."""
     known: Mapping[str, Mapping[str, TColumnSchema]] | None = None
     """In a replay: `dataset.table` → the columns that it had when the run began, which decide names and types."""
     _fetches: dict[str, tuple[Table, Fetch]] = field(default_factory=dict)
@@ -184,7 +186,7 @@ class Extraction:
         self.outcomes[f"{dataset}.{name}"] = outcome
         started = time.monotonic()
         try:
-            if self.stopped_by is not None:
+            if self.stopped_by is not None and table.asks_vendor:
                 raise self.stopped_by
             if self.on_progress:
                 self.on_progress(f"{dataset}.{name}")
@@ -195,8 +197,8 @@ class Extraction:
             if item is not None:
                 yield item
                 outcome.loaded = True
-                for tell in outcome.on_loaded:
-                    tell(outcome.extracted or 0)
+            for record in outcome.on_loaded:
+                record((outcome.extracted or 0) + outcome.kept_out)
             if new_state != state:
                 state.clear()
                 state.update(new_state)
@@ -304,6 +306,7 @@ class Extraction:
             else:
                 walk.state.pop(RESET, None)
             outcome.notes[:] = walk.notes  # of this walk only, not of one that the counts refused
+            table, outcome.mode = walk.table, walk.table.mode
             outcome.total, outcome.vendor_count = walk.total, walk.vendor_count
             outcome.missed, outcome.scope, outcome.emptied = walk.missed, table.scope, walk.emptied
             outcome.on_loaded = walk.on_loaded
@@ -341,7 +344,8 @@ class Extraction:
         reckon_total(outcome, walk, screened, complete=outcome.complete or walk.anew)
         refuse_flips(converted, stored, table=table, full=full, where=where)
         if outcome.complete or table.mode == Mode.LATEST:
-            guard_floor(came.rows, state.get("rows"), where=where, allowed=self.allow_empty)
+            if not walk.certain:
+                guard_floor(came.rows, state.get("rows"), where=where, allowed=self.allow_empty)
             before = state.get("digest")
             walk.state["rows"] = converted.rows
             walk.state["digest"] = converted.digest

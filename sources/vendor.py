@@ -29,10 +29,14 @@ from sources.walks import Table
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One dataset of a vendor. `source` may call the vendor: it is built when the extraction starts."""
+    """One dataset of a vendor. `source` may call the vendor: it is built when the extraction starts.
+
+    `records`: the dataset whose loads a table of this one records, so that it takes part wherever that one does.
+    """
 
     dataset: str
     source: Callable[[], DltSource]
+    records: str = ""
 
 
 class Vendor(Protocol):

@@ -54,7 +54,8 @@ class Table:
     `scope`: of a KEPT table, the column whose values each load replaces; a key, if there is one, only
     proves the rows then. `zone`: the table is loaded by windows of days, which are days of this zone; such
     a table can be backfilled, and its fetch heeds `Walk.window`. `keeps`: what of its state tells of
-    the rows that it has, and not of where the next walk goes on: a reset leaves it.
+    the rows that it has, and not of where the next walk goes on: a reset leaves it. `asks_vendor`: False if its
+    fetch sends no request, so that a vendor out of reach does not fail it.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Table:
     label: str = ""
     about: str = ""
     dropped: tuple[str, ...] = ()
+    asks_vendor: bool = True
 
 
 @dataclass(kw_only=True)
@@ -141,7 +143,8 @@ class Walk:
     `after` (called with the converted rows before their counts are judged, the spool still there; what it raises
     fails the walk, and a `CountMismatch` has the table walked again; of a preview it is not called),
     `anew` (these rows take the place of all that the table holds), `on_loaded` (called with the number
-    of rows once they are proven and handed over), `unchanged`,
+    of the vendor's rows once they are proven and handed over, or proven to be there; may change `state`), `unchanged`,
+    `certain` (however few the rows are, there are no more), `table` (another mode of it for this time),
     `decided` (label → keep, hash or drop, where the fetch's own settings say it; `prefix` goes into those hashes),
     `counts_rows` (the vendor counts rows, of which some may repeat a key: each key is loaded once),
     `missed` (an error that fails the table, though what came is loaded; the state must lead back to
@@ -165,6 +168,7 @@ class Walk:
     complete: bool | None = None
     after: Callable[[Converted], None] | None = None
     anew: bool = False
+    certain: bool = False
     extra: Mapping[str, Extra] = field(default_factory=dict)
     on_loaded: Sequence[Callable[[int], None]] = ()
     notes: list[str] = field(default_factory=list)

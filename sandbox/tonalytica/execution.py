@@ -227,4 +227,8 @@ def _job(call: Call) -> Job:
     if found is None:
         # Unknown or expired: 500 and not 404 (section 6). A sound client meets it when a job is lost.
         raise server_error()
+    if found.unwritten:
+        # The status is written before the error, which no answer can hold until then (section 6).
+        found.unwritten -= 1
+        raise server_error()
     return found

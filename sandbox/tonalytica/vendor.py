@@ -49,11 +49,12 @@ class Tonalytica:
         self.world.keys_expired = True
 
     def options(self, options: Mapping[str, Any]) -> None:
-        unknown = set(options) - {"version", "job_seconds", "forbid", "keys_expired", "writes"}
+        unknown = set(options) - {"version", "job_seconds", "job_race", "forbid", "keys_expired", "writes"}
         if unknown or options.get("version", "current") not in VERSIONS or options.get("forbid"):
             raise ControlError(f"options: not known to {self.name}: {dict(options)}")
         self.world.version = options.get("version", self.world.version)
         self.world.job_seconds = float(options.get("job_seconds", self.world.job_seconds))
+        self.world.job_race = int(options.get("job_race", self.world.job_race))
         self.world.writes = bool(options.get("writes", self.world.writes))
         self.world.keys_expired = bool(options.get("keys_expired", self.world.keys_expired))
 

@@ -42,6 +42,8 @@ class Job:
     seconds: float
     finished: bool = False
     error: str = ""
+    unwritten: int = 0
+    """So many polls of the failed job are answered 500: its error is being written."""
     result: Any = None
     """A result id, or the tables themselves for a schema job (section 7)."""
 
@@ -57,6 +59,8 @@ class World:
     scale: float
     version: str = "current"
     job_seconds: float = 0.15
+    job_race: int = 0
+    """So many polls meet a job that fails while its error is being written."""
     keys_expired: bool = False
     writes: bool = False
     groups: dict[int, str] = field(default_factory=dict)
@@ -216,7 +220,7 @@ class World:
         try:
             job.result = self.run(job.text, job.data_source_id, job.recipe).id
         except StatementError as error:
-            job.error = str(error)
+            job.error, job.unwritten = str(error), self.job_race
 
     def cancel(self, job: Job) -> None:
         """A cancelled job shows status 4 with a text, never 5 (section 6)."""

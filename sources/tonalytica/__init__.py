@@ -1,12 +1,14 @@
 """TONalytica, which is a Redash: what there is (queries, dashboards, …), and what the queries gave.
 
 Two datasets. `tonalytica` holds the metadata; `tonalytica_results` one table per query with its
-latest result. Results are extracted first and loaded last: the row in `query_results` that tells of
-a result is there before the result is, so a night that ends between the two fetches it again.
+latest result. Results are extracted first and loaded last: the row in `query_results` that records
+a result is there before the result is, so a night that ends between the two fetches it again. That
+row is in the state of the result's table too: where `query_results` failed, a later run records it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -23,13 +25,13 @@ from dlt.extract import DltResource, DltSource
 
 from sources.columns import Column, Kind
 from sources.configuration import is_set, settings_of
-from sources.errors import ConfigurationError, NightloadError, NotReady, Refused
+from sources.errors import AccessDenied, ConfigurationError, NightloadError, NotReady, Refused, Unreachable
 from sources.extraction import Extraction
 from sources.spool import iter_rows, labels_of
 from sources.tonalytica import settings as has
-from sources.tonalytica.client import Client, Listed, Result
+from sources.tonalytica.client import Client, Listed, Result, StillQueued
 from sources.tonalytica.parameters import resolve
-from sources.tonalytica.selection import Selection, read_executions
+from sources.tonalytica.selection import Execution, Selection, read_executions
 from sources.vendor import Part
 from sources.walks import RESET, Extra, Fetch, Mode, Table, Walk
 
@@ -38,6 +40,8 @@ log = logging.getLogger(__name__)
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 PARAMETERS = "_parameters"
 """The column that tells with which parameters a row was executed."""
+_LIMIT = "(LIMIT1000|FETCHNEXT1000ROWSONLY)?"
+"""What the server adds to a text, or TOP1000, by the dialect; compared without white space."""
 _PARAMETER = re.compile(r"\{\{.*?\}\}")
 
 
@@ -90,12 +94,13 @@ class Tonalytica:
                 )
         self.client = Client(settings)
         self.http = self.client.http
-        self._loaded_results: list[dict[str, Any]] = []
+        self._records: dict[str, list[str]] = {}
+        """Table → the records of its results, where this run loaded one or changed a record."""
 
     def parts(self, extraction: Extraction) -> list[Part]:
         return [
             Part(dataset=has.RESULTS, source=lambda: _source(tonalytica_results, self, extraction)),
-            Part(dataset=has.DATASET, source=lambda: _source(tonalytica, self, extraction)),
+            Part(dataset=has.DATASET, source=lambda: _source(tonalytica, self, extraction), records=has.RESULTS),
         ]
 
     def check(self) -> Iterator[str]:
@@ -122,6 +127,7 @@ class Tonalytica:
         rows |= {row["id"]: row | {"found_in": "archive"} for row in archived.rows if row["id"] not in rows}
         hidden = list(self._hidden("queries", rows)) if self.settings.probe_hidden else []
         rows |= {row["id"]: row for row in hidden}
+        self.client.readable = frozenset(rows)
         return Listed(
             rows=list(rows.values()),
             count=listed.count + archived.count + len(hidden),
@@ -175,15 +181,15 @@ class Tonalytica:
             "users": self._fetch_users,
             "alerts": self._fetch_array("alerts"),
             "query_snippets": self._fetch_array("query_snippets"),
-            "query_results": self._fetch_query_results,
+            "query_results": partial(self._fetch_query_results, extraction),
         }
         for table in has.TABLES:
             by_query_keys_alone = not self.client.has_user_key and table is not has.QUERY_RESULTS
             if by_query_keys_alone or table.name in (self.settings.exclude or ()):
                 continue
-            # a result that was just loaded is told of, even where only its own table was asked for
-            told = table is has.QUERY_RESULTS and self._loaded_results
-            if told or extraction.wants(has.DATASET, table.name):
+            # a result that was just loaded is recorded, even where only its own table was asked for
+            records = table is has.QUERY_RESULTS and self._records
+            if records or extraction.wants(has.DATASET, table.name):
                 yield extraction.resource(has.DATASET, table, fetches[table.name])
 
     def _fetch_queries(self, walk: Walk) -> None:
@@ -219,11 +225,19 @@ class Tonalytica:
 
         return fetch
 
-    def _fetch_query_results(self, walk: Walk) -> None:
-        if not self._loaded_results:
+    def _fetch_query_results(self, extraction: Extraction, walk: Walk) -> None:
+        """The records that this table does not have in their present form."""
+        before = {table: state.get("records", []) for table, state in extraction.states.get(has.RESULTS, {}).items()}
+        recorded = {} if walk.full else dict(walk.state.get("recorded", {}))
+        rows = []
+        for table, records in (before | self._records).items():
+            rows += [json.loads(record) for record in records if _digest(record) not in recorded.get(table, ())]
+            recorded[table] = [_digest(record) for record in records]
+        if not rows:
             walk.unchanged(0)
             return
-        _spool(walk, self._loaded_results)
+        walk.state["recorded"] = recorded
+        _spool(walk, rows)
 
     # -- results --------------------------------------------------------------------------------
 
@@ -254,11 +268,11 @@ class Tonalytica:
             return
         table = Table(name=name, mode=Mode.LATEST, label=query["name"], about=f"result of “{query['name']}”")
         if any(execution.query == query["id"] for execution in self.executions):
-            yield extraction.resource(has.RESULTS, table, self._fetch_executions(query))
+            yield extraction.resource(has.RESULTS, table, self._fetch_executions(extraction, query))
         elif query["latest_query_data_id"] is not None and self.selection.wants(query):
             kept = query["id"] in self.selection.keep_history
             table = replace(table, mode=Mode.KEPT, scope="_result_id") if kept else table
-            yield extraction.resource(has.RESULTS, table, self._fetch_result(query))
+            yield extraction.resource(has.RESULTS, table, self._fetch_result(extraction, query))
 
     def _listed_queries(self) -> Iterator[dict[str, Any]]:
         rows = self.queries.rows if self.client.has_user_key else []
@@ -271,12 +285,13 @@ class Tonalytica:
             )
         yield from rows
 
-    def _fetch_result(self, query: dict[str, Any]) -> Fetch:
+    def _fetch_result(self, extraction: Extraction, query: dict[str, Any]) -> Fetch:
         def fetch(walk: Walk) -> None:
             latest = query["latest_query_data_id"]
             kept = walk.table.mode == Mode.KEPT
             as_before = _same_manner(walk, "kept" if kept else "latest")
             if as_before and walk.state.get("result_id") == latest and not walk.full:
+                self._judge_text(query, walk)
                 walk.unchanged(walk.state.get("rows", 0))
                 return
             file = _beside(walk, "body")
@@ -297,7 +312,8 @@ class Tonalytica:
             # the first result that is kept takes the place of the latest one, which may be the same
             walk.anew = kept and not as_before
             walk.state["result_id"] = latest
-            self._note(query, result, walk, parameters="")
+            self._begin_records(extraction, walk)
+            self._record(query, result, walk)
 
         return fetch
 
@@ -315,37 +331,89 @@ class Tonalytica:
                 status=404,
             ) from None
 
-    def _fetch_executions(self, query: dict[str, Any]) -> Fetch:
-        """All parameter sets of one query: the table holds each set's rows, told apart by `PARAMETERS`."""
+    def _fetch_executions(self, extraction: Extraction, query: dict[str, Any]) -> Fetch:
+        """All parameter sets of one query: the table holds each set's rows, told apart by `PARAMETERS`.
+
+        A set that fails keeps its rows of an earlier run, and the others are loaded.
+        """
+        executions = [each for each in self.executions if each.query == query["id"]]
 
         def fetch(walk: Walk) -> None:
             _same_manner(walk, "executed")
             walk.state.pop("result_id", None)
+            self._begin_records(extraction, walk)
+            before: dict[str, str] = walk.state.get("sets", {})
+            loaded: dict[str, str] = {}
             columns: dict[str, Column] = {}
-            for execution in (each for each in self.executions if each.query == query["id"]):
-                values = resolve(
-                    execution.parameters,
-                    (query.get("options") or {}).get("parameters") or [],
-                    now=walk.until,
-                    zone=self.settings.zone,
-                    where=f"sources.tonalytica.executions, query {query['id']}",
-                )
-                told = json.dumps(values, ensure_ascii=False, sort_keys=True)
-                file = _beside(walk, "body")
+            empty: set[str] = set()
+            failed: list[NightloadError] = []
+            walk.certain = True
+            for execution in executions:
+                if failed and isinstance(failed[-1], StillQueued):
+                    break  # the others would only make the queue longer
                 try:
-                    result = self.client.execute(query["id"], values, max_age=execution.max_age, file=file)
-                    for column in result_columns(result):
-                        columns.setdefault(column.label, column)
-                    _spool_tagged(walk, result, told, where=f"query {query['id']}")
-                finally:
-                    file.unlink(missing_ok=True)
-                self._note(query, result, walk, parameters=told)
+                    parameters, result, rows = self._execute(query, execution, walk)
+                except (AccessDenied, Unreachable):
+                    raise
+                except NightloadError as error:
+                    failed.append(error if len(executions) == 1 else error.at(f"parameters {execution.given}"))
+                    continue
+                walk.certain = walk.certain and bool(result.columns)
+                for column in result_columns(result):
+                    columns.setdefault(column.label, column)
+                loaded[_digest(execution.given)] = parameters
+                empty |= set() if rows else {parameters}
+                # the newest result is that of the defaults
+                of_set = query | {"latest_query_data_id": None} if execution.parameters else query
+                self._record(of_set, result, walk, parameters=parameters, rows=rows)
+            if failed and (not loaded or (walk.stored and not before)):
+                raise failed[0]
             walk.columns, walk.open_columns = [*columns.values(), Column(label=PARAMETERS, kind=Kind.TEXT)], True
+            stay = {_digest(each.given) for each in executions} - loaded.keys()
+            walk.state["sets"] = {given: sent for given, sent in before.items() if given in stay} | loaded
+            if failed:
+                walk.missed, walk.notes = failed[0], [*walk.notes, *map(str, failed[1:])]
+            if failed and walk.stored:
+                walk.table = replace(walk.table, mode=Mode.KEPT, scope=PARAMETERS)
+                gone = {*before.values()} - {*walk.state["sets"].values()}
+                walk.emptied = frozenset(gone | empty)
 
         return fetch
 
-    def _note(self, query: dict[str, Any], result: Result, walk: Walk, *, parameters: str) -> None:
-        """The row of `query_results` that tells of this result."""
+    def _execute(self, query: dict[str, Any], execution: Execution, walk: Walk) -> tuple[str, Result, int]:
+        """Execute one parameter set and spool its rows; the parameters as they were sent, and how many rows came."""
+        values = resolve(
+            execution.parameters,
+            (query.get("options") or {}).get("parameters") or [],
+            now=walk.until,
+            zone=self.settings.zone,
+            where=f"sources.tonalytica.executions, query {query['id']}",
+        )
+        parameters = json.dumps(values, ensure_ascii=False, sort_keys=True)
+        file, mark = _beside(walk, "body"), walk.spool.mark()
+        try:
+            result = self.client.execute(query["id"], values, max_age=execution.max_age, file=file)
+            return parameters, result, _spool_tagged(walk, result, parameters, where=f"query {query['id']}")
+        except BaseException:
+            walk.spool.rewind(mark)
+            raise
+        finally:
+            file.unlink(missing_ok=True)
+
+    # -- records of results ---------------------------------------------------------------------
+
+    def _begin_records(self, extraction: Extraction, walk: Walk) -> None:
+        """Keep of the earlier records those that `query_results` lacks; the others would stay for ever."""
+        of_records = extraction.states.get(has.DATASET, {}).get(has.QUERY_RESULTS.name, {})
+        recorded = of_records.get("recorded", {}).get(walk.table.name, ())
+        lost = has.DATASET in extraction.states and has.QUERY_RESULTS.name not in (self.settings.exclude or ())
+        earlier = walk.state.get("records", []) if lost else []
+        walk.state["records"] = [record for record in earlier if _digest(record) not in recorded]
+
+    def _record(
+        self, query: dict[str, Any], result: Result, walk: Walk, *, parameters: str = "", rows: int | None = None
+    ) -> None:
+        """Let the row of `query_results` for this result be made once it is loaded; `rows` None: as many as loaded."""
         ran = str(result.envelope.get("query") or "")
         limited = bool((query.get("options") or {}).get("apply_auto_limit")) or bool(
             has.AUTO_LIMIT.search(ran) and not has.AUTO_LIMIT.search(query.get("query") or "")
@@ -357,16 +425,35 @@ class Tonalytica:
             "parameters": parameters,
             "retrieved_at": result.envelope.get("retrieved_at"),
             "runtime": result.envelope.get("runtime"),
-            "data_source_id": result.envelope.get("data_source_id"),
+            "data_source_id": result.envelope.get("data_source_id") or query.get("data_source_id"),
             "columns": result.columns,
             "query_hash": result.envelope.get("query_hash"),
             "auto_limited": limited and not parameters,
             "is_of_older_text": bool(ran) and not _could_be(query.get("query"), ran),
             "table_name": f"query_{query['id']}",
         }
-        walk.on_loaded = [*walk.on_loaded, lambda rows: self._loaded_results.append(row | {"row_count": rows})]
+        if not parameters:
+            walk.state["text"] = [_digest(_bare(query.get("query"))), row["is_of_older_text"]]
+
+        def loaded(count: int) -> None:
+            walk.state["records"].append(json.dumps(row | {"row_count": count if rows is None else rows}))
+            self._records[walk.table.name] = walk.state["records"]
+
+        walk.on_loaded = [*walk.on_loaded, loaded]
         if data := set(result.envelope["data"]) - {"columns", "rows", "metadata"}:
             walk.notes.append(f"the result says {', '.join(sorted(data))}: it may not be whole")
+
+    def _judge_text(self, query: dict[str, Any], walk: Walk) -> None:
+        """Correct `is_of_older_text` of a result that was loaded before: its query may be edited, or edited back."""
+        if not (records := walk.state.get("records")):
+            return
+        *earlier, last = records
+        row, (text, older) = json.loads(last), walk.state["text"]
+        if text != _digest(_bare(query.get("query"))):
+            older = query.get("query_hash") != row["query_hash"]
+        if older != row["is_of_older_text"]:
+            walk.state["records"] = [*earlier, json.dumps(row | {"is_of_older_text": older})]
+            self._records[walk.table.name] = walk.state["records"]
 
 
 def _raise(error: NightloadError, _: Walk) -> None:
@@ -396,8 +483,12 @@ def result_columns(result: Result) -> list[Column]:
     ]
 
 
-def _spool_tagged(walk: Walk, result: Result, parameters: str, *, where: str) -> None:
-    """Raises `ConfigurationError` for a result that has a column of the name under which its rows are told apart."""
+def _spool_tagged(walk: Walk, result: Result, parameters: str, *, where: str) -> int:
+    """How many rows came.
+
+    Raises `ConfigurationError` for a result that has a column of the name under which its rows are told apart.
+    """
+    count = 0
     rows = iter_rows(result.path, start=result.start, as_written=False)
     while page := list(islice(rows, 1000)):
         if any(PARAMETERS in row for row in page):
@@ -408,6 +499,8 @@ def _spool_tagged(walk: Walk, result: Result, parameters: str, *, where: str) ->
                 todo="Give it another name in the SQL",
             )
         walk.spool.rows([row | {PARAMETERS: parameters} for row in page])
+        count += len(page)
+    return count
 
 
 def _spool(
@@ -478,15 +571,20 @@ def _beside(walk: Walk, suffix: str) -> Path:
     return walk.spool.path.with_suffix(f".{suffix}")
 
 
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
 def _could_be(template: str | None, ran: str) -> bool:
-    """Is `ran` what the query's text gives with some values in the place of its parameters (and a LIMIT behind)?"""
-    parts = _PARAMETER.split(_bare(template))
-    return re.search(".*".join(map(re.escape, parts)), _bare(ran)) is not None
+    """Is `ran` what the query's text gives with some values in the place of its parameters (and a LIMIT)?"""
+    bare = _bare(ran)
+    pattern = re.compile(".*".join(map(re.escape, _PARAMETER.split(_bare(template)))) + _LIMIT)
+    return any(pattern.fullmatch(each) for each in (bare, bare.replace("TOP1000", "", 1)))
 
 
 def _bare(text: str | None) -> str:
     """A query's text as the server compares it: neither white space nor comments count."""
-    return " ".join(_COMMENT.sub(" ", text or "").rstrip("; \n").split())
+    return "".join(_COMMENT.sub("", text or "").split()).rstrip(";")
 
 
 def _source(make: Any, vendor: Tonalytica, extraction: Extraction) -> DltSource:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -67,6 +67,8 @@ class Client:
     def __init__(self, settings: Settings, *, writes: Iterable[str] = ()) -> None:
         self.query_keys = {int(query_id): str(key) for query_id, key in (settings.query_keys or {}).items()}
         self.has_user_key = bool(settings.api_key)
+        self.readable: frozenset[int] = frozenset()
+        """Queries that a list shows to the user's key, which has more rights there than their own keys."""
         self._execution_timeout = settings.execution_timeout
         self.dashboards_by_slug = False
         self._dashboard_manner: Callable[[int, str], dict[str, Any]] | None = None
@@ -233,68 +235,131 @@ class Client:
 
     def result(self, query_id: int, result_id: int, file: Path) -> Result:
         """One result, streamed to `file`. A result never changes; an old one may be gone (404)."""
-        key = self.query_keys.get(query_id)
-        # the route with the query's id, since a query's key works on no other
-        path = f"queries/{query_id}/results/{result_id}.json" if key else f"query_results/{result_id}.json"
-        self.http.spool(f"api/{path}", file, inspect=_inspect, headers=_key_header(key))
-        return read_result(file)
+        return self._with_key(query_id, lambda key: self._result(query_id, result_id, file, key=key))
 
     def execute(self, query_id: int, parameters: Mapping[str, Any], *, max_age: int, file: Path) -> Result:
         """Run a query with these parameters, or take its cached result; wait for it; stream it to `file`."""
-        for last in (False, True):
-            try:
-                return self._execute(query_id, parameters, max_age=max_age, file=file)
-            except LostJob:
-                if last:
-                    raise
-        raise AssertionError("unreachable")
 
-    def _execute(self, query_id: int, parameters: Mapping[str, Any], *, max_age: int, file: Path) -> Result:
-        key = self.query_keys.get(query_id)
+        def run(key: str | None) -> Result:
+            return self._execute(query_id, parameters, max_age=max_age, file=file, key=key)
+
+        try:
+            return self._with_key(query_id, run)
+        except LostJob:
+            return self._with_key(query_id, run)
+
+    def _with_key(self, query_id: int, ask: Callable[[str | None], Result]) -> Result:
+        """Ask with the user's key (None) where it reads the query, else, or if that is forbidden, with the query's."""
+        own = self.query_keys.get(query_id)
+        if own is None or query_id in self.readable:
+            try:
+                return ask(None)
+            except Refused as error:
+                if own is None or error.status != 403:
+                    raise
+        return ask(own)
+
+    def _result(self, query_id: int, result_id: int, file: Path, *, key: str | None) -> Result:
+        # the route with the query's id, since a query's key works on no other
+        own = query_id in self.query_keys
+        path = f"queries/{query_id}/results/{result_id}.json" if own else f"query_results/{result_id}.json"
+        self.http.spool(f"api/{path}", file, inspect=_inspect, headers=_key_header(key))
+        return read_result(file)
+
+    def _execute(
+        self, query_id: int, parameters: Mapping[str, Any], *, max_age: int, file: Path, key: str | None
+    ) -> Result:
         # apply_auto_limit: else newer servers cut at 1000 rows and say so nowhere
         body = {"parameters": parameters, "max_age": max_age, "apply_auto_limit": False}
-        path = f"api/queries/{query_id}/results"
-        self.http.spool(path, file, method="POST", body=body, retry=False, inspect=_inspect, headers=_key_header(key))
+        job = self._post_results(query_id, body, file, key=key)
+        if job is None:
+            return read_result(file)
+        result_id = self._await(job, query_id=query_id, key=key)
+        try:
+            return self._result(query_id, result_id, file, key=key)
+        except NotReady:
+            # to a query's key a result of other values than the defaults is none, unless the same is posted again
+            if key is None or self._post_results(query_id, body | {"max_age": -1}, file, key=key) is not None:
+                raise
+        result = read_result(file)
+        return replace(result, envelope={"id": result_id, **result.envelope})
+
+    def _post_results(
+        self, query_id: int, body: Mapping[str, Any], file: Path, *, key: str | None
+    ) -> dict[str, Any] | None:
+        """The job that computes the result; None if `file` holds the result, which was cached."""
+        path, headers = f"queries/{query_id}/results", _key_header(key)
+        self.http.spool(f"api/{path}", file, method="POST", body=body, retry=False, inspect=_inspect, headers=headers)
         if file.stat().st_size < SMALL and "job" in (answer := orjson.loads(file.read_bytes())):
-            result_id = self._await(answer["job"], query_id=query_id, key=key)
-            return self.result(query_id, result_id, file)
-        return read_result(file)
+            return _job_of(answer, path)
+        return None
 
     def _await(self, job: dict[str, Any], *, query_id: int, key: str | None) -> int:
         """Poll a job until it has a result."""
-        path = f"queries/{query_id}/jobs/{job['id']}" if key else f"jobs/{job['id']}"
+        path = f"queries/{query_id}/jobs/{job.get('id')}" if key else f"jobs/{job.get('id')}"
+        where = f"{VENDOR}, query {query_id}"
         until = time.monotonic() + self._execution_timeout
         pause = 0.1
         while job["status"] not in (FINISHED, FAILED, CANCELLED):
             if time.monotonic() > until:
-                raise NotReady(
-                    what=f"the execution did not end within {self._execution_timeout} s",
-                    where=f"{VENDOR}, query {query_id}",
-                    todo="Make the query faster, or raise sources.tonalytica.execution_timeout",
-                )
+                raise _late(job, self._execution_timeout, where=where)
             self.http.wait(pause)
             pause = min(pause * 1.5, 5.0)
             try:
-                job = self.get(path, key=key)["job"]
+                job = _job_of(self.get(path, key=key), path)
             except Unavailable as error:
-                if error.status == 500:  # how a Redash says that it does not know the job (any more)
-                    raise LostJob(
-                        what="the vendor lost the execution", where=f"{VENDOR}, query {query_id}", todo="Run again"
-                    ) from None
+                # The server answers 500 for a job that it does not know, and once for one that fails just then:
+                # it was asked twice by now.
+                if error.status == 500:
+                    raise LostJob(what="the vendor lost the execution", where=where, todo="Run again") from None
                 raise
         if job["status"] != FINISHED:
             raise Refused(
                 what="the query failed at the vendor",
-                where=f"{VENDOR}, query {query_id}",
+                where=where,
                 why=str(job.get("error") or "cancelled"),
-                todo="Run it there, mend it, and run again",
+                todo="Correct it there, and run again",
                 message=str(job.get("error") or ""),
             )
-        return int(job.get("query_result_id") or job["result"])
+        result_id = job.get("query_result_id") or job.get("result")
+        if not isinstance(result_id, int):
+            raise BrokenAnswer(
+                what="the vendor reports success without a result",
+                where=where,
+                why=str(job.get("error") or ""),
+                todo="Run the query at the vendor, and run again",
+            )
+        return result_id
 
 
 class LostJob(Unavailable):
     """A job id that the server does not know any more."""
+
+
+class StillQueued(NotReady):
+    """A job that no worker of the server started in time."""
+
+
+def _late(job: Mapping[str, Any], timeout: int, *, where: str) -> NotReady:
+    if job["status"] != STARTED:
+        return StillQueued(
+            what=f"the execution is still queued after {timeout} s",
+            where=where,
+            why="no worker of the vendor has started it",
+            todo="Run again when the vendor's queue is shorter, or raise sources.tonalytica.execution_timeout",
+        )
+    return NotReady(
+        what=f"the execution did not end within {timeout} s",
+        where=where,
+        todo="Make the query faster, or raise sources.tonalytica.execution_timeout",
+    )
+
+
+def _job_of(answer: Any, path: str) -> dict[str, Any]:
+    job = answer.get("job") if isinstance(answer, dict) else None
+    if not isinstance(job, dict) or not isinstance(job.get("status"), int):
+        raise _other_shape(path)
+    return job
 
 
 def read_result(file: Path) -> Result:

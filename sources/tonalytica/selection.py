@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -59,6 +60,11 @@ class Execution:
     query: int
     parameters: Mapping[str, Any]
     max_age: int = 0
+
+    @property
+    def given(self) -> str:
+        """The parameters as the configuration has them, as text."""
+        return json.dumps(self.parameters, ensure_ascii=False, sort_keys=True, default=str)
 
 
 def read_executions(given: Iterable[Any] | None) -> list[Execution]:

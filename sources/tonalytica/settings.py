@@ -213,6 +213,7 @@ QUERY_RESULTS = Table(
     name="query_results",
     mode=Mode.KEPT,
     key=("query_id", "result_id", "parameters"),
+    asks_vendor=False,
     about="one row per result that was loaded: when it was computed, how long it took, which table holds it",
     columns=(
         _id("query_id"),
