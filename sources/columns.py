@@ -8,6 +8,7 @@ are JSON.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,6 +32,21 @@ DELETED_AT = "_deleted_at"
 ROW_VERSION = "row_version"
 VALID_FROM, VALID_TO = "valid_from", "valid_to"
 """Columns that are not the vendor's."""
+
+
+def clean(text: str) -> str:
+    """The text without what no database holds."""
+    return NO_TEXT.sub(REPLACEMENT, text)
+
+
+def key_of(name: object) -> str:
+    """A name as the key that a JSON writer makes of it: 404 is "404", null is "null"."""
+    return name if isinstance(name, str) else json.dumps(name, ensure_ascii=False)
+
+
+def label_of(name: object) -> str:
+    """Any JSON value as the label of a column or table."""
+    return clean(key_of(name))
 
 
 class Kind(StrEnum):
@@ -59,6 +75,8 @@ class Column:
     of a DECIMAL(38, scale). `zone`: of times that carry none. `path`: where the value is if it
     is not the row's own: ("advertiser", "name") is `row["advertiser"]["name"]`. `sampled`: `kind` is
     that of the first rows, and no hint.
+
+    A label may be given as any JSON value. It becomes a text that a database holds, and `path` the key in the row.
     """
 
     label: str
@@ -80,6 +98,13 @@ class Column:
         """Is the value a text by which NULL is written here?"""
         is_text = isinstance(value, str) and not isinstance(value, Real)
         return is_text and (value in self.nulls or value in self.no_numbers)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.label, str) or NO_TEXT.search(self.label):
+            object.__setattr__(self, "path", self.path or (key_of(self.label),))
+            object.__setattr__(self, "label", label_of(self.label))
+        if self.path == (self.label,):
+            object.__setattr__(self, "path", ())
 
     @property
     def place(self) -> tuple[str, ...]:

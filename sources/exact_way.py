@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 import orjson
 
-from sources.columns import EXACT_DOUBLE, NO_TEXT, REPLACEMENT, Column, Kind, Real, kind_of, settle
+from sources.columns import EXACT_DOUBLE, Column, Kind, Real, clean, kind_of, settle
 from sources.errors import BrokenAnswer, TypeFlip
 from sources.fast_way import date_or_null, is_zero_date, json_rows, time_or_null
 from sources.quoting import quote
@@ -83,14 +83,14 @@ def _as_text(value: Any, column: Column, *, where: str) -> str | None:
     if kind is None or column.is_null(value):
         return None
     if column.kind == Kind.JSON:
-        return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(plain(value), ensure_ascii=False, separators=(",", ":"))
     if kind == Kind.JSON:
-        text = json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(plain(value), ensure_ascii=False, separators=(",", ":"))
     elif isinstance(value, bool):
         text = str(value).lower()
     else:
         text = str(value)
-    text = _clean(text)
+    text = clean(text)
     match column.kind:
         case Kind.TEXT:
             return text
@@ -116,7 +116,13 @@ def _as_text(value: Any, column: Column, *, where: str) -> str | None:
                 return str(int(value))
             if kind in (Kind.BIGINT, Kind.DECIMAL, Kind.DOUBLE) or (column.declared and _is_number(text)):
                 return text
-    raise TypeFlip(table=where, column=column.label, known=str(column.kind), arrived=f"{kind} (such as {text[:40]!r})")
+    raise TypeFlip(
+        table=where,
+        column=column.label,
+        known=str(column.kind),
+        arrived=f"{kind} (such as {text[:40]!r})",
+        declared=column.declared,
+    )
 
 
 def _whole(text: str) -> int | None:
@@ -148,25 +154,21 @@ def _is_number(text: str) -> bool:
     return re.fullmatch(r"-?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?", text) is not None
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A nested value as JSON can hold it: numbers as written, NaN and Infinity null, no NUL, no lone surrogate."""
     match value:
         case dict():
-            return {_clean(key): _plain(item) for key, item in value.items()}
+            return {clean(key): plain(item) for key, item in value.items()}
         case list():
-            return [_plain(item) for item in value]
+            return [plain(item) for item in value]
         case Real():
-            return _plain(float(value))
+            return plain(float(value))
         case str():
-            return _clean(value)
+            return clean(value)
         case float() if kind_of(value) is None:
             return None
         case _:
             return value
-
-
-def _clean(text: str) -> str:
-    return NO_TEXT.sub(REPLACEMENT, text)
 
 
 def _cast(column: Column) -> str:
@@ -194,7 +196,11 @@ def _time_or_text(connection: duckdb.DuckDBPyConnection, source: str, column: Co
         return column
     if column.declared:
         raise TypeFlip(
-            table=where, column=column.label, known=str(column.kind), arrived=f"text (such as {found[0][:40]!r})"
+            table=where,
+            column=column.label,
+            known=str(column.kind),
+            arrived=f"text (such as {found[0][:40]!r})",
+            declared=True,
         )
     if column.kind == Kind.DATE:
         return _time_or_text(connection, source, replace(column, kind=Kind.TIMESTAMP), where=where)

@@ -28,7 +28,7 @@ from dlt.common.schema.typing import TColumnSchema
 from dlt.extract import DltResource
 
 from sources import kept, naming, policy
-from sources.columns import Column
+from sources.columns import Column, clean, label_of
 from sources.contents import filled, stray_labels
 from sources.days import Days
 from sources.errors import (
@@ -40,6 +40,7 @@ from sources.errors import (
     Unreachable,
     summarize,
 )
+from sources.exact_way import plain
 from sources.gates import compare_counts, guard_floor, reckon_total, refuse_flips
 from sources.hints import at_least, columns_of, disposition_of, dlt_columns, extras_of, name_columns, table_hints
 from sources.policy import Policy, read_policy
@@ -159,7 +160,7 @@ class Extraction:
         columns = name_columns(walk.columns if walk.columns is not None else table.columns, {}, taken=walk.extra)
         out = self.spool_dir / f"{name}.parquet"
         extra = {label: each.over(columns) for label, each in walk.extra.items()}
-        converted = to_parquet(walk.spool, out=out, columns=columns, load_id=PREVIEW, where=name, extra=extra)
+        converted = self._to_parquet(walk, out=out, columns=columns, load_id=PREVIEW, where=name, extra=extra)
         dataset = name.partition(".")[0]
         policies = self._protection.policies(dataset, table, walk, converted.columns)
         return screen(
@@ -181,7 +182,7 @@ class Extraction:
             )
         name = schema.naming.normalize_table_identifier(table.name)
         sought = self.forgotten.sought(f"{dataset}.{name}", "", "")
-        label, about = sought.masked(table.label or table.name), sought.masked(table.about)
+        label, about = sought.masked(label_of(table.label or table.name)), sought.masked(clean(table.about))
         outcome = Outcome(dataset=dataset, table=name, label=label, mode=table.mode, about=about)
         self.outcomes[f"{dataset}.{name}"] = outcome
         started = time.monotonic()
@@ -201,7 +202,7 @@ class Extraction:
                 record((outcome.extracted or 0) + outcome.kept_out)
             if new_state != state:
                 state.clear()
-                state.update(new_state)
+                state.update(plain(new_state))
             if outcome.missed is not None:
                 self._failed(outcome, outcome.missed, came=True)
         except Exception as error:
@@ -238,6 +239,17 @@ class Extraction:
                 log.info("%s.%s is walked again: %s", outcome.dataset, outcome.table, mismatch)
         return self._fetch_once(table, fetch, outcome, dict(state), stored)
 
+    def _to_parquet(self, walk: Walk, **how: Any) -> Converted:
+        """The spooled rows as parquet; of a value that is not of its declared type, the error says what helps."""
+        try:
+            return to_parquet(walk.spool, **how)
+        except TypeFlip as flip:
+            if flip.declared:
+                leave_out = f'Leave the table out: exclude = ["{walk.table.name}"] under sources.{self.vendor}'
+                todo = walk.table.misfit.replace("{column}", flip.column) or leave_out
+                flip.todo = f"{todo}; a rebuild with --full fails in the same way"
+            raise
+
     def _convert(
         self, walk: Walk, labelled: Sequence[Column], stored: Mapping[str, TColumnSchema], *, where: str, load_id: str
     ) -> tuple[Converted, tuple[str, ...], dict[str, Extra]]:
@@ -246,8 +258,8 @@ class Extraction:
         names = {column.label: column.name for column in columns}
         key = tuple(names.get(label, label) for label in walk.table.key)
         extra = extras_of(walk, columns)
-        converted = to_parquet(
-            walk.spool,
+        converted = self._to_parquet(
+            walk,
             out=self.spool_dir / f"{where}.parquet",
             columns=columns,
             load_id=load_id,

@@ -55,7 +55,8 @@ class Table:
     proves the rows then. `zone`: the table is loaded by windows of days, which are days of this zone; such
     a table can be backfilled, and its fetch heeds `Walk.window`. `keeps`: what of its state tells of
     the rows that it has, and not of where the next walk goes on: a reset leaves it. `asks_vendor`: False if its
-    fetch sends no request, so that a vendor out of reach does not fail it.
+    fetch sends no request, so that a vendor out of reach does not fail it. `misfit`: what to do about
+    a value that is not of its declared type; `{column}` is its label, and empty means to leave the table out.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Table:
     about: str = ""
     dropped: tuple[str, ...] = ()
     asks_vendor: bool = True
+    misfit: str = ""
 
 
 @dataclass(kw_only=True)

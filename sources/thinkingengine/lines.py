@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from sources.columns import label_of
 from sources.errors import BrokenAnswer
 from sources.thinkingengine.refusals import envelope_of, refusal
 from sources.thinkingengine.settings import VENDOR
@@ -88,7 +89,7 @@ def elements(text: str) -> tuple[list[str], list[str] | None]:
         if names is not None:
             name, at = _decoder.raw_decode(text, at)
             at = _after_blanks(text, at)
-            if not isinstance(name, str) or name in names or text[at : at + 1] != ":":
+            if not isinstance(name, str) or (name := label_of(name)) in names or text[at : at + 1] != ":":
                 raise ValueError("no key, or one twice")
             names[name] = None
             at = _after_blanks(text, at + 1)
@@ -137,7 +138,7 @@ def labels_from(headers: Any) -> tuple[str, ...] | None:
         return None
     labels: dict[str, None] = {}
     numbers: Counter[str] = Counter()
-    for header in map(str, headers):
+    for header in map(label_of, headers):
         label = header
         while label in labels:
             numbers[header] += 1

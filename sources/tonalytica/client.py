@@ -15,8 +15,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
-import orjson
-
+from sources.answers import parse
 from sources.envelope import cut_array
 from sources.errors import AccessDenied, BrokenAnswer, CountMismatch, NightloadError, NotReady, Refused, Unavailable
 from sources.fetching import in_order
@@ -94,7 +93,7 @@ class Client:
     def session(self) -> tuple[dict[str, Any], datetime | None]:
         """Whose key it is, and the vendor's clock."""
         answer = self.http.body("GET", "api/session", inspect=_inspect)
-        session = orjson.loads(answer.content)
+        session = parse(answer.content)
         if not isinstance(session, dict) or not isinstance(session.get("user"), dict):
             raise _other_shape("session")
         date = answer.headers.get("date")
@@ -290,9 +289,8 @@ class Client:
         """The job that computes the result; None if `file` holds the result, which was cached."""
         path, headers = f"queries/{query_id}/results", _key_header(key)
         self.http.spool(f"api/{path}", file, method="POST", body=body, retry=False, inspect=_inspect, headers=headers)
-        if file.stat().st_size < SMALL and "job" in (answer := orjson.loads(file.read_bytes())):
-            return _job_of(answer, path)
-        return None
+        answer = parse(file.read_bytes()) if file.stat().st_size < SMALL else None
+        return _job_of(answer, path) if isinstance(answer, dict) and "job" in answer else None
 
     def _await(self, job: dict[str, Any], *, query_id: int, key: str | None) -> int:
         """Poll a job until it has a result."""
