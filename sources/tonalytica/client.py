@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from sources.call import Patience
 from sources.envelope import cut_array
 from sources.errors import AccessDenied, BrokenAnswer, CountMismatch, NightloadError, NotReady, Refused, Unavailable
 from sources.fetching import in_order
@@ -68,6 +69,9 @@ class Client:
         self.query_keys = {int(query_id): str(key) for query_id, key in (settings.query_keys or {}).items()}
         self.has_user_key = bool(settings.api_key)
         self._execution_timeout = settings.execution_timeout
+        # no byte of a result comes before the server has built all of it
+        todo = "Make the result smaller, or raise sources.tonalytica.result_timeout and any proxy's own limit"
+        self._patience = Patience(settings.result_timeout, todo)
         self.dashboards_by_slug = False
         self._dashboard_manner: Callable[[int, str], dict[str, Any]] | None = None
         rate = Rate(per_second=settings.requests_per_second, burst=CONCURRENCY)
@@ -236,7 +240,7 @@ class Client:
         key = self.query_keys.get(query_id)
         # the route with the query's id, since a query's key works on no other
         path = f"queries/{query_id}/results/{result_id}.json" if key else f"query_results/{result_id}.json"
-        self.http.spool(f"api/{path}", file, inspect=_inspect, headers=_key_header(key))
+        self.http.spool(f"api/{path}", file, inspect=_inspect, headers=_key_header(key), patience=self._patience)
         return read_result(file)
 
     def execute(self, query_id: int, parameters: Mapping[str, Any], *, max_age: int, file: Path) -> Result:
@@ -254,7 +258,16 @@ class Client:
         # apply_auto_limit: else newer servers cut at 1000 rows and say so nowhere
         body = {"parameters": parameters, "max_age": max_age, "apply_auto_limit": False}
         path = f"api/queries/{query_id}/results"
-        self.http.spool(path, file, method="POST", body=body, retry=False, inspect=_inspect, headers=_key_header(key))
+        self.http.spool(
+            path,
+            file,
+            method="POST",
+            body=body,
+            retry=False,
+            inspect=_inspect,
+            headers=_key_header(key),
+            patience=self._patience,
+        )
         if file.stat().st_size < SMALL and "job" in (answer := orjson.loads(file.read_bytes())):
             result_id = self._await(answer["job"], query_id=query_id, key=key)
             return self.result(query_id, result_id, file)

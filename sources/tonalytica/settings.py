@@ -13,7 +13,7 @@ from dlt.common.configuration.specs import BaseConfiguration
 from dlt.common.typing import TSecretStrValue
 
 from sources.columns import Column, Kind
-from sources.configuration import check_rate, check_zone
+from sources.configuration import check_ranges, check_rate, check_zone
 from sources.errors import ConfigurationError
 from sources.walks import Mode, Table
 
@@ -51,6 +51,7 @@ class Settings(BaseConfiguration):
     executions: list[Any] | None = None
     exclude: list[str] | None = None
     execution_timeout: int = 600
+    result_timeout: int = 600
     requests_per_second: float = 20.0
 
     secrets: ClassVar[tuple[str, ...]] = ("api_key", "query_keys")
@@ -59,6 +60,7 @@ class Settings(BaseConfiguration):
 def check(settings: Settings) -> None:
     """Raises `ConfigurationError` for a value out of its range."""
     check_rate(VENDOR, settings.requests_per_second)
+    check_ranges(VENDOR, settings, {"result_timeout": (1, 86_400), "execution_timeout": (0, 86_400)})
     check_zone(VENDOR, settings.zone)
     for query_id in settings.query_keys or {}:
         if not str(query_id).isdecimal():
