@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from sources.columns import Column, Kind
 from sources.configuration import is_set, settings_of
 from sources.errors import ConfigurationError, NightloadError, NotReady, Refused
 from sources.extraction import Extraction
+from sources.fetching import once
 from sources.spool import iter_rows, labels_of
 from sources.tonalytica import settings as has
 from sources.tonalytica.client import Client, Listed, Result
@@ -113,7 +114,7 @@ class Tonalytica:
 
     # -- what several tables need ---------------------------------------------------------------
 
-    @cached_property
+    @once
     def queries(self) -> Listed:
         """Every query that the user key can see; `found_in` says where."""
         listed = self.client.list_all("queries")
@@ -128,7 +129,7 @@ class Tonalytica:
             notes=listed.notes + archived.notes,
         )
 
-    @cached_property
+    @once
     def query_details(self) -> dict[int, dict[str, Any]]:
         """Each query with its visualizations. Editing those does not move the query's updated_at, so all are read."""
         ids = [row["id"] for row in self.queries.rows]
@@ -136,7 +137,7 @@ class Tonalytica:
         self.client.refuse_listed("queries", [each for each in ids if each not in found])
         return found
 
-    @cached_property
+    @once
     def dashboards(self) -> Listed:
         """Every dashboard that the key can see, with its widgets."""
         listed = self.client.list_all("dashboards", duplicates=True)

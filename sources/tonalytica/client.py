@@ -23,7 +23,15 @@ from sources.errors import AccessDenied, BrokenAnswer, CountMismatch, NightloadE
 from sources.fetching import in_order
 from sources.http import Http
 from sources.limiter import Rate
-from sources.tonalytica.settings import CONCURRENCY, ORDERS, PAGE_SIZE, VENDOR, Settings
+from sources.tonalytica.settings import (
+    CONCURRENCY,
+    MORE_ORDERS,
+    MORE_PAGE_SIZES,
+    ORDERS,
+    PAGE_SIZE,
+    VENDOR,
+    Settings,
+)
 
 QUEUED, STARTED, FINISHED, FAILED, CANCELLED, DEFERRED, SCHEDULED = range(1, 8)
 SMALL = 2**20
@@ -111,7 +119,7 @@ class Client:
         """
         seen: set[int] | None = None
         for _ in range(WALKS):
-            rows, came, count = self._walk(path, params)
+            rows, came, count = self._walk(path, params, duplicates=duplicates)
             ids = set(rows)
             whole = len(ids) == count
             if whole and (ids == seen or count <= PAGE_SIZE):
@@ -120,35 +128,45 @@ class Client:
                 note = f"the vendor counts {count} and lists {len(ids)}: before version 10 it counts some twice"
                 return Listed(rows=list(rows.values()), count=len(ids), whole=False, notes=(note,))
             seen = ids
+            if len(ids) < count and not duplicates:
+                break  # every order and page size was asked for: once more shows no more
+        is_short = len(seen or ()) < count
         raise CountMismatch(
             table=f"{VENDOR}.{path}",
-            what=f"the list of {path} has other rows on each walk" if len(seen or ()) == count else "",
+            what="" if is_short else f"the list of {path} has other rows on each walk",
             counts={"vendor": count, "extracted": len(seen or ())},
+            why="no order and no page size of the list shows the others" if is_short else "",
             todo="Run again at a quieter hour",
         )
 
-    def _walk(self, path: str, params: Mapping[str, Any]) -> tuple[dict[int, dict[str, Any]], int, int]:
-        """Each row once, in as many orders as it takes; how many rows came in the first; the vendor's count."""
+    def _walk(
+        self, path: str, params: Mapping[str, Any], *, duplicates: bool
+    ) -> tuple[dict[int, dict[str, Any]], int, int]:
+        """Each row once, by as many orders and page sizes as it takes; how many rows came first; the vendor's count."""
         found: dict[int, dict[str, Any]] = {}
         came = count = 0
-        for order in ORDERS:
-            count, rows = self._pages(path, {**params, "order": order})
+        more = MORE_ORDERS.get(path.partition("/")[0], ())
+        manners = [(PAGE_SIZE, order) for order in (*ORDERS, *more)]
+        manners += [(size, order) for size in MORE_PAGE_SIZES for order in ORDERS]
+        for number, (size, order) in enumerate(manners, 1):
+            count, rows = self._pages(path, {**params, "order": order}, size)
             came = came or len(rows)
             found.update((row["id"], row) for row in rows)
-            if len(found) >= count:
+            # what one page does not show, or is counted twice, no other order shows either
+            if len(found) >= count or (number == len(ORDERS) and (duplicates or count <= PAGE_SIZE)):
                 break
         return found, came, count
 
-    def _pages(self, path: str, params: Mapping[str, Any]) -> tuple[int, list[dict[str, Any]]]:
-        first = self.get(path, **params, page=1, page_size=PAGE_SIZE)
+    def _pages(self, path: str, params: Mapping[str, Any], size: int) -> tuple[int, list[dict[str, Any]]]:
+        first = self.get(path, **params, page=1, page_size=size)
         if not isinstance(first, dict) or not isinstance(first.get("count"), int) or "results" not in first:
             raise _other_shape(path)
         rows = list(first["results"])
-        pages = range(2, -(-first["count"] // PAGE_SIZE) + 1)
+        pages = range(2, -(-first["count"] // size) + 1)
 
         def fetch(page: int) -> list[dict[str, Any]]:
             try:
-                return list(self.get(path, **params, page=page, page_size=PAGE_SIZE)["results"])
+                return list(self.get(path, **params, page=page, page_size=size)["results"])
             except Refused as error:
                 if error.status in (400, 404) and "out of range" in error.message.lower():
                     return []  # the list shrank: the count that follows tells

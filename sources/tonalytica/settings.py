@@ -28,6 +28,16 @@ ORDERS = ("name", "created_at", "-created_at", "-name")
 """Lists sorted by a column with ties lose rows between pages; by name they stayed whole. So: by name
 first, then as many other orders as it takes until the distinct ids are as many as the vendor counts."""
 
+MORE_ORDERS = {
+    "queries": ("executed_at", "-executed_at", "runtime", "-runtime", "created_by", "-created_by", "schedule"),
+    "users": ("active_at", "-active_at", "groups", "-groups"),
+    "dashboards": ("starred_at", "-starred_at"),
+}
+"""The other orders of each list; one that a list does not have falls back to -created_at without a word."""
+
+MORE_PAGE_SIZES = (230, 170)
+"""Other page sizes end their pages between other rows."""
+
 CONCURRENCY = 2
 """A server has four workers by default, and one big result blocks one of them."""
 
