@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -16,6 +17,8 @@ from sources.naming import identifier_for
 from sources.quoting import quote
 
 DATAWORKS = "https://dataworks.console.aliyun.com/"
+_RESULT = re.compile(r"tonalytica_results\.query_(?P<query_id>[0-9]+)")
+"""The table of a query's result. Its rows are removed here, and the vendor has them all the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,8 @@ KINDS: Mapping[str, Kind] = {
     "tonalytica.widgets": Kind(what="widget", labels=("id", "dashboard_id"), url="{base}/dashboards/{dashboard_id}"),
     "tonalytica.alerts": Kind(what="alert", labels=("id",), url="{base}/alerts/{id}", name="name"),
     "tonalytica.query_snippets": Kind(what="snippet", labels=("id",), url="{base}/query_snippets/{id}"),
+    "tonalytica.query_results": Kind(what="query result", labels=("query_id",), url="{base}/queries/{query_id}"),
+    "tonalytica.data_sources": Kind(what="data source", labels=("id",), url="{base}/data_sources/{id}", name="name"),
     "growingio.dashboards": Kind(
         what="dashboard", labels=("project_uid", "id"), url="{base}/projects/{project_uid}", name="name"
     ),
@@ -72,13 +77,16 @@ def links_of(database: Reader | Session, traces: Sequence[Trace], wanted: Wanted
 
 def _links(database: Reader | Session, trace: Trace, wanted: Wanted) -> Iterator[Link]:
     place = trace.place
+    if result := _RESULT.fullmatch(place.where):
+        of, query_id = KINDS["tonalytica.query_results"], result["query_id"]
+        url = of.url.format(base=_base("tonalytica"), query_id=query_id)
+        yield Link(vendor="tonalytica", what=of.what, ids=f"query_id {query_id}", name="", url=url)
     kind = KINDS.get(place.where)
     if kind is None or trace.action not in ("mask the words", "blank the value") or place.kind == "bigint":
         return
     labels = [*kind.labels, *([kind.name] if kind.name else [])]
     names = ", ".join(f"{quote(identifier_for(label))}::VARCHAR" for label in labels)
     vendor = next(each for each in VENDORS if place.dataset.startswith(each))
-    base = str(raw(f"sources.{vendor}", "base_url") or _default(vendor)).rstrip("/")
     for some in in_parts(list(trace.values)):
         marks = ", ".join("?" for _ in some)
         sql = f"SELECT {names} FROM {quote(place.dataset, place.table)} WHERE {place.as_text} IN ({marks})"  # noqa: S608
@@ -89,9 +97,10 @@ def _links(database: Reader | Session, trace: Trace, wanted: Wanted) -> Iterator
                 what=kind.what,
                 ids=", ".join(f"{label} {value}" for label, value in ids.items()),
                 name=wanted.sought.masked(str(row[-1] or "")) if kind.name else "",
-                url=kind.url.format(base=base, **ids),
+                url=kind.url.format(base=_base(vendor), **ids),
             )
 
 
-def _default(vendor: str) -> str:
-    return str(import_module(f"sources.{vendor}.settings").Settings.base_url)
+def _base(vendor: str) -> str:
+    default = import_module(f"sources.{vendor}.settings").Settings.base_url
+    return str(raw(f"sources.{vendor}", "base_url") or default).rstrip("/")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import httpx
 
@@ -18,6 +18,13 @@ Head = Callable[[bytes], NightloadError | None]
 PauseAsked = Callable[[Mapping[str, str]], float | None]
 
 
+class Patience(NamedTuple):
+    """Each wait for bytes in seconds, in place of the instance's own, and what to do if it is too short."""
+
+    seconds: float
+    todo: str
+
+
 class Options(TypedDict, total=False):
     """What every request takes.
 
@@ -27,6 +34,8 @@ class Options(TypedDict, total=False):
     headers  added to the instance's own
     group    the rate to count against ("default")
     retry    may the request be sent again? (True for GET and HEAD, else False)
+    patience for an answer that takes the vendor long to make. If it does not come, also by a gateway's 502 or 504, the
+             request is sent once more and not again
     accept   the statuses that are an answer (200 only)
     inspect  gets the status and the parsed JSON: every one in `json`, those not accepted in `body` and `spool`.
              It may return an error to raise; one whose recovery is RETRY is retried under the same rules.
@@ -42,6 +51,7 @@ class Options(TypedDict, total=False):
     headers: Mapping[str, str]
     group: str
     retry: bool
+    patience: Patience
     accept: Sequence[int]
     inspect: Inspect
     head: Head
@@ -62,6 +72,7 @@ class Call:
     form: Mapping[str, str] | None
     group: str
     retry: bool
+    patience: Patience | None
     accept: Sequence[int]
     inspect: Inspect | None
     head: Head | None

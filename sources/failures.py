@@ -76,7 +76,11 @@ def refusal(call: Call, response: httpx.Response, content: bytes) -> Failure:
     else:
         error = broken(call, response, what=what, why=message or "no such status was expected")
     # 500 only once more: vendors also say it to a client's mistake (TONalytica to an unknown job).
-    return Failure(error, again=status in _PASSING, once=status == 500, pause=pause)
+    once = status == 500
+    if call.patience is not None and status in {502, 504}:
+        # a gateway did not wait for a slow answer, on which the vendor may still be at work
+        once, error.todo = True, call.patience.todo
+    return Failure(error, again=status in _PASSING, once=once, pause=pause)
 
 
 def inspected(call: Call, response: httpx.Response, parsed: Any) -> Failure | None:
@@ -123,7 +127,10 @@ def lost(call: Call, exc: Exception, *, answered: bool, timeout: float) -> Failu
         return Failure(error, again=not certificate, unsent=not (certificate or isinstance(exc, httpx.ProxyError)))
     if isinstance(exc, httpx.TimeoutException):
         what = "the answer stopped coming" if answered else "no answer came"
-        return Failure(Unavailable(what=what, where=where, why=f"nothing for {timeout:g} s"), again=True)
+        todo = call.patience.todo if call.patience else ""
+        late = Unavailable(what=what, where=where, why=f"nothing for {timeout:g} s", todo=todo)
+        # once: a request that is given up may still be work for the vendor
+        return Failure(late, again=True, once=True)
     if isinstance(exc, httpx.NetworkError | httpx.RemoteProtocolError):
         if answered:
             cut = BrokenAnswer(what="the answer was cut", where=where, why="the connection ended early")

@@ -1,17 +1,44 @@
-"""Several fetches side by side, their results in order."""
+"""Several fetches side by side, their results in order; and what several tables need, fetched once."""
 
 from __future__ import annotations
 
+import copy
 import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
+
+from sources.errors import NightloadError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class once(Generic[Result]):
+    """A property that is made once per instance. If that fails, every further use raises the same error again.
+
+    A vendor is not asked once per table for a list that it cannot give.
+    """
+
+    def __init__(self, make: Callable[[Any], Result]) -> None:
+        self._make, self.__doc__ = make, make.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Result:
+        known, failed = instance.__dict__, f"{self._name} failed"
+        if failed in known:
+            raise copy.copy(known[failed])
+        try:
+            known[self._name] = self._make(instance)  # found before this descriptor from now on
+        except NightloadError as error:
+            known[failed] = copy.copy(error)  # who meets it may add its own place
+            raise
+        return known[self._name]  # type: ignore[no-any-return]
 
 
 def in_order(fetch: Callable[[Item], Result], items: Iterable[Item], *, width: int) -> Iterator[Result]:

@@ -55,6 +55,10 @@ def _trusted(file: str | None, folder: str | None) -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
+def _waits(seconds: float) -> httpx.Timeout:
+    return httpx.Timeout(seconds, connect=CONNECT_TIMEOUT, pool=None)
+
+
 class Http:
     """One vendor's HTTP.
 
@@ -117,7 +121,7 @@ class Http:
                 verify=_trusted(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")),
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
                 # Waiting for a connection is the semaphore's part, so the deadline starts with the request.
-                timeout=httpx.Timeout(min(timeout, deadline), connect=CONNECT_TIMEOUT, pool=None),
+                timeout=_waits(min(timeout, deadline)),
                 limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
                 # A company proxy from the environment is honoured, but it cannot reach this machine's loopback.
                 mounts={f"all://{f'[{host}]' if ':' in host else host}": None} if is_loopback(host) else None,
@@ -239,6 +243,7 @@ class Http:
             form=options.get("form"),
             group=group,
             retry=options.get("retry", method.upper() in {"GET", "HEAD"}),
+            patience=options.get("patience"),
             accept=options.get("accept", (200,)),
             inspect=options.get("inspect"),
             head=options.get("head"),
@@ -275,7 +280,7 @@ class Http:
         player = player_of(self.vendor)
         if player is None:
             self._limiters[call.group].take()
-        answered = False
+        answered, wait = False, call.patience.seconds if call.patience else self._timeout
         with self._slots:
             begun = time.monotonic()
             try:
@@ -286,7 +291,7 @@ class Http:
                         call,
                         response,
                         begun=begun,
-                        deadline=self._deadline,
+                        deadline=self._deadline + max(0.0, wait - self._timeout),
                         most=most,
                         count=lambda size: self._count(bytes=size),
                     )
@@ -302,7 +307,7 @@ class Http:
             except Failure as failure:
                 return failure
             except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as exc:
-                return lost(call, exc, answered=answered, timeout=self._timeout)
+                return lost(call, exc, answered=answered, timeout=wait)
 
     def _send(self, call: Call) -> httpx.Response:
         request = self._client.build_request(
@@ -311,6 +316,7 @@ class Http:
             content=call.content,
             data=call.form,
             headers=call.headers,
+            timeout=_waits(call.patience.seconds) if call.patience else self._client.timeout,
             extensions={"trace": interruption.watch},
         )
         for hop in itertools.count():

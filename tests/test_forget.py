@@ -107,6 +107,26 @@ def test_a_person_is_out_of_every_table_and_kept_out_of_every_later_night(
     assert home.traces() == []
 
 
+def test_forget_of_a_person_in_a_result_names_the_address_of_its_query(home: Home, process: SandboxProcess) -> None:
+    """The query's text and name say nothing of the person; its rows do, removed here and still there at the vendor."""
+    made = {"table": "queries", "op": "insert", "row": {"name": "Who ordered", "query": "select mail, n from orders"}}
+    key = process.control("tonalytica", "POST", "edit", made)["key"]
+    rows = [{"mail": LOW, "n": 1}, {"mail": "third@person.example", "n": 3}]
+    process.control(
+        "tonalytica", "POST", "edit", {"table": "queries", "op": "execute", "key": key, "row": {"rows": rows}}
+    )
+    assert home.run("tonalytica", tables=[f"tonalytica_results.query_{key}"]).code == 0
+    url = f"{process.tonalytica['base_url'].rstrip('/')}/queries/{key}"
+    link = {"vendor": "tonalytica", "what": "query result", "ids": f"query_id {key}", "name": "", "url": url}
+    for arguments in (["--dry-run"], ["--yes"]):
+        shown = home.main("forget", LOW, *arguments, "--json")
+        assert shown.code == 0, shown.err
+        assert [each["action"] for each in shown.json["traces"]] == ["remove the row"]
+        assert shown.json["to_edit"] == [link]
+    ((to_edit,),) = [(row["to_edit"],) for row in _rows(home, "nightload.forgets")]
+    assert json.loads(str(to_edit)) == [link]
+
+
 def test_a_terminal_is_asked_and_without_one_nothing_happens(loaded: Home) -> None:
     before = loaded.traces()
     refused = loaded.main("forget", LOW)

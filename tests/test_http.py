@@ -28,6 +28,7 @@ import httpx
 import pytest
 
 from sources import redaction
+from sources.call import Patience
 from sources.errors import (
     AccessDenied,
     BrokenAnswer,
@@ -618,6 +619,30 @@ def test_a_slow_vendor_times_out(server: Server, connect: Connect) -> None:
     server.on("/x", stall)
     with pytest.raises(Unavailable, match=r"no answer came .*nothing for 0.1 s"):
         connect(timeout=0.1).json("GET", "x", retry=False)
+
+
+def test_an_answer_that_does_not_come_is_asked_for_twice_not_five_times(server: Server, connect: Connect) -> None:
+    server.on("/x", stall)
+    with pytest.raises(Unavailable, match=r"nothing for 0.1 s \(tried 2 times\)"):
+        connect(timeout=0.1).json("GET", "x")
+    assert server.hits["/x"] == 2
+
+
+def test_patience_with_a_slow_answer_waits_and_asks_once(server: Server, connect: Connect, tmp_path: Path) -> None:
+    """Longer than the instance waits for others, and longer than its deadline."""
+    server.on("/x", stall)
+    connect(timeout=0.1, deadline=0.2).spool("x", tmp_path / "x", patience=Patience(5, "Raise it"))
+    assert (server.hits["/x"], (tmp_path / "x").read_bytes()) == (1, b"[]")
+
+
+@pytest.mark.parametrize("slow", [stall, say(502), say(504)])
+def test_patience_that_is_too_short_asks_once_more_and_says_what_to_raise(
+    server: Server, connect: Connect, slow: Route
+) -> None:
+    server.on("/x", slow)
+    with pytest.raises(Unavailable, match=r"tried 2 times\).*Raise it"):
+        connect().json("GET", "x", patience=Patience(0.1, "Raise it"))
+    assert server.hits["/x"] == 2
 
 
 @pytest.mark.parametrize("spooled", [False, True])

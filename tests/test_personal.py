@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -101,6 +102,15 @@ def test_a_column_of_the_users_own_is_judged_by_its_label(column: tuple[str, str
 )
 def test_what_is_nobodys_is_not_called_personal(column: tuple[str, str, str]) -> None:
     assert not is_personal(*column)
+
+
+def test_every_label_word_that_readme_lists_names_a_person() -> None:
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    (told,) = re.findall(r"Labels name a person if(.*?)\nThe README", text, re.DOTALL)
+    words = [*re.findall(r"`(\w+)`", told), *re.findall(r"[\u4e00-\u9fff]+", told)]
+    assert len(words) > 50
+    place = ("tonalytica_results", "query_1")
+    assert [word for word in words if not is_about_whom_it_names(*place, word, nested=True)] == []
 
 
 def test_asking_loads_neither_dlt_nor_duckdb() -> None:

@@ -16,10 +16,11 @@ from conftest import Night, one_database
 from redash import LABELS, assert_warehouse_is_the_truth
 from reference import columns_of, differences, truth
 from sandbox_process import SandboxProcess, start_sandbox
-from sources.errors import ConfigurationError
+from sources.errors import ConfigurationError, CountMismatch
 from sources.spool import Spool
 from sources.tonalytica import _spool_tagged
-from sources.tonalytica.client import Result
+from sources.tonalytica.client import Client, Result
+from sources.tonalytica.settings import ORDERS, Settings
 from sources.walks import Mode, Table, Walk
 
 METADATA = [name for name in LABELS if name != "query_results"]
@@ -127,12 +128,54 @@ def test_ties_are_really_lost_by_a_single_order(night: Night, monkeypatch: pytes
     from sources.tonalytica import client
 
     monkeypatch.setattr(client, "ORDERS", ("created_at",))
+    monkeypatch.setattr(client, "MORE_ORDERS", {})
+    monkeypatch.setattr(client, "MORE_PAGE_SIZES", ())
     night.set(exclude=[*(name for name in METADATA if name != "queries"), "results"])
     with start_sandbox("--vendors", "tonalytica", "--scale", "1") as large:
         night.set(base_url=large.tonalytica["base_url"], api_key=large.tonalytica["api_key"])
         ran = night.run("tonalytica")
     assert (ran.code, ran.json["status"]) == (4, "mismatch")
     assert ran.tables["tonalytica.queries"]["extracted"] < ran.tables["tonalytica.queries"]["vendor_count"]
+
+
+def test_a_list_that_does_not_settle_is_read_once_a_run(night: Night, sandbox: SandboxProcess) -> None:
+    drift = {"match": {"path": r"/api/queries\?"}, "times": -1, "do": {"count": 1}}
+    sandbox.control("tonalytica", "POST", "faults", [drift])
+    ran = night.run("tonalytica")
+    failed = {name for name, table in ran.tables.items() if table["status"] in ("failed", "mismatch")}
+    needs = {f"tonalytica.{name}" for name in ("queries", "query_versions", "visualizations")}
+    assert (ran.code, failed) == (1, {*needs, "tonalytica_results.*"})
+    assert "no order and no page size" in ran.tables["tonalytica.queries"]["error"]
+    assert asked(sandbox)["GET /api/queries"] == len(ORDERS)
+
+
+def lossy(monkeypatch: pytest.MonkeyPatch, *, shows: tuple[int, str] | None) -> tuple[Client, list[tuple[int, str]]]:
+    """A client of a Redash of 600 queries, one of which is seen by one page size and order only; what it asked for."""
+    client, sent = Client(Settings(base_url="http://127.0.0.1:1", api_key="key")), []
+
+    def get(path: str, *, page: int, page_size: int, order: str) -> dict[str, Any]:
+        sent.append((page_size, order))
+        ids = [*range(1, 600), 600 if (page_size, order) == shows else 599]
+        rows = [{"id": each} for each in ids[(page - 1) * page_size : page * page_size]]
+        return {"count": len(ids), "page": page, "page_size": page_size, "results": rows}
+
+    monkeypatch.setattr(client, "get", get)
+    return client, sent
+
+
+@pytest.mark.parametrize("shows", [(250, "-executed_at"), (250, "schedule"), (230, "name"), (170, "-name")])
+def test_a_row_that_one_order_or_page_size_shows_is_found(shows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, _ = lossy(monkeypatch, shows=shows)
+    listed = client.list_all("queries")
+    assert sorted(row["id"] for row in listed.rows) == list(range(1, 601))
+
+
+def test_a_row_that_nothing_shows_ends_the_list_after_each_order_and_page_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    client, sent = lossy(monkeypatch, shows=None)
+    with pytest.raises(CountMismatch, match="vendor 600, extracted 599"):
+        client.list_all("queries")
+    assert len(set(sent)) == 19
+    assert len(sent) == 11 * 3 + 4 * 3 + 4 * 4, "no page of any order and size twice"
 
 
 # -- what is gone, and what was -----------------------------------------------------------------

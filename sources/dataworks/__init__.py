@@ -10,7 +10,6 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from functools import cached_property
 from typing import Any, TypeVar
 
 import dlt
@@ -25,6 +24,7 @@ from sources.dataworks.definitions import Row
 from sources.dataworks.details import Completed, Memory, Policy, complete
 from sources.errors import ConfigurationError, NightloadError, NotReady, Refused
 from sources.extraction import Extraction
+from sources.fetching import once
 from sources.spool import labels_of
 from sources.vendor import Part
 from sources.walks import Fetch, Mode, Table, Walk
@@ -119,7 +119,7 @@ class Dataworks:
 
     # -- what several tables need ---------------------------------------------------------------
 
-    @cached_property
+    @once
     def workspaces(self) -> tuple[int, ...]:
         """The configured workspaces, or all that the vendor lists and has not deleted."""
         if self.settings.workspaces:

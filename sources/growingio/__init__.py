@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from functools import cached_property, partial
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from sources.configuration import is_set, settings_of
 from sources.days import Calls, Days
 from sources.errors import BrokenAnswer, NightloadError, NotReady, Refused
 from sources.extraction import Extraction
-from sources.fetching import in_order
+from sources.fetching import in_order, once
 from sources.growingio import delimited, rules, segments, shapes
 from sources.growingio import settings as has
 from sources.growingio.charts import Chart, Question, Reader, Reading
@@ -130,7 +130,7 @@ class Growingio:
 
     # -- what several tables need -----------------------------------------------------------------
 
-    @cached_property
+    @once
     def boards(self) -> list[dict[str, Any]]:
         """The boards, by the vendor's list, or those that the settings name."""
         if self.settings.dashboards:
@@ -142,7 +142,7 @@ class Growingio:
                 error.todo = f'This server has no list of boards. Set dashboards = ["…"] under sources.{has.VENDOR}'
             raise
 
-    @cached_property
+    @once
     def boards_with_charts(self) -> list[dict[str, Any]]:
         """Each board as its own answer has it."""
         details = in_order(self._board, self.boards, width=self.settings.concurrency)
@@ -158,7 +158,7 @@ class Growingio:
             log.warning("board %s of type %s shows no charts: %s", listed["id"], listed["type"], error)
             return {**listed, "charts": []}
 
-    @cached_property
+    @once
     def charts(self) -> list[Chart]:
         """Each chart once, whatever boards it stands on, and those that the settings name."""
         found: dict[str, Chart] = {}

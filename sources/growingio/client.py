@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sources.answers import parse
-from sources.call import Scalar
+from sources.call import Patience, Scalar
 from sources.envelope import cut_array
 from sources.errors import (
     AccessDenied,
@@ -343,7 +343,9 @@ class Client:
 
     def _text(self, path: str, file: Path) -> None:
         full = f"projects/{self._project}/{path}"
-        self._call(lambda headers: self.http.spool(full, file, headers=headers, inspect=_refusal))
+        # the server builds the whole CSV before its first byte
+        patience = Patience(self._settings.poll_timeout, f"Run again, or raise sources.{VENDOR}.poll_timeout")
+        self._call(lambda headers: self.http.spool(full, file, headers=headers, inspect=_refusal, patience=patience))
         _refuse_json(file, where=f"{VENDOR}, {full}")
 
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from sources.call import Patience
 from sources.errors import BrokenAnswer, CountMismatch, NotReady, Refused
 from sources.fetching import in_order
 from sources.http import Http
@@ -63,6 +64,9 @@ class Client:
         self._token = str(settings.token or settings.root_token)
         self._root = str(settings.root_token or settings.token)
         self._width = settings.concurrency
+        todo = f"Ask for less at once (window.days, user_shards), or raise sources.{has.VENDOR}.task_timeout"
+        # a stream of SQL says nothing until its first row is there
+        self._patience = Patience(max(300.0, settings.task_timeout), todo)
         self.http = Http(
             vendor=has.VENDOR,
             base_url=settings.base_url,
@@ -71,7 +75,7 @@ class Client:
             rates={"default": Rate(per_second=settings.requests_per_second, burst=settings.concurrency)},
             concurrency=settings.concurrency + settings.tasks,
             sign=partial(_refuse_writes, urlsplit(settings.base_url).path),
-            timeout=300.0,  # a stream of SQL says nothing until its first row is there
+            timeout=300.0,
             deadline=max(600.0, settings.task_timeout),
         )
 
@@ -140,6 +144,7 @@ class Client:
             retry=True,
             inspect=inspect_for(has.QUERY_SQL),
             head=head_for(has.QUERY_SQL),
+            patience=self._patience,
         )
         return read_block(answer.content, None, where=f"{has.VENDOR}, {has.QUERY_SQL}").labels
 
@@ -153,6 +158,7 @@ class Client:
                 retry=True,
                 inspect=inspect_for(has.QUERY_SQL),
                 head=head_for(has.QUERY_SQL),
+                patience=self._patience,
             )
         except NoData:
             file.write_bytes(b"")
@@ -207,7 +213,7 @@ class Client:
             what=f"the SQL did not end within {self._settings.task_timeout} s",
             where=f"{has.VENDOR}, task {task_id}",
             why=f"its status is {status}" if status else "",
-            todo=f"Ask for less at once (window.days, user_shards), or raise sources.{has.VENDOR}.task_timeout",
+            todo=self._patience.todo,
         )
 
     def _take(self, sql: str, task: Task, spool: Spool) -> Taken:

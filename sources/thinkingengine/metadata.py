@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cached_property
 from typing import Any
 
 from sources.columns import Column
 from sources.errors import BrokenAnswer, NightloadError
+from sources.fetching import once
 from sources.spool import labels_of
 from sources.thinkingengine import settings as has
 from sources.thinkingengine.client import Client
@@ -71,12 +71,12 @@ class Metadata:
             raise wrong("project_id is not set", "Write the number of the project (not its APPID)")
         return self.settings.project_id
 
-    @cached_property
+    @once
     def event_list(self) -> list[Row]:
         data = self.client.data(has.EVENTS_META, params={"projectId": self.project})
         return rows_under(data, ("events", "list"), where=has.EVENTS_META)
 
-    @cached_property
+    @once
     def managed(self) -> tuple[list[Row], list[Row]]:
         """Reports and dashboards of `manage-reports`."""
         data = self.client.data(has.MANAGE_REPORTS, params={"projectId": self.project})
@@ -94,7 +94,7 @@ class Metadata:
             rows_under(parts.get("dashboards"), (), where=has.MANAGE_REPORTS),
         )
 
-    @cached_property
+    @once
     def report_list(self) -> list[Row]:
         if self.settings.reports_from == "manage-reports":
             return self.managed[0]

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from sources.columns import Column, Kind, key_of, label_of
 from sources.configuration import is_set, settings_of
 from sources.errors import AccessDenied, ConfigurationError, NightloadError, NotReady, Refused, Unreachable
 from sources.extraction import Extraction
+from sources.fetching import once
 from sources.spool import iter_rows, labels_of
 from sources.tonalytica import settings as has
 from sources.tonalytica.client import Client, Listed, Result, StillQueued
@@ -118,7 +119,7 @@ class Tonalytica:
 
     # -- what several tables need ---------------------------------------------------------------
 
-    @cached_property
+    @once
     def queries(self) -> Listed:
         """Every query that the user key can see; `found_in` says where."""
         listed = self.client.list_all("queries")
@@ -134,7 +135,7 @@ class Tonalytica:
             notes=listed.notes + archived.notes,
         )
 
-    @cached_property
+    @once
     def query_details(self) -> dict[int, dict[str, Any]]:
         """Each query with its visualizations. Editing those does not move the query's updated_at, so all are read."""
         ids = [row["id"] for row in self.queries.rows]
@@ -142,7 +143,7 @@ class Tonalytica:
         self.client.refuse_listed("queries", [each for each in ids if each not in found])
         return found
 
-    @cached_property
+    @once
     def dashboards(self) -> Listed:
         """Every dashboard that the key can see, with its widgets."""
         listed = self.client.list_all("dashboards", duplicates=True)

@@ -16,12 +16,21 @@ from pathlib import Path
 from typing import Any
 
 from sources.answers import parse
+from sources.call import Patience
 from sources.envelope import cut_array
 from sources.errors import AccessDenied, BrokenAnswer, CountMismatch, NightloadError, NotReady, Refused, Unavailable
 from sources.fetching import in_order
 from sources.http import Http
 from sources.limiter import Rate
-from sources.tonalytica.settings import CONCURRENCY, ORDERS, PAGE_SIZE, VENDOR, Settings
+from sources.tonalytica.settings import (
+    CONCURRENCY,
+    MORE_ORDERS,
+    MORE_PAGE_SIZES,
+    ORDERS,
+    PAGE_SIZE,
+    VENDOR,
+    Settings,
+)
 
 QUEUED, STARTED, FINISHED, FAILED, CANCELLED, DEFERRED, SCHEDULED = range(1, 8)
 SMALL = 2**20
@@ -69,6 +78,9 @@ class Client:
         self.readable: frozenset[int] = frozenset()
         """Queries that a list shows to the user's key, which has more rights there than their own keys."""
         self._execution_timeout = settings.execution_timeout
+        # no byte of a result comes before the server has built all of it
+        todo = "Make the result smaller, or raise sources.tonalytica.result_timeout and any proxy's own limit"
+        self._patience = Patience(settings.result_timeout, todo)
         self.dashboards_by_slug = False
         self._dashboard_manner: Callable[[int, str], dict[str, Any]] | None = None
         rate = Rate(per_second=settings.requests_per_second, burst=CONCURRENCY)
@@ -108,7 +120,7 @@ class Client:
         """
         seen: set[int] | None = None
         for _ in range(WALKS):
-            rows, came, count = self._walk(path, params)
+            rows, came, count = self._walk(path, params, duplicates=duplicates)
             ids = set(rows)
             whole = len(ids) == count
             if whole and (ids == seen or count <= PAGE_SIZE):
@@ -117,35 +129,45 @@ class Client:
                 note = f"the vendor counts {count} and lists {len(ids)}: before version 10 it counts some twice"
                 return Listed(rows=list(rows.values()), count=len(ids), whole=False, notes=(note,))
             seen = ids
+            if len(ids) < count and not duplicates:
+                break  # every order and page size was asked for: once more shows no more
+        is_short = len(seen or ()) < count
         raise CountMismatch(
             table=f"{VENDOR}.{path}",
-            what=f"the list of {path} has other rows on each walk" if len(seen or ()) == count else "",
+            what="" if is_short else f"the list of {path} has other rows on each walk",
             counts={"vendor": count, "extracted": len(seen or ())},
+            why="no order and no page size of the list shows the others" if is_short else "",
             todo="Run again at a quieter hour",
         )
 
-    def _walk(self, path: str, params: Mapping[str, Any]) -> tuple[dict[int, dict[str, Any]], int, int]:
-        """Each row once, in as many orders as it takes; how many rows came in the first; the vendor's count."""
+    def _walk(
+        self, path: str, params: Mapping[str, Any], *, duplicates: bool
+    ) -> tuple[dict[int, dict[str, Any]], int, int]:
+        """Each row once, by as many orders and page sizes as it takes; how many rows came first; the vendor's count."""
         found: dict[int, dict[str, Any]] = {}
         came = count = 0
-        for order in ORDERS:
-            count, rows = self._pages(path, {**params, "order": order})
+        more = MORE_ORDERS.get(path.partition("/")[0], ())
+        manners = [(PAGE_SIZE, order) for order in (*ORDERS, *more)]
+        manners += [(size, order) for size in MORE_PAGE_SIZES for order in ORDERS]
+        for number, (size, order) in enumerate(manners, 1):
+            count, rows = self._pages(path, {**params, "order": order}, size)
             came = came or len(rows)
             found.update((row["id"], row) for row in rows)
-            if len(found) >= count:
+            # what one page does not show, or is counted twice, no other order shows either
+            if len(found) >= count or (number == len(ORDERS) and (duplicates or count <= PAGE_SIZE)):
                 break
         return found, came, count
 
-    def _pages(self, path: str, params: Mapping[str, Any]) -> tuple[int, list[dict[str, Any]]]:
-        first = self.get(path, **params, page=1, page_size=PAGE_SIZE)
+    def _pages(self, path: str, params: Mapping[str, Any], size: int) -> tuple[int, list[dict[str, Any]]]:
+        first = self.get(path, **params, page=1, page_size=size)
         if not isinstance(first, dict) or not isinstance(first.get("count"), int) or "results" not in first:
             raise _other_shape(path)
         rows = list(first["results"])
-        pages = range(2, -(-first["count"] // PAGE_SIZE) + 1)
+        pages = range(2, -(-first["count"] // size) + 1)
 
         def fetch(page: int) -> list[dict[str, Any]]:
             try:
-                return list(self.get(path, **params, page=page, page_size=PAGE_SIZE)["results"])
+                return list(self.get(path, **params, page=page, page_size=size)["results"])
             except Refused as error:
                 if error.status in (400, 404) and "out of range" in error.message.lower():
                     return []  # the list shrank: the count that follows tells
@@ -262,7 +284,7 @@ class Client:
         # the route with the query's id, since a query's key works on no other
         own = query_id in self.query_keys
         path = f"queries/{query_id}/results/{result_id}.json" if own else f"query_results/{result_id}.json"
-        self.http.spool(f"api/{path}", file, inspect=_inspect, headers=_key_header(key))
+        self.http.spool(f"api/{path}", file, inspect=_inspect, headers=_key_header(key), patience=self._patience)
         return read_result(file)
 
     def _execute(
@@ -288,7 +310,16 @@ class Client:
     ) -> dict[str, Any] | None:
         """The job that computes the result; None if `file` holds the result, which was cached."""
         path, headers = f"queries/{query_id}/results", _key_header(key)
-        self.http.spool(f"api/{path}", file, method="POST", body=body, retry=False, inspect=_inspect, headers=headers)
+        self.http.spool(
+            f"api/{path}",
+            file,
+            method="POST",
+            body=body,
+            retry=False,
+            inspect=_inspect,
+            headers=headers,
+            patience=self._patience,
+        )
         answer = parse(file.read_bytes()) if file.stat().st_size < SMALL else None
         return _job_of(answer, path) if isinstance(answer, dict) and "job" in answer else None
 

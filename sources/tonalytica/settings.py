@@ -13,7 +13,7 @@ from dlt.common.configuration.specs import BaseConfiguration
 from dlt.common.typing import TSecretStrValue
 
 from sources.columns import Column, Kind
-from sources.configuration import check_rate, check_zone
+from sources.configuration import check_ranges, check_rate, check_zone
 from sources.errors import ConfigurationError
 from sources.walks import Mode, Table
 
@@ -27,6 +27,16 @@ PAGE_SIZE = 250
 ORDERS = ("name", "created_at", "-created_at", "-name")
 """Lists sorted by a column with ties lose rows between pages; by name they stayed whole. So: by name
 first, then as many other orders as it takes until the distinct ids are as many as the vendor counts."""
+
+MORE_ORDERS = {
+    "queries": ("executed_at", "-executed_at", "runtime", "-runtime", "created_by", "-created_by", "schedule"),
+    "users": ("active_at", "-active_at", "groups", "-groups"),
+    "dashboards": ("starred_at", "-starred_at"),
+}
+"""The other orders of each list; one that a list does not have falls back to -created_at without a word."""
+
+MORE_PAGE_SIZES = (230, 170)
+"""Other page sizes end their pages between other rows."""
 
 CONCURRENCY = 2
 """A server has four workers by default, and one big result blocks one of them."""
@@ -51,6 +61,7 @@ class Settings(BaseConfiguration):
     executions: list[Any] | None = None
     exclude: list[str] | None = None
     execution_timeout: int = 600
+    result_timeout: int = 600
     requests_per_second: float = 20.0
 
     secrets: ClassVar[tuple[str, ...]] = ("api_key", "query_keys")
@@ -59,6 +70,7 @@ class Settings(BaseConfiguration):
 def check(settings: Settings) -> None:
     """Raises `ConfigurationError` for a value out of its range."""
     check_rate(VENDOR, settings.requests_per_second)
+    check_ranges(VENDOR, settings, {"result_timeout": (1, 86_400), "execution_timeout": (0, 86_400)})
     check_zone(VENDOR, settings.zone)
     for query_id in settings.query_keys or {}:
         if not str(query_id).isdecimal():

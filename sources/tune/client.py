@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sources.answers import UNPARSED, Answer, parse
-from sources.call import Inspect, Scalar
+from sources.call import Inspect, Patience, Scalar
 from sources.envelope import cut_array
 from sources.errors import (
     AccessDenied,
@@ -66,6 +66,8 @@ class Client:
         self._limiters: dict[str, dict[str, Limiter]] = {}
         self._width = settings.concurrency
         self._colon = settings.sort == "colon"
+        todo = f"Ask for smaller windows or pages (window_days, page_size), or raise sources.{VENDOR}.answer_timeout"
+        self._patience = Patience(settings.answer_timeout, todo)
         rate = Rate(per_second=settings.requests_per_second, burst=settings.concurrency)
         self.http = Http(
             vendor=VENDOR,
@@ -140,6 +142,7 @@ class Client:
                 "group": "find",
                 "inspect": inspect,
                 "private": private,
+                "patience": self._patience,
             }
             answer = self.http.body("GET", _action(path), **options)
             try:
@@ -181,7 +184,14 @@ class Client:
 
         def fetch(credentials: Mapping[str, str]) -> Any:
             inspect = _inspect(path, params, patient=patient)
-            return self.http.json("GET", _action(path), params={**params, **credentials}, group=group, inspect=inspect)
+            return self.http.json(
+                "GET",
+                _action(path),
+                params={**params, **credentials},
+                group=group,
+                inspect=inspect,
+                patience=self._patience,
+            )
 
         return self.signed(fetch).get("data")
 
@@ -228,7 +238,14 @@ class Client:
         params: dict[str, Scalar] = {} if self._with_session else {"api_key": self._key}
         with self._lock:
             limiters = self._limiters.setdefault(base_url, {name: Limiter(rate) for name, rate in rates.items()})
-        return Http(vendor=VENDOR, base_url=base_url, params=params, rates=limiters, concurrency=self._width)
+        return Http(
+            vendor=VENDOR,
+            base_url=base_url,
+            params=params,
+            rates=limiters,
+            concurrency=self._width,
+            timeout=self._patience.seconds,
+        )
 
     def signed(self, call: Callable[[Mapping[str, str]], Result]) -> Result:
         """`call` with the session's token, renewed once if it is refused; a key is in every request anyway."""

@@ -72,6 +72,7 @@ class Settings(BaseConfiguration):
     lookback_days: int = 1
     whole_walk_days: int = 7
     reports: list[Any] | None = None
+    answer_timeout: int = 300
     v3_base_url: str | None = None
     poll_seconds: float = 10.0
     poll_tries: int = 60
@@ -167,6 +168,7 @@ def check(settings: Settings) -> None:
     check_zone(VENDOR, settings.zone, todo="Write it like America/Los_Angeles")
     if not 0 <= settings.poll_seconds <= 600 or settings.poll_tries < 1:
         raise wrong("poll_seconds or poll_tries is out of range", "Set them to 0 to 600, and to 1 or more")
+    check_ranges(VENDOR, settings, {"answer_timeout": (1, 86_400)})
     if settings.polls_per_hour < 1:
         raise wrong(f"polls_per_hour is {settings.polls_per_hour}", "Set it to 1 or more; the vendor allows 480")
     if settings.download_megabytes < 1:
