@@ -22,14 +22,13 @@ from pipelines.channels import mail, ping, post, run_command
 from pipelines.incidents import is_event, observe, summary, told_on
 from pipelines.ledger import Ledger
 from pipelines.place import Place
-from pipelines.settings import Section, duration, section, text
+from pipelines.settings import SECTIONS, Section, duration, section, text
 from pipelines.status import NEWS, opened, stale, standing
 from sources.errors import ConfigurationError, NightloadError, one_line, summarize
 from sources.redaction import register_secret
 
 log = logging.getLogger(__name__)
 
-SETTINGS = ("webhook", "email", "command", "heartbeat", "remind_after")
 MANY = 5
 FAILURES = 2
 """So many, and a channel is left alone until the next sweep; a single one may be of that message."""
@@ -87,7 +86,7 @@ def sweep(place: Place, *, now: datetime | None = None, dry_run: bool = False) -
 
     Raises `ConfigurationError`; for a channel that is set up wrong, when the others were told.
     """
-    settings = section(place.home, "alerts", known=SETTINGS)
+    settings = section(place.home, "alerts", known=SECTIONS["alerts"])
     found = channels(settings)
     remind = duration(settings.get("remind_after", "never"), setting="alerts.remind_after")
     if found.wrong and dry_run:

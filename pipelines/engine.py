@@ -29,6 +29,7 @@ def prepare(place: Place) -> None:
     Raises `ConfigurationError` if a `.dlt` file cannot be read.
     """
     os.environ["DLT_PROJECT_DIR"] = str(place.home)
+    os.environ["DLT_CONFIG_FOLDER"] = ".dlt"  # the one that nightload's own sections are read from
     os.environ["DLT_DATA_DIR"] = str(place.work)
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)

@@ -17,12 +17,10 @@ from typing import Any
 
 from pipelines.ledger import MISSED, Ledger
 from pipelines.place import Place
-from pipelines.settings import per_table, section, share, truth
+from pipelines.settings import SECTIONS, per_table, section, share, truth
 from pipelines.status import GOOD, NEWS, standing
 
 FEWER_THAN, MIN_ROWS = 0.5, 100
-DRIFT = ("fewer_than", "min_rows", "dark")
-"""The settings of `[drift]`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +250,7 @@ def _schema_changes(ledger: Ledger, since: str) -> Iterator[Found]:
 
 def _dark(ledger: Ledger, place: Place, left_out: Collection[str]) -> Iterator[Found]:
     """Columns of which no row that came has a value any more, until one has."""
-    told = section(place.home, "drift", known=DRIFT).get("dark")
+    told = section(place.home, "drift", known=SECTIONS["drift"]).get("dark")
     rows = ledger.query(
         "SELECT c.vendor, c.dataset || '.' || c.table_name AS \"table\", c.column_name, c.changed_at, c.run_id, "
         "t.extracted FROM schema_changes c LEFT JOIN run_tables t ON t.run_id = c.run_id AND t.vendor = c.vendor "
@@ -297,7 +295,7 @@ def change_in_words(row: dict[str, Any]) -> str:
 
 def _fallen(ledger: Ledger, place: Place, since: str) -> Iterator[Found]:
     """Tables with fewer live rows than a share of what the good run before left."""
-    drift = section(place.home, "drift", known=DRIFT)
+    drift = section(place.home, "drift", known=SECTIONS["drift"])
     rows = ledger.query(
         "SELECT * FROM (SELECT t.vendor, t.dataset || '.' || t.table_name AS \"table\", t.run_id, t.live, "  # noqa: S608
         "(SELECT b.live FROM run_tables b WHERE b.vendor = t.vendor AND b.dataset = t.dataset "

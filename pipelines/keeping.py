@@ -27,7 +27,7 @@ from typing import Any
 
 from pipelines.pages import Choice, Reader, Writer, read, write
 from pipelines.place import Place
-from pipelines.settings import section
+from pipelines.settings import SECTIONS, section
 from sources import kept
 from sources.errors import ConfigurationError, summarize
 
@@ -35,12 +35,11 @@ log = logging.getLogger(__name__)
 
 RUN = "run.json"
 MAX_MB = 500
-_KNOWN = ("days", "max_mb", "tables", "personal")
 
 
 def read_choice(home: Path) -> Choice | None:
     """What the configuration says to keep; None: nothing. Raises `ConfigurationError`."""
-    told = section(home, "keep", known=_KNOWN)
+    told = section(home, "keep", known=SECTIONS["keep"])
     days, max_mb = told.get("days", 0), told.get("max_mb", MAX_MB)
     for name, value in (("days", days), ("max_mb", max_mb)):
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 10**6:

@@ -17,7 +17,7 @@ from pipelines import __version__
 from pipelines.channels import post
 from pipelines.ledger import Ledger
 from pipelines.place import Place
-from pipelines.settings import section, text
+from pipelines.settings import SECTIONS, section, text
 from sources.errors import NightloadError
 from sources.redaction import register_secret
 
@@ -33,7 +33,7 @@ def emit(place: Place, ledger: Ledger) -> int:
 
     The file and the URL have each their own telling: what one could not be told is not told the other again.
     """
-    settings = section(place.home, "lineage", known={"file", "url", "token", "namespace"})
+    settings = section(place.home, "lineage", known=SECTIONS["lineage"])
     file, url = text(settings, "file", where="lineage"), text(settings, "url", where="lineage")
     if file is None and url is None:
         return 0

@@ -10,7 +10,7 @@ from typing import Any
 from pipelines.files import replace
 from pipelines.ledger import Ledger
 from pipelines.place import Place
-from pipelines.settings import section, text
+from pipelines.settings import SECTIONS, section, text
 from pipelines.status import standing
 
 Sample = tuple[dict[str, str], float]
@@ -19,7 +19,7 @@ STATUSES = ("ok", "mismatch", "failed", "crashed", "running", "replayed", "misse
 
 def write(place: Place, ledger: Ledger, *, now: datetime | None = None) -> Path | None:
     """Write the file of `[metrics] file`; None if there is no such setting. Raises OSError, `ConfigurationError`."""
-    told = text(section(place.home, "metrics", known={"file"}), "file", where="metrics")
+    told = text(section(place.home, "metrics", known=SECTIONS["metrics"]), "file", where="metrics")
     if told is None:
         return None
     path = place.home / Path(told).expanduser()

@@ -14,11 +14,10 @@ from typing import Any
 
 from pipelines.place import OWN_DATASET
 from pipelines.schedules import parse_period
-from pipelines.settings import section
+from pipelines.settings import SECTIONS, section, text
 from sources import VENDORS
 from sources.errors import ConfigurationError, Recovery
 
-SETTINGS = ("warehouse", "side_by_side", "publish", "pauses", "until")
 PASSING = (Recovery.RETRY, Recovery.WAIT)
 """What may be well by itself in a while."""
 
@@ -56,7 +55,8 @@ class Pace:
 
 def read_pace(home: Path, *, until: datetime | None = None) -> Pace:
     """What `[nightload]` says; `until` is stronger than its. Raises `ConfigurationError`."""
-    told = section(home, OWN_DATASET, known=SETTINGS)
+    told = section(home, OWN_DATASET, known=SECTIONS[OWN_DATASET])
+    text(told, "warehouse", where=OWN_DATASET)
     found: dict[str, Any] = {}
     if "side_by_side" in told:
         found["side_by_side"] = _count(told["side_by_side"])

@@ -115,7 +115,8 @@ def find(home: str | None = None, warehouse: str | None = None) -> Place:
     base = Path(home or os.environ.get("NIGHTLOAD_HOME") or ".").expanduser().resolve()
     if not base.is_dir():
         raise ConfigurationError(what=f"the home {base} is not a folder", todo="Give one with --home or NIGHTLOAD_HOME")
-    url = warehouse or os.environ.get("NIGHTLOAD_WAREHOUSE") or _configured(base) or DEFAULT
+    names = ("NIGHTLOAD_WAREHOUSE", f"{OWN_DATASET}__WAREHOUSE".upper())  # the second is dlt's name of the setting
+    url = warehouse or next(filter(None, map(os.environ.get, names)), None) or _configured(base) or DEFAULT
     return at(url, base)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from pipelines.place import Place
 from sources import VENDORS
 from sources.errors import ConfigurationError
 from sources.vendor import package
+from sources.walks import Table
 
 if TYPE_CHECKING:
     from pipelines.replay import Replaying
@@ -64,12 +65,16 @@ def no_key() -> ConfigurationError:
     )
 
 
-def refuse_unknown_table(name: str, *, gone: bool = False) -> None:
+def refuse_unknown_table(
+    name: str, *, gone: bool = False, declared: Mapping[str, Sequence[Table]] | None = None
+) -> None:
     """Raise `ConfigurationError` unless `name` is `dataset.table` of a registered vendor, as its settings are.
 
     `gone`: it may be a table that there was once. Then only a name that is nearly another's is refused.
+    `declared`: the tables of each dataset, as the vendors have them.
     """
-    declared = {dataset: tables for vendor in VENDORS for dataset, tables in package(vendor).tables().items()}
+    if declared is None:
+        declared = {dataset: tables for vendor in VENDORS for dataset, tables in package(vendor).tables().items()}
     known = [f"{dataset}.{table.name}" for dataset, tables in declared.items() for table in tables]
     dataset, _, table = name.partition(".")
     otherwise = f"Write DATASET.TABLE; the datasets are {', '.join(sorted(declared))}"

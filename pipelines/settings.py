@@ -9,7 +9,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,30 @@ Section = dict[str, Any]
 
 _UNITS = {"m": 60, "h": 3600, "d": 86400}
 
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "nightload": ("warehouse", "side_by_side", "publish", "pauses", "until"),
+    "keep": ("days", "max_mb", "tables", "personal"),
+    "status": ("stale_after",),
+    "alerts": ("webhook", "email", "command", "heartbeat", "remind_after"),
+    "alerts.email": ("host", "port", "security", "from", "to", "user", "password"),
+    "drift": ("fewer_than", "min_rows", "dark"),
+    "metrics": ("file",),
+    "lineage": ("file", "url", "token", "namespace"),
+    "dagster": ("first_day",),
+}
+"""The sections that `section` reads, and their settings."""
+
 
 def section(home: Path, name: str, *, known: Collection[str]) -> Section:
     """One section, the files' and the environment's together. Raises `ConfigurationError` for an unknown setting."""
+    found = merged(home, name)
+    for error in unknown_settings(name, found, known=known):
+        raise error
+    return found
+
+
+def merged(home: Path, name: str) -> Section:
+    """The same, with settings that are unknown."""
     found: Section = {}
     for file in ("config.toml", "secrets.toml"):
         told = read_toml(home / ".dlt" / file).get(name, {})
@@ -37,11 +58,20 @@ def section(home: Path, name: str, *, known: Collection[str]) -> Section:
             for part in reversed(rest):
                 value = {part: value}
             _merge(found, {first: value})
-    for setting in found:
+    return found
+
+
+def unknown_settings(
+    name: str, told: Mapping[str, Any], *, known: Collection[str], where: str = ""
+) -> Iterator[ConfigurationError]:
+    """An error for each setting of a section, and of a section in it, that is not `known`."""
+    for setting, value in told.items():
+        inner = SECTIONS.get(f"{name}.{setting}")
         if setting not in known:
             todo = did_you_mean(setting, known, f"It has: {', '.join(sorted(known))}")
-            raise ConfigurationError(what=f"there is no setting {name}.{setting}", todo=todo)
-    return found
+            yield ConfigurationError(what=f"there is no setting {name}.{setting}", where=where, todo=todo)
+        elif inner and isinstance(value, Mapping):
+            yield from unknown_settings(f"{name}.{setting}", value, known=inner, where=where)
 
 
 def per_table(value: Any, table: str, vendor: str, default: Any) -> Any:

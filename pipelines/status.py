@@ -11,7 +11,7 @@ from typing import Any
 from pipelines import schedules
 from pipelines.ledger import MEMORY, Ledger, run_id_of
 from pipelines.place import Place
-from pipelines.settings import duration, per_table, section
+from pipelines.settings import SECTIONS, duration, per_table, section
 from sources.errors import ConfigurationError
 
 GOOD = "('ok', 'unchanged', 'warning')"
@@ -114,7 +114,7 @@ def _ledger(place: Place) -> Ledger | None:
 
 def standing(ledger: Ledger, place: Place, *, now: datetime) -> list[dict[str, Any]]:
     """Each vendor and its tables as of their last run, and whether they are fresh (None: nobody asks)."""
-    rule = section(place.home, "status", known={"stale_after"}).get("stale_after")
+    rule = section(place.home, "status", known=SECTIONS["status"]).get("stale_after")
     ahead = run_id_of(now + AHEAD, "")
     vendors = ledger.query(
         "SELECT v.vendor, v.run_id, r.started_at, r.finished_at, v.status, v.error, v.requests, v.seconds, "  # noqa: S608

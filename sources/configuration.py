@@ -6,20 +6,27 @@ Secrets are registered with the redactor before anything else can see them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 import dlt
+from dlt.common.configuration import known_sections
 from dlt.common.configuration.exceptions import ConfigFieldMissingException, ConfigurationException
 from dlt.common.configuration.resolve import resolve_configuration
 from dlt.common.configuration.specs import BaseConfiguration
 
-from sources.errors import ConfigurationError, did_you_mean, summarize
+from sources.errors import ConfigurationError, did_you_mean, refuse_together, summarize
 from sources.redaction import register_secret
 
 TSettings = TypeVar("TSettings", bound=BaseConfiguration)
+
+DLT_SECTIONS = {value for name, value in vars(known_sections).items() if name.isupper()} | {"runtime", "credentials"}
+"""dlt's own sections: of a file, of a pipeline's section, and of a source's."""
 
 
 def settings_of(vendor: str, spec: TSettings, *, secrets: tuple[str, ...]) -> TSettings:
@@ -31,7 +38,7 @@ def settings_of(vendor: str, spec: TSettings, *, secrets: tuple[str, ...]) -> TS
     for name in secrets:
         for secret in _texts(raw(where, name)):
             register_secret(secret)
-    _refuse_unknown(where, {each.name for each in fields(spec)})
+    refuse_together(unknown_settings(vendor, spec))
     try:
         return resolve_configuration(spec, sections=("sources", vendor))
     except ConfigFieldMissingException as error:
@@ -96,10 +103,30 @@ def _texts(value: Any) -> list[str]:
             return [str(value)]
 
 
-def _refuse_unknown(where: str, known: set[str]) -> None:
-    sections: tuple[Any, ...] = (dlt.secrets.get(where), dlt.config.get(where))
-    for section in sections:
-        for name in section if isinstance(section, dict) else ():
-            if name not in known:
-                todo = did_you_mean(name, known, f"It has: {', '.join(sorted(known))}")
-                raise ConfigurationError(what=f"there is no setting {where}.{name}", todo=todo)
+def documents() -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Each file that dlt reads settings from, with its content. dlt itself answers with the first section found."""
+    for provider in dlt.config.config_providers:
+        for path in map(Path, getattr(provider, "present_locations", ())):
+            yield path, tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def unknown_settings(vendor: str, spec: BaseConfiguration | type[BaseConfiguration]) -> list[ConfigurationError]:
+    """An error for each name in `[sources.<vendor>]` of any file, or in the environment, that is no setting."""
+    known, prefix = {each.name for each in fields(spec)}, f"SOURCES__{vendor}__".upper()
+    found = []
+    for path, document in documents():
+        sources = document.get("sources")
+        section = sources.get(vendor) if isinstance(sources, dict) else None
+        found += [(name, str(path)) for name in (section if isinstance(section, dict) else ())]
+    for variable in sorted(os.environ):
+        if variable.startswith(prefix):
+            found.append((variable.removeprefix(prefix).partition("__")[0].lower(), variable))
+    return [
+        ConfigurationError(
+            what=f"there is no setting sources.{vendor}.{name}",
+            where=where,
+            todo=did_you_mean(name, known, f"It has: {', '.join(sorted(known))}"),
+        )
+        for name, where in found
+        if name not in known and name not in DLT_SECTIONS
+    ]

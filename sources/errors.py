@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, ClassVar, Self
@@ -119,6 +119,13 @@ class ConfigurationError(NightloadError):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
+class ConfigurationErrors(ConfigurationError):
+    """Several of them, found together."""
+
+    errors: tuple[ConfigurationError, ...]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class CountMismatch(NightloadError):
     """The counts of one table disagree, e.g. `counts={"vendor": 76, "extracted": 72, "landed": 72}`."""
 
@@ -217,6 +224,18 @@ def _revive(kind: type[NightloadError], state: dict[str, Any]) -> NightloadError
     error = kind.__new__(kind)
     error.__dict__.update(state)
     return error
+
+
+def refuse_together(errors: Sequence[ConfigurationError]) -> None:
+    """Raise the only error as it is, several as `ConfigurationErrors`."""
+    if len(errors) > 1:
+        raise ConfigurationErrors(
+            what=f"the configuration has {len(errors)} mistakes (nightload check lists them)",
+            why="; ".join(map(str, errors)),
+            errors=tuple(errors),
+        )
+    for error in errors:
+        raise error
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str, *, most: int = 1) -> str:

@@ -20,12 +20,13 @@ import dlt
 
 from sources.columns import Column
 from sources.configuration import raw
-from sources.errors import ConfigurationError, did_you_mean
+from sources.errors import ConfigurationError, did_you_mean, refuse_together
 from sources.naming import tag_for
 from sources.personal import is_personal
 from sources.redaction import register_secret
 
 SECTION = "personal"
+SETTINGS = ("default", "salt", "columns")
 KEEP, HASH, DROP = POLICIES = ("keep", "hash", "drop")
 SHORTEST_SALT = 16
 
@@ -102,13 +103,15 @@ def _read() -> tuple[str, dict[str, Any]]:
     """The default, and what is said of single columns: in `columns`, or in the section itself."""
     # not by dlt's own resolving, which takes the terminal's COLUMNS for a setting
     told: dict[str, Any] = {}
+    unknown = []
     # each provider by itself: dlt's own look-up of a section ends at the first file that has it
     for found in (provider.get_value(SECTION, dict, "")[0] for provider in dlt.config.config_providers):
         for name, value in found.items() if isinstance(found, dict) else ():
             if "." in name or (isinstance(value, dict) and name != "columns"):
                 told |= _flat({name: value})
-            elif name not in ("default", "salt", "columns"):
-                raise _wrong(f"there is no setting {name}", "It has default, salt, and columns in quotes")
+            elif name not in SETTINGS:
+                unknown.append(_wrong(f"there is no setting {name}", "It has default, salt, and columns in quotes"))
+    refuse_together(unknown)
     columns: Any = dlt.config.get(f"{SECTION}.columns")
     if isinstance(columns, str):
         try:

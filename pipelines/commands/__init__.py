@@ -43,8 +43,11 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Tell what would be done
 
 
 @contextmanager
-def engine(place: places.Place, *, verbose: bool = False, quiet: bool = False) -> Iterator[None]:
-    """Set up logging and dlt; let SIGTERM end a run as Ctrl-C does: nothing half done is published."""
+def engine(place: places.Place, *, verbose: bool = False, quiet: bool = False, refuse: bool = True) -> Iterator[None]:
+    """Set up logging and dlt; let SIGTERM end a run as Ctrl-C does: nothing half done is published.
+
+    Raises `ConfigurationError` for names in the configuration that nothing reads, unless `refuse` is false.
+    """
     from pipelines.engine import prepare
 
     level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING
@@ -54,6 +57,10 @@ def engine(place: places.Place, *, verbose: bool = False, quiet: bool = False) -
     install()
     signal.signal(signal.SIGTERM, _interrupted)
     prepare(place)
+    if refuse:
+        from pipelines.config_check import refuse_unknown
+
+        refuse_unknown(place)
     try:
         yield
     except (KeyboardInterrupt, RuntimeError) as error:

@@ -88,17 +88,31 @@ def run(
 
 @app.command()
 def check(vendors: Vendors = None, home: Home = None, verbose: Verbose = False) -> None:
-    """Try the keys: credentials, clock, one page. Says what to fix."""
+    """Read the whole configuration, and try the keys: credentials, clock, one page. Says what to fix."""
     place = places.find(home)
-    with engine(place, verbose=verbose):
+    with engine(place, verbose=verbose, refuse=False):
+        from pipelines import config_check
         from pipelines.request import no_key
         from pipelines.show import say
         from sources.vendor import package
 
-        chosen = vendors or [vendor for vendor in VENDORS if package(vendor).configured()]
-        if not chosen:
-            raise no_key()
         failed: list[Exception] = []
+        said = set[str]()
+
+        def refuse(error: Exception, about: str) -> None:
+            failed.append(error)
+            for each in getattr(error, "errors", (error,)):
+                if getattr(each, "what", "") not in said:
+                    say(f"[red]✗[/] {about}", summarize(each))
+
+        for error in (*config_check.unknown(place), *config_check.invalid(place)):
+            refuse(error, "configuration: ")
+            said.add(error.what)
+        for line in config_check.foreign(place):
+            say("[yellow]![/] configuration: ", line)
+        chosen = vendors or [vendor for vendor in VENDORS if package(vendor).configured()]
+        if not (chosen or failed):
+            raise no_key()
         for name in chosen:
             try:
                 vendor = package(name).connect()
@@ -106,8 +120,7 @@ def check(vendors: Vendors = None, home: Home = None, verbose: Verbose = False) 
                     say(f"[green]✓[/] {name}: ", line)
                 vendor.http.close()
             except Exception as error:  # noqa: BLE001 - the other vendors are checked all the same
-                failed.append(error)
-                say(f"[red]✗[/] {name}: ", summarize(error))
+                refuse(error, f"{name}: ")
         if failed:
             raise typer.Exit(
                 USAGE if all(getattr(error, "recovery", None) == Recovery.CONFIGURE for error in failed) else FAILED

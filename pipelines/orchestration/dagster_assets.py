@@ -25,7 +25,7 @@ from pipelines.orchestration.child import Ended, nightload
 from pipelines.place import Place
 from pipelines.request import vendor_of
 from pipelines.schedules import Schedule
-from pipelines.settings import section, text
+from pipelines.settings import SECTIONS, section, text
 from sources import VENDORS
 from sources.errors import ConfigurationError, NightloadError
 from sources.naming import tag_for
@@ -346,7 +346,7 @@ def _schedule(schedule: Schedule, items: Sequence[Item]) -> dg.ScheduleDefinitio
 
 def backfill(place: Place, item: Item) -> dg.AssetsDefinition:
     """The days of a table that is loaded by days: a range of them is one `nightload backfill`."""
-    first = text(section(place.home, "dagster", known={"first_day"}), "first_day", where="dagster")
+    first = text(section(place.home, "dagster", known=SECTIONS["dagster"]), "first_day", where="dagster")
     try:
         days = dg.DailyPartitionsDefinition(
             start_date=first or f"{datetime.now(UTC).year - 2}-01-01", timezone=item.zone or "UTC"
