@@ -57,7 +57,7 @@ OWN_TABLES: dict[str, dict[str, str]] = {
     },
     "schema_changes": {
         "": "each new, retyped or dropped table and column, and each column that went dark or has values again",
-        "change": "new table, new column, type, dark, values again, dropped column or dropped table",
+        "change": "new table, new column, renamed column, type, dark, values again, dropped column or dropped table",
     },
     "column_values": {
         "": "each column of a vendor: does it still have values?",

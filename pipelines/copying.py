@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipelines.ledger import Ledger
 from pipelines.place import OWN_DATASET, Place
+from pipelines.schema import name_again
 from pipelines.warehouse import Session, lock, open_warehouse, quote
 from pipelines.warehouse.reader import Reader, open_reader
 from sources import VENDORS
 from sources.errors import ConfigurationError, CountMismatch
+from sources.naming import without_system_columns
 from sources.vendor import package
 
 
@@ -53,19 +55,28 @@ def copy(source: Place, target: Place, *, on_table: Callable[[str], None] | None
             with warehouse.write() as session:
                 _refuse_full(session, there, target)
             copied = []
+            renamed: dict[str, dict[str, dict[str, str]]] = {}
             for dataset, tables in there.items():
                 for table, columns in tables.items():
                     if on_table:
                         on_table(f"{dataset}.{table}")
                     file = work / "table.parquet"
-                    reader.to_parquet(dataset, table, file)
+                    names = without_system_columns(column.name for column in columns)
+                    reader.to_parquet(dataset, table, file, names=names)
+                    columns = [replace(column, name=names.get(column.name, column.name)) for column in columns]
                     with warehouse.write() as session:
                         session.create_table(dataset, table, columns)
                         session.load(dataset, table, columns, file)
                         copied.append(_counted(reader, session, dataset, table))
                     file.unlink()
+                    if names:
+                        renamed.setdefault(dataset, {})[table] = names
+            with warehouse.write() as session:
+                for dataset, of_tables in renamed.items():
+                    name_again(session, dataset, of_tables, tables=("columns", "column_values"))
             for dataset, table, key in _keys(reader):
-                warehouse.index(dataset, table, key)
+                names = renamed.get(dataset, {}).get(table, {})
+                warehouse.index(dataset, table, [names.get(column, column) for column in key])
             if ledger.is_new():
                 ledger.adopt(reader)
             warehouse.publish(ledger)

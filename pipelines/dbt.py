@@ -143,6 +143,7 @@ def postgres(url: str) -> dict[str, str]:
         "DBT_ENV_SECRET_PGPASSWORD": unquote(parts.password or os.environ.get("PGPASSWORD", "")),
         "PGDATABASE": unquote(parts.path.strip("/")),
         "PGSSLMODE": options.get("sslmode", [""])[0],
+        "PGCLIENTENCODING": "UTF8",
     }
     return {name: value for name, value in told.items() if value}
 

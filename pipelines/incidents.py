@@ -283,6 +283,8 @@ def change_in_words(row: dict[str, Any]) -> str:
     match row["change"]:
         case "new column":
             return f"{table}: new column {row['column_name']} ({row['new_type']})"
+        case "renamed column":
+            return f"{table}: a column is called {row['column_name']} now: Postgres takes no column of the old name"
         case "dark":
             return f"{table}: column {row['column_name']} went dark: no row that comes has a value in it"
         case "values again" | "dropped column":

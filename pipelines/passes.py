@@ -15,7 +15,15 @@ from pipelines.counts import count, live, mark_deleted
 from pipelines.dark import record_values
 from pipelines.night import Night, folder
 from pipelines.report import TableReport, VendorReport
-from pipelines.schema import changes_between, columns_of, keys_of, record_columns, snapshot
+from pipelines.schema import (
+    changes_between,
+    columns_of,
+    keys_of,
+    record_columns,
+    rename_columns,
+    rename_system_columns,
+    snapshot,
+)
 from pipelines.state import forget_digests
 from pipelines.tries import Prepared
 from pipelines.warehouse import quote
@@ -59,6 +67,7 @@ def prepare(night: Night, vendor: Vendor, extraction: Extraction) -> list[Prepar
             dataset_name=part.dataset,
         )
         pipeline.sync_destination()
+        renamed = rename_system_columns(pipeline)
         before = snapshot(pipeline)
         if night.request.replay is not None:
             night.request.replay.begin(extraction.vendor, part.dataset, pipeline)
@@ -66,7 +75,7 @@ def prepare(night: Night, vendor: Vendor, extraction: Extraction) -> list[Prepar
             night.keeping.knew(extraction.vendor, part.dataset, pipeline.state.get("sources", {}), before)
         state: Mapping[str, Any] = pipeline.state.get("sources", {})
         extraction.states[part.dataset] = state.get(part.dataset, {}).get("resources", {})
-        prepared.append(Prepared(part, pipeline, before))
+        prepared.append(Prepared(part, pipeline, before, renamed))
     return prepared
 
 
@@ -79,7 +88,8 @@ def extract(
 ) -> list[Prepared]:
     """Extract all parts; those that had something to extract."""
     extracted = []
-    for part, pipeline, before in prepared:
+    for each in prepared:
+        part, pipeline = each.part, each.pipeline
         try:
             source = part.source()
         except NightloadError as error:
@@ -99,7 +109,7 @@ def extract(
             pipeline.extract(source.with_resources(*anew), refresh="drop_resources")
         if others:
             pipeline.extract(source.with_resources(*others))
-        extracted.append(Prepared(part, pipeline, before))
+        extracted.append(each)
     return extracted
 
 
@@ -114,7 +124,8 @@ def load_parts(
 ) -> bool:
     """Load the parts in the opposite order and count; True if the build changed."""
     changed = False
-    for part, pipeline, before in reversed(extracted):
+    for each in reversed(extracted):
+        part, pipeline = each.part, each.pipeline
         outcomes = [outcome for outcome in extraction.outcomes.values() if outcome.dataset == part.dataset]
         anew = [outcome for outcome in outcomes if _name(outcome) in rebuild]
         if failed := next((outcome.error for outcome in anew if outcome.error), None):
@@ -131,7 +142,7 @@ def load_parts(
             ):
                 _put_aside(night, [outcome for outcome in anew if _name(outcome) not in exposed])
                 _drop_exposed(night, [outcome for outcome in anew if _name(outcome) in exposed])
-                changed |= _load(night, pipeline, outcomes, before, report)
+                changed |= _load(night, each, outcomes, report)
         _count(night, pipeline, outcomes, report)
         if night.request.replay is not None and not night.request.replay.fresh:
             loaded = [outcome.table for outcome in outcomes if outcome.loaded]
@@ -170,16 +181,17 @@ def _name(outcome: Outcome) -> str:
     return f"{outcome.dataset}.{outcome.table}"
 
 
-def _load(
-    night: Night, pipeline: dlt.Pipeline, outcomes: Sequence[Outcome], before: Mapping[str, Any], report: VendorReport
-) -> bool:
+def _load(night: Night, prepared: Prepared, outcomes: Sequence[Outcome], report: VendorReport) -> bool:
+    pipeline = prepared.pipeline
     if not pipeline.has_pending_data:
         return False
     pipeline.normalize()
-    with night.warehouse.write():
+    with night.warehouse.write() as session:
+        changes = rename_columns(session, pipeline.dataset_name, prepared.renamed)
         pipeline.load(raise_on_failed_jobs=True)
     known = snapshot(pipeline)
-    report.schema_changes += [{"dataset": pipeline.dataset_name, **change} for change in changes_between(before, known)]
+    changes += changes_between(prepared.before, known)
+    report.schema_changes += [{"dataset": pipeline.dataset_name, **change} for change in changes]
     night.warehouse.clear_staging(pipeline.dataset_name)
     columns = columns_of(pipeline, known)
     with night.warehouse.write() as session:

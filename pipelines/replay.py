@@ -34,6 +34,7 @@ from pipelines.place import Place
 from pipelines.status import run_info
 from sources import kept
 from sources.errors import ConfigurationError
+from sources.naming import without_system_columns
 from sources.terms import Forgotten
 from sources.walks import Outcome
 
@@ -81,7 +82,9 @@ class Replaying:
         for path in (self.recorded.folder / vendor).glob("*.began.json"):
             dataset = path.name.removesuffix(".began.json")
             _, tables = self.recorded.knew(vendor, dataset)
-            found |= {f"{dataset}.{table}": columns for table, columns in tables.items()}
+            for table, columns in tables.items():
+                names = without_system_columns(columns)
+                found[f"{dataset}.{table}"] = {names.get(name, name): hints for name, hints in columns.items()}
         return found
 
     def begin(self, vendor: str, dataset: str, pipeline: dlt.Pipeline) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import dlt
 
+from pipelines.place import OWN_DATASET
 from pipelines.warehouse.session import Session, replace_rows
+from sources.naming import without_system_columns
+from sources.quoting import quote
 
 COLUMNS = {
     "dataset": "TEXT",
@@ -32,6 +35,48 @@ def snapshot(pipeline: dlt.Pipeline) -> dict[str, dict[str, dict[str, Any]]]:
         for table in pipeline.default_schema.data_tables()
         if any("data_type" in hints for hints in table["columns"].values())
     }
+
+
+def rename_system_columns(pipeline: dlt.Pipeline) -> dict[str, dict[str, str]]:
+    """Rename the columns that Postgres does not take, in the schema: table → old → new. The next load does the rest."""
+    if not pipeline.schema_names:
+        return {}
+    renamed = {}
+    for table in pipeline.default_schema.data_tables():
+        if names := without_system_columns(table["columns"]):
+            renamed[str(table["name"])] = names
+            table["columns"] = {
+                names.get(name, name): {**hints, "name": names.get(name, name)}
+                for name, hints in table["columns"].items()
+            }
+    return renamed
+
+
+def rename_columns(session: Session, dataset: str, renamed: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Rename these columns (table → old → new) where they are; the rows of `nightload.schema_changes`, without run."""
+    changes = []
+    there = session.comments(dataset) if renamed else {}
+    for table, names in renamed.items():
+        for old, new in names.items():
+            if (table, old) in there and (table, new) not in there:
+                session.change(f"ALTER TABLE {quote(dataset, table)} RENAME COLUMN {quote(old)} TO {quote(new)}")
+                changes.append({"table_name": table, "column_name": new, "change": "renamed column"})
+    name_again(session, dataset, renamed, tables=("column_values",))
+    return changes
+
+
+def name_again(
+    session: Session, dataset: str, renamed: Mapping[str, Mapping[str, str]], *, tables: Iterable[str]
+) -> None:
+    """Say the new names of columns in these tables of the dataset `nightload`."""
+    for own in session.tables(OWN_DATASET).intersection(tables) if renamed else ():
+        for table, names in renamed.items():
+            for old, new in names.items():
+                session.change(
+                    f"UPDATE {quote(OWN_DATASET, own)} SET column_name = ? "  # noqa: S608
+                    "WHERE dataset = ? AND table_name = ? AND column_name = ?",
+                    [new, dataset, table, old],
+                )
 
 
 def changes_between(before: Snapshot, after: Snapshot) -> list[dict[str, Any]]:

@@ -28,6 +28,8 @@ class Prepared(NamedTuple):
     part: Part
     pipeline: dlt.Pipeline
     before: Mapping[str, Any]
+    renamed: Mapping[str, Mapping[str, str]]
+    """Table → old name → new name, of columns that only the schema has under the new one."""
 
 
 @dataclass(kw_only=True, eq=False)

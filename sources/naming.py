@@ -25,8 +25,17 @@ from dlt.common.normalizers.naming.naming import NamingConvention as BaseNamingC
 MAX_BYTES = 63
 TAG_LENGTH = 8
 
-RESERVED = frozenset({"_dlt_id", "_dlt_load_id", "_dlt_parent_id", "_dlt_root_id", "_dlt_list_idx", "_deleted_at"})
-"""Columns that are ours or dlt's; a vendor's column of such a name gets a tag."""
+SYSTEM_COLUMNS = frozenset({"cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"})
+"""Every table of Postgres has these; a warehouse must be able to move there."""
+RESERVED = SYSTEM_COLUMNS | {
+    "_dlt_id",
+    "_dlt_load_id",
+    "_dlt_parent_id",
+    "_dlt_root_id",
+    "_dlt_list_idx",
+    "_deleted_at",
+}
+"""Columns of nightload, dlt or a database; a vendor's column of such a name gets a tag."""
 
 _WORD_START = re.compile(r"([^_])([A-Z][a-z]+)")
 _LOWER_TO_UPPER = re.compile(r"([a-z0-9])([A-Z])")
@@ -80,6 +89,12 @@ def columns_for(
         columns[label] = column
         taken.add(column)
     return {label: columns[label] for label in labels}
+
+
+def without_system_columns(columns: Iterable[str]) -> dict[str, str]:
+    """Column → tagged name, for those of a table that Postgres does not take: older versions made them in DuckDB."""
+    taken = set(columns)
+    return columns_for(sorted(taken & SYSTEM_COLUMNS), known={name: name for name in taken - SYSTEM_COLUMNS})
 
 
 def shorten(name: str, tag: str, max_bytes: int) -> str:

@@ -247,6 +247,7 @@ def test_the_project_builds_on_postgres_and_gives_the_same(loaded: Loaded, on_po
     manifest = json.loads((project / "target" / "manifest.json").read_text())
     countries = manifest["sources"]["source.nightload.tune.countries"]
     assert countries["columns"]["code"]["description"] == LABEL
+    assert postgres_variables(url)["PGCLIENTENCODING"] == "UTF8"  # whatever the environment or the role says
     secret = postgres_variables(url)["DBT_ENV_SECRET_PGPASSWORD"]
     told = [path for path in project.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
     assert told == []

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 from dlt.destinations import duckdb as duckdb_destination
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sources.naming import MAX_BYTES, RESERVED, NamingConvention, columns_for, identifier_for
+from sources.naming import MAX_BYTES, RESERVED, NamingConvention, columns_for, identifier_for, without_system_columns
 
 LABELS = st.text(max_size=80)
 NASTY = st.sampled_from(
@@ -85,6 +86,14 @@ def test_long_names_that_differ_at_the_end_differ() -> None:
     assert first != second
     assert first.startswith("每日链上活跃钱包")
     assert max(len(first.encode()), len(second.encode())) <= MAX_BYTES
+
+
+def test_a_label_named_as_a_system_column_of_postgres_is_tagged_on_every_database() -> None:
+    labels = ["xmin", "XMAX", "cmin", "cmax", "ctid", "tableoid"]
+    columns = columns_for(labels)
+    assert all(re.fullmatch(f"{label.lower()}_[0-9a-f]{{8}}", columns[label]) for label in labels)
+    assert without_system_columns(["id", "ctid"]) == {"ctid": columns["ctid"]}
+    assert without_system_columns(["ctid", columns["ctid"]])["ctid"] not in ("ctid", columns["ctid"])
 
 
 @given(LABELS | NASTY)

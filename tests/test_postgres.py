@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -382,6 +383,37 @@ def test_a_database_of_another_encoding_is_refused(night: Night, postgres: str) 
             assert told in ran.err
     finally:
         execute(postgres, f"DROP DATABASE {name}")
+
+
+@pytest.mark.parametrize("encoding", ["GBK", "LATIN1", "SQL_ASCII"])
+@pytest.mark.parametrize("given", ["environment", "role"])
+def test_a_client_encoding_that_somebody_set_changes_no_text(
+    given: str, encoding: str, night: Night, sandbox: SandboxProcess, sql: Any
+) -> None:
+    if given == "environment":
+        night.settings["PGCLIENTENCODING"] = encoding
+    else:
+        sql(f"ALTER ROLE postgres IN DATABASE nightload_only SET client_encoding = '{encoding}'")
+    try:
+        text = "总锁仓量 é 🚀"
+        edit(sandbox, "query_snippets", 1, snippet=text)
+        assert night.run("tonalytica").code == 0
+        read = night.main("sql", "--json", "SELECT snippet AS 锁仓 FROM tonalytica.query_snippets WHERE id = 1")
+        assert (read.code, json.loads(read.out or "[]")) == (0, [{"锁仓": text}])
+        night.settings.pop("PGCLIENTENCODING", None)
+        assert execute_utf8(night, "SELECT snippet FROM tonalytica.query_snippets WHERE id = 1") == [(text,)]
+    finally:
+        sql("ALTER ROLE postgres IN DATABASE nightload_only RESET client_encoding")
+
+
+def execute_utf8(night: Night, statement: str) -> list[tuple[Any, ...]]:
+    assert night.database.url is not None
+    with (
+        closing(psycopg2.connect(night.database.url, client_encoding="UTF8")) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute(statement)
+        return cursor.fetchall()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -76,8 +76,12 @@ class DuckDbReader:
         """Always: a night puts another file in the place of this one."""
         return nullcontext()
 
-    def to_parquet(self, dataset: str, table: str, path: Path) -> None:
-        self._connection.execute(f"COPY {quote(dataset, table)} TO {literal(path)} ({PARQUET})")
+    def to_parquet(self, dataset: str, table: str, path: Path, *, names: Mapping[str, str]) -> None:
+        renamed = ", ".join(f"{quote(name)} AS {quote(other)}" for name, other in names.items())
+        columns = f"* RENAME ({renamed})" if names else "*"
+        self._connection.execute(
+            f"COPY (SELECT {columns} FROM {quote(dataset, table)}) TO {literal(path)} ({PARQUET})"  # noqa: S608
+        )
 
     def _rows(self, found: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
         while True:

@@ -17,7 +17,6 @@ LOCK_WAIT = 60
 """Seconds to wait for a table that somebody has locked."""
 SETTINGS = {
     "application_name": "nightload",
-    "client_encoding": "UTF8",
     "TimeZone": "UTC",
     "standard_conforming_strings": "on",  # else a backslash in a text of a vendor's could end a literal
     "lock_timeout": f"{LOCK_WAIT}s",
@@ -88,7 +87,8 @@ class Shared:
 def connect(url: str) -> extensions.connection:
     """A connection that commits each statement, set up as `SETTINGS` says. Raises `Unavailable`, `WarehouseRefused`."""
     try:
-        connection = psycopg2.connect(url, connect_timeout=20, keepalives_idle=30)
+        # psycopg2 does not see a SET of the encoding, and PGCLIENTENCODING or the role may say another
+        connection = psycopg2.connect(url, client_encoding="UTF8", connect_timeout=20, keepalives_idle=30)
         connection.autocommit = True
         with connection.cursor() as cursor:
             for name, value in SETTINGS.items():

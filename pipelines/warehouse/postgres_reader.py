@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -110,7 +110,7 @@ class PostgresReader:
     def views_on(self, dataset: str, table: str) -> list[str]:
         return [f"{row[3]}.{row[4]}" for row in self.query(DEPENDENT, [quote(dataset, table)])]
 
-    def to_parquet(self, dataset: str, table: str, path: Path) -> None:
+    def to_parquet(self, dataset: str, table: str, path: Path, *, names: Mapping[str, str]) -> None:
         import duckdb
 
         from pipelines.warehouse.duckdb_reader import PARQUET
@@ -119,7 +119,7 @@ class PostgresReader:
         with text.open("wb") as file, self._connection.cursor() as cursor:
             cursor.execute("SET DateStyle = ISO; SET extra_float_digits = 3")
             cursor.copy_expert(f"COPY {quote(dataset, table)} TO STDOUT (FORMAT csv)", file)
-        types = {column.name: column.kind for column in self.columns(dataset)[table]}
+        types = {names.get(column.name, column.name): column.kind for column in self.columns(dataset)[table]}
         with duckdb.connect() as converter:
             converter.execute("SET TimeZone = 'UTC'; SET preserve_insertion_order = false; SET memory_limit = '100MB'")
             # COPY quotes an empty text and not a NULL

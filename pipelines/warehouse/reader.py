@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,8 +62,8 @@ class Reader(Protocol):
         """Whatever is read inside is of one moment, however long the reading takes."""
         ...
 
-    def to_parquet(self, dataset: str, table: str, path: Path) -> None:
-        """Write a table's rows to a file, in the types that `columns` says."""
+    def to_parquet(self, dataset: str, table: str, path: Path, *, names: Mapping[str, str]) -> None:
+        """Write a table's rows to a file, in the types that `columns` says; `names`: column → its name in the file."""
         ...
 
 

@@ -75,7 +75,7 @@ class Query:
     def table(self, settings: Settings) -> Table:
         if self.window is not None:
             # each load brings whole days: what is gone from a day goes, even where rows have a key
-            mode, scope = Mode.KEPT, naming.identifier_for(self.cursor) if self.cursor else None
+            mode, scope = Mode.KEPT, naming.columns_for([self.cursor])[self.cursor] if self.cursor else None
         elif self.since:
             mode, scope = Mode.INCREMENTAL, None
         else:
