@@ -76,6 +76,7 @@ class Client:
             secrets=[self._key],
             rates=dict.fromkeys(("default", "metadata", "count", "find", "queue", "poll"), rate),
             concurrency=settings.concurrency,
+            masks=True,
         )
 
     def metadata(self, path: str, *, related: bool) -> Metadata | None:
@@ -230,7 +231,9 @@ class Client:
         params: dict[str, Scalar] = {} if self._with_session else {"api_key": self._key}
         with self._lock:
             limiters = self._limiters.setdefault(base_url, {name: Limiter(rate) for name, rate in rates.items()})
-        return Http(vendor=VENDOR, base_url=base_url, params=params, rates=limiters, concurrency=self._width)
+        return Http(
+            vendor=VENDOR, base_url=base_url, params=params, rates=limiters, concurrency=self._width, masks=True
+        )
 
     def signed(self, call: Callable[[Mapping[str, str]], Result]) -> Result:
         """`call` with the session's token, renewed once if it is refused; a key is in every request anyway."""
