@@ -78,6 +78,8 @@ class Call:
     head: Head | None
     pause_asked: PauseAsked | None
     private: Sequence[str]
+    masks: bool
+    """Are registered secrets masked in the answer? Not where it brings a new one."""
     asked: Asked | None
     """As it is known again, where answers are recorded or played."""
 

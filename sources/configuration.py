@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
@@ -20,6 +22,7 @@ from dlt.common.configuration.exceptions import ConfigFieldMissingException, Con
 from dlt.common.configuration.resolve import resolve_configuration
 from dlt.common.configuration.specs import BaseConfiguration
 
+from sources import VENDORS
 from sources.errors import ConfigurationError, did_you_mean, refuse_together, summarize
 from sources.redaction import register_secret
 
@@ -35,9 +38,8 @@ def settings_of(vendor: str, spec: TSettings, *, secrets: tuple[str, ...]) -> TS
     Raises `ConfigurationError` for a missing, unknown or mistyped setting.
     """
     where = f"sources.{vendor}"
-    for name in secrets:
-        for secret in _texts(raw(where, name)):
-            register_secret(secret)
+    _register(where, secrets)
+    _register_of_all()
     refuse_together(unknown_settings(vendor, spec))
     try:
         return resolve_configuration(spec, sections=("sources", vendor))
@@ -49,6 +51,23 @@ def settings_of(vendor: str, spec: TSettings, *, secrets: tuple[str, ...]) -> TS
         ) from None
     except (ConfigurationException, ValueError, TypeError) as error:
         raise ConfigurationError(what="a setting cannot be read", where=where, why=summarize(error)) from None
+
+
+def _register(where: str, names: Iterable[str]) -> None:
+    for name in names:
+        for secret in _texts(raw(where, name)):
+            register_secret(secret)
+
+
+def _register_of_all() -> None:
+    """Register every vendor's secrets: what a row lands as must not depend on which vendors are loaded with it."""
+    for vendor, package in VENDORS.items():
+        where = f"sources.{vendor}"
+        with suppress(ConfigurationError):  # what of another vendor cannot be read fails that vendor
+            variable = f"{where}.".upper().replace(".", "__")
+            # a vendor that nobody uses need not be imported
+            if any(name.startswith(variable) for name in os.environ) or raw("sources", vendor) is not None:
+                _register(where, import_module(f"{package}.settings").Settings.secrets)
 
 
 def raw(section: str, name: str) -> Any:

@@ -35,7 +35,7 @@ from sources.kept import Asked, asked, pause, player_of, recorder_of
 from sources.limiter import Limiter, Rate
 from sources.links import Links
 from sources.recording import played, recorded
-from sources.redaction import install, register_secret
+from sources.redaction import install, masked, register_secret
 from sources.retrying import Retries
 
 Result = TypeVar("Result")
@@ -68,8 +68,9 @@ class Http:
     again for every retry: for signatures over a fresh nonce and date. `pause_asked` reads the pause in seconds from
     headers that a vendor has of its own; None leaves it to `Retry-After`. `sends` are patterns of `METHOD path`: with
     them nothing but GET, HEAD and what fits one of them ever leaves. With `links` it is for the files that a vendor's
-    reply names: each host and address is looked at before it is connected to, redirects too. `requests`, `retries` and
-    `bytes` (as received, before decoding) count.
+    reply names: each host and address is looked at before it is connected to, redirects too. `masks`: registered
+    secrets are masked in all answers but those to a `login`, before anything reads or records them. `requests`,
+    `retries` and `bytes` (as received, before decoding) count.
 
     Raises ConfigurationError at once for a `base_url` or a header that cannot work.
     """
@@ -92,6 +93,7 @@ class Http:
         pause_asked: PauseAsked | None = None,
         sends: Iterable[str] | None = None,
         links: Links | None = None,
+        masks: bool = False,
         sleep: Callable[[float], None] = interruption.sleep,
     ) -> None:
         # Here, not only in the command line: the dlt sources are also used without it, and httpx logs URLs.
@@ -110,7 +112,7 @@ class Http:
         self._timeout, self._deadline, self._max_bytes = timeout, deadline, max_bytes
         self._retries = Retries(budget=retry_budget, limiters=self._limiters, sleep=sleep)
         self._slots = threading.BoundedSemaphore(concurrency)
-        self._sign, self._pause_asked, self._links = sign, pause_asked, links
+        self._sign, self._pause_asked, self._links, self._masks = sign, pause_asked, links, masks
         self._sends = None if sends is None else tuple(map(re.compile, sends))
         # Only gzip is offered, because only gzip is decoded here (httpx lets a cut gzip stream pass as whole).
         offered = {"User-Agent": "nightload", "Accept-Encoding": "gzip", **checked_headers(vendor, headers or {})}
@@ -249,6 +251,7 @@ class Http:
             head=options.get("head"),
             pause_asked=self._pause_asked,
             private=options.get("private", ()),
+            masks=self._masks and not options.get("login", False),
             asked=self._asked_for(method.upper(), url, body, headers, options),
         )
 
@@ -295,6 +298,8 @@ class Http:
                         most=most,
                         count=lambda size: self._count(bytes=size),
                     )
+                    if call.masks:
+                        chunks = masked(chunks)
                     recorder = recorder_of(self.vendor)
                     if response.status_code not in call.accept:
                         content = head_of(chunks, ERROR_BYTES)

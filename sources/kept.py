@@ -26,7 +26,7 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qsl
 
 from sources import interruption
-from sources.redaction import MASK, longest_known, mask_known, redact
+from sources.redaction import MASK, Masking, mask_known, redact
 
 Held = TypeVar("Held")
 
@@ -230,16 +230,13 @@ class Masked:
 
     def __init__(self, tape: Tape) -> None:
         self._tape = tape
-        self._rest = b""
+        self._masking = Masking()
 
     def write(self, data: bytes) -> None:
-        data = mask_known(self._rest + data)
-        hold = min(len(data), max(0, longest_known() - 1))
-        self._rest = data[len(data) - hold :]
-        if ready := data[: len(data) - hold]:
+        if ready := self._masking.feed(data):
             self._tape.write(ready)
 
     def end(self) -> None:
-        if self._rest:
-            self._tape.write(mask_known(self._rest))
+        if ready := self._masking.rest():
+            self._tape.write(ready)
         self._tape.end()

@@ -30,7 +30,7 @@ def recorded(
     if tape is None:
         yield from chunks
         return
-    masked, held, whole = Masked(tape), [], False
+    masked, held, whole = tape if call.masks else Masked(tape), [], False
     try:
         for chunk in chunks:
             if streams:

@@ -116,6 +116,7 @@ class Client:
             rates={"default": Rate(per_second=settings.requests_per_second)},
             concurrency=1,
             sign=sign,
+            masks=True,
             pause_asked=pause_asked,
         )
 

@@ -89,6 +89,7 @@ class Client:
             secrets=[str(each) for each in (settings.console_token, settings.secret) if each],
             rates={"default": Rate(per_second=settings.requests_per_second)},
             concurrency=settings.concurrency,
+            masks=True,
             max_bytes=_LARGEST,
             deadline=3600.0,
         )
@@ -189,11 +190,11 @@ class Client:
     def _download(self, links: list[str], file: Path, *, where: str) -> None:
         """Fetch what the links name, one after the other, as strangers: no header of ours goes along."""
         for number, link in enumerate(links):
-            register_secret(link)
+            register_secret(link, in_rows=False)
             allowed = links_of(self._settings)
             parts = allowed.checked(link, where=where)
             if parts.query:
-                register_secret(parts.query)
+                register_secret(parts.query, in_rows=False)
             part = file if number == 0 else file.with_suffix(f".{number}")
             with Http(
                 vendor=VENDOR,
@@ -201,6 +202,7 @@ class Client:
                 max_bytes=_LARGEST,
                 deadline=3600.0,
                 links=allowed,
+                masks=True,
             ) as stranger:
                 try:
                     stranger.spool(parts._replace(scheme="", netloc="").geturl(), part)

@@ -75,6 +75,7 @@ class Client:
             rates={"default": Rate(per_second=settings.requests_per_second, burst=settings.concurrency)},
             concurrency=settings.concurrency + settings.tasks,
             sign=partial(_refuse_writes, urlsplit(settings.base_url).path),
+            masks=True,
             timeout=300.0,
             deadline=max(600.0, settings.task_timeout),
         )

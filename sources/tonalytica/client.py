@@ -69,10 +69,11 @@ class Result:
 class Client:
     """One Redash, with a user's key, keys of single queries, or both.
 
-    It can only read, and execute queries, unless `writes` (patterns of `METHOD path`) lets it do more.
+    It can only read, and execute queries, unless `writes` (patterns of `METHOD path`) lets it do more. `masks`: are
+    keys masked in what it answers? Not where that is written back.
     """
 
-    def __init__(self, settings: Settings, *, writes: Iterable[str] = ()) -> None:
+    def __init__(self, settings: Settings, *, writes: Iterable[str] = (), masks: bool = True) -> None:
         self.query_keys = {int(query_id): str(key) for query_id, key in (settings.query_keys or {}).items()}
         self.has_user_key = bool(settings.api_key)
         self.readable: frozenset[int] = frozenset()
@@ -93,6 +94,7 @@ class Client:
             rates={"default": rate},
             concurrency=CONCURRENCY,
             sends=(EXECUTE, *writes),
+            masks=masks,
         )
 
     def get(self, path: str, *, key: str | None = None, **params: Any) -> Any:

@@ -103,7 +103,7 @@ def connect(*, writing: bool) -> tuple[Client, str]:
         raise ConfigurationError(
             what="TONalytica has no user key", todo="Set sources.tonalytica.api_key; a query's own key makes nothing"
         )
-    return Client(settings, writes=WRITES if writing else ()), settings.base_url.rstrip("/")
+    return Client(settings, writes=WRITES if writing else (), masks=False), settings.base_url.rstrip("/")
 
 
 def plan(client: Client, wanted: str, *, name: str, base: str, partial: bool = False, schedules: bool = False) -> Plan:

@@ -76,6 +76,7 @@ class Client:
             secrets=[self._key],
             rates=dict.fromkeys(("default", "metadata", "count", "find", "queue", "poll"), rate),
             concurrency=settings.concurrency,
+            masks=True,
         )
 
     def metadata(self, path: str, *, related: bool) -> Metadata | None:
@@ -245,6 +246,7 @@ class Client:
             rates=limiters,
             concurrency=self._width,
             timeout=self._patience.seconds,
+            masks=True,
         )
 
     def signed(self, call: Callable[[Mapping[str, str]], Result]) -> Result:

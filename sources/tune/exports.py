@@ -22,7 +22,7 @@ from sources.errors import AccessDenied, BrokenAnswer, NotReady, Refused, Unavai
 from sources.http import Http
 from sources.kept import pause
 from sources.links import Links, bad_link
-from sources.redaction import register_secret
+from sources.redaction import masked, register_secret
 from sources.tune.settings import LINK_HOSTS, VENDOR, Settings
 from sources.unpacking import Bomb, gunzip
 
@@ -135,12 +135,12 @@ class Downloads:
         origin = f"{parts.scheme}://{parts.netloc}"
         path = f"{parts.path}?{parts.query}" if parts.query else parts.path
         if parts.query:
-            register_secret(parts.query)  # it is the signature that opens the file
+            register_secret(parts.query, in_rows=False)  # it is the signature that opens the file
         with self._lock:
             if origin not in self._https:
                 most = self._settings.download_megabytes * 2**20
                 self._https[origin] = Http(
-                    vendor=VENDOR, base_url=origin, max_bytes=most, retry_budget=10, links=self._links
+                    vendor=VENDOR, base_url=origin, max_bytes=most, retry_budget=10, links=self._links, masks=True
                 )
             http = self._https[origin]
         try:
@@ -173,7 +173,7 @@ def _unpack(file: Path, *, most: int, where: str) -> None:
     try:
         with file.open("rb") as packed, target.open("wb") as out:
             size = 0
-            for chunk in gunzip(iter(partial(packed.read, _CHUNK), b"")):
+            for chunk in masked(gunzip(iter(partial(packed.read, _CHUNK), b""))):
                 size += len(chunk)
                 if size > most:
                     raise BrokenAnswer(what="the export is too large", where=where, todo="Ask for smaller windows")
