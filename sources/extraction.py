@@ -317,7 +317,7 @@ class Extraction:
                     walk.remember(walk.state)
             else:
                 walk.state.pop(RESET, None)
-            outcome.notes[:] = walk.notes  # of this walk only, not of one that the counts refused
+            outcome.notes[:] = map(clean, walk.notes)  # of this walk only, not of one that the counts refused
             table, outcome.mode = walk.table, walk.table.mode
             outcome.total, outcome.vendor_count = walk.total, walk.vendor_count
             outcome.missed, outcome.scope, outcome.emptied = walk.missed, table.scope, walk.emptied

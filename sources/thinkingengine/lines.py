@@ -64,8 +64,11 @@ def read_block(content: bytes, labels: Sequence[str] | None, *, where: str) -> B
                 f"line {number} is an envelope", where
             )
         if names is not None:
+            names = [label_of(name) for name in names]
             keys = keys or tuple(names)
             by_name = dict(zip(names, values, strict=True))
+            if len(by_name) < len(names):
+                raise _broken(f"line {number} has two keys that become one label", where)
             if strange := set(by_name) - set(keys):
                 raise _broken(f"line {number} has {', '.join(sorted(strange))}, which no header tells", where)
             values = [by_name.get(key, "null") for key in keys]
@@ -89,7 +92,7 @@ def elements(text: str) -> tuple[list[str], list[str] | None]:
         if names is not None:
             name, at = _decoder.raw_decode(text, at)
             at = _after_blanks(text, at)
-            if not isinstance(name, str) or (name := label_of(name)) in names or text[at : at + 1] != ":":
+            if not isinstance(name, str) or name in names or text[at : at + 1] != ":":
                 raise ValueError("no key, or one twice")
             names[name] = None
             at = _after_blanks(text, at + 1)

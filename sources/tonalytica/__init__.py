@@ -300,9 +300,9 @@ class Tonalytica:
             try:
                 result = self._latest(query, latest, file)
                 walk.spool.adopt(file, result.start, result.end)
+                walk.columns, walk.open_columns = result_columns(result), True
             finally:
                 file.unlink(missing_ok=True)
-            walk.columns, walk.open_columns = result_columns(result), True
             if not walk.columns:
                 if not walk.stored:
                     walk.notes.append("the result has no column, so there is no table for it")

@@ -17,7 +17,6 @@ from pathlib import Path
 import duckdb
 import orjson
 
-from sources.columns import clean
 from sources.errors import BrokenAnswer
 from sources.quoting import literal, quote
 
@@ -73,7 +72,7 @@ def _header(file: Path, *, where: str) -> list[str]:
         raise _broken("it is no UTF-8", where) from None
     finally:
         csv.field_size_limit(limit)
-    return [clean(cell.strip()) for cell in cells]
+    return [cell.strip() for cell in cells]
 
 
 def _fast(file: Path, out: Path, labels: list[str], constants: Mapping[str, str]) -> int | None:
