@@ -6,7 +6,7 @@ Secrets are registered with the redactor before anything else can see them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
@@ -82,6 +82,19 @@ def check_ranges(vendor: str, settings: object, ranges: Mapping[str, tuple[float
                 where=f"sources.{vendor}",
                 todo=f"Set it between {least:g} and {most:g}",
             )
+
+
+def unmatched(
+    vendor: str, setting: str, named: Iterable[object], known: Iterable[object], *, what: str
+) -> Iterator[ConfigurationError]:
+    """An error if `setting` names what is not among `known`, where only the vendor can say what there is."""
+    there = {str(each) for each in known}
+    if strange := sorted({str(each) for each in named} - there):
+        yield ConfigurationError(
+            what=f"{setting} names {', '.join(strange[:10])}, which is no {what} that the key sees",
+            where=f"sources.{vendor}",
+            todo=did_you_mean(strange[0], () if strange[0].isdecimal() else there, "Correct it, or take it out"),
+        )
 
 
 def _texts(value: Any) -> list[str]:

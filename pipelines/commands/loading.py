@@ -103,7 +103,11 @@ def check(vendors: Vendors = None, home: Home = None, verbose: Verbose = False) 
             try:
                 vendor = package(name).connect()
                 for line in vendor.check():
-                    say(f"[green]✓[/] {name}: ", line)
+                    if isinstance(line, NightloadError):
+                        failed.append(line)
+                        say(f"[red]✗[/] {name}: ", summarize(line))
+                    else:
+                        say(f"[green]✓[/] {name}: ", line)
                 vendor.http.close()
             except Exception as error:  # noqa: BLE001 - the other vendors are checked all the same
                 failed.append(error)
