@@ -110,6 +110,19 @@ def check_ranges(vendor: str, settings: object, ranges: Mapping[str, tuple[float
             )
 
 
+def unmatched(
+    vendor: str, setting: str, named: Iterable[object], known: Iterable[object], *, what: str
+) -> Iterator[ConfigurationError]:
+    """An error if `setting` names what is not among `known`, where only the vendor can say what there is."""
+    there = {str(each) for each in known}
+    if strange := sorted({str(each) for each in named} - there):
+        yield ConfigurationError(
+            what=f"{setting} names {', '.join(strange[:10])}, which is no {what} that the key sees",
+            where=f"sources.{vendor}",
+            todo=did_you_mean(strange[0], () if strange[0].isdecimal() else there, "Correct it, or take it out"),
+        )
+
+
 def _texts(value: Any) -> list[str]:
     match value:
         case None:

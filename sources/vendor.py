@@ -21,7 +21,7 @@ from dlt.extract import DltSource
 
 from sources import VENDORS
 from sources.days import Calls, Days
-from sources.errors import ConfigurationError
+from sources.errors import ConfigurationError, NightloadError
 from sources.extraction import Extraction
 from sources.http import Http
 from sources.walks import Table
@@ -48,8 +48,11 @@ class Vendor(Protocol):
         """The datasets in the order of their extraction; they are loaded in the opposite order."""
         ...
 
-    def check(self) -> Iterator[str]:
-        """Call the vendor and tell, line by line, what is right; raise what is wrong, with what to do."""
+    def check(self) -> Iterator[str | NightloadError]:
+        """Call the vendor and say, line by line, what is right.
+
+        What is wrong is raised, or yielded where the rest can be checked all the same: a name that matches nothing.
+        """
         ...
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -193,3 +194,15 @@ class Walk:
 
 
 Fetch = Callable[[Walk], None]
+
+
+def noting(fetch: Fetch, unmatched: Callable[[], Iterable[NightloadError]]) -> Fetch:
+    """The fetch, with a note for names in the settings that match nothing at the vendor."""
+
+    def noted(walk: Walk) -> None:
+        fetch(walk)
+        if walk.limit is None and walk.window is None:
+            with suppress(NightloadError):  # a list that cannot be had fails the tables that need it
+                walk.notes += map(str, unmatched())
+
+    return noted

@@ -116,8 +116,11 @@ def check(vendors: Vendors = None, home: Home = None, verbose: Verbose = False) 
         for name in chosen:
             try:
                 vendor = package(name).connect()
-                for line in vendor.check():
-                    say(f"[green]✓[/] {name}: ", line)
+                for found in vendor.check():
+                    if isinstance(found, NightloadError):
+                        refuse(found, f"{name}: ")
+                    else:
+                        say(f"[green]✓[/] {name}: ", found)
                 vendor.http.close()
             except Exception as error:  # noqa: BLE001 - the other vendors are checked all the same
                 refuse(error, f"{name}: ")

@@ -92,7 +92,7 @@ class Dataworks:
             if extraction.wants(has.DATASET, table.name)
         ]
 
-    def check(self) -> Iterator[str]:
+    def check(self) -> Iterator[str | NightloadError]:
         answer = self.client.page(has.LIST_PROJECTS, size=1)
         yield f"the key is accepted, and sees {answer.total} workspaces"
         yield self._clock()
@@ -102,7 +102,8 @@ class Dataworks:
                 published = self.client.page(has.LIST_PUBLISHED, size=1, ProjectId=project).total
                 drafts = self.client.page(has.LIST_DRAFTS, size=1, ProjectId=project).total
             except Refused as error:
-                yield f"workspace {project}: {error}"
+                # one that the settings name is wrong there, or not open to the key; of the others some may be closed
+                yield error.at(f"workspace {project}") if self.settings.workspaces else f"workspace {project}: {error}"
                 continue
             yield f"workspace {project}: {published} published APIs, {drafts} drafts"
             tests = 0 if "api_tests" in (self.settings.exclude or ()) else max(published, drafts)

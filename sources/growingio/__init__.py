@@ -15,6 +15,7 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dlt
@@ -22,7 +23,7 @@ from dlt.extract import DltResource, DltSource
 
 from sources import naming
 from sources.columns import Column
-from sources.configuration import is_set, settings_of
+from sources.configuration import is_set, settings_of, unmatched
 from sources.days import Calls, Days
 from sources.errors import BrokenAnswer, NightloadError, NotReady, Refused
 from sources.extraction import Extraction
@@ -35,7 +36,7 @@ from sources.growingio.points import SLICE, Row, Writer, wide_columns
 from sources.growingio.windows import Bucket, Calendar, groups, newest_day
 from sources.spool import labels_of
 from sources.vendor import Part
-from sources.walks import Fetch, Mode, Table, Walk
+from sources.walks import Fetch, Mode, Table, Walk, noting
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ class Growingio:
         told = f"so many for each chart, and how many charts there are only the boards tell; {beyond}"
         return Calls(least=usual, beyond=told)
 
-    def check(self) -> Iterator[str]:
+    def check(self) -> Iterator[str | NightloadError]:
         rows = self.client.segmentations()
         yield f"the token is accepted; {len(rows)} segments are visible"
         if self.client.scheme != self.settings.auth_scheme:
@@ -124,6 +125,13 @@ class Growingio:
         yield f"the days are those of {self.settings.zone}; the newest that is ready is {self._last(datetime.now(UTC))}"
         date_told = self.http.body("GET", "", accept=range(200, 600)).headers.get("date", "")
         yield _clock(date_told)
+        yield from self._no_boards()
+        yield from self._no_charts()
+        yield from self.unmatched()
+        listed = [row["id"] for row in rows]
+        yield from unmatched(
+            has.VENDOR, "segmentation_users", self.settings.segmentation_users or (), listed, what="segment"
+        )
 
     def close(self) -> None:
         self.http.close()
@@ -145,21 +153,66 @@ class Growingio:
     @once
     def boards_with_charts(self) -> list[dict[str, Any]]:
         """Each board as its own answer has it."""
-        details = in_order(self._board, self.boards, width=self.settings.concurrency)
-        return [board for board in details if board is not None]
+        found = [board for board in self._details if board is not None]
+        if not found:
+            for error in self._no_boards():
+                raise error
+        return found
+
+    @once
+    def _details(self) -> list[dict[str, Any] | None]:
+        return list(in_order(self._board, self.boards, width=self.settings.concurrency))
 
     def _board(self, listed: dict[str, Any]) -> dict[str, Any] | None:
         try:
             return {**listed, **self.client.dashboard(str(listed["id"])), "id": listed["id"]}
         except (Refused, BrokenAnswer) as error:
+            if self.settings.dashboards and getattr(error, "status", None) == 404:
+                return None  # `_no_boards` says so; the other boards are loaded
             # nobody tells whether boards of other types have charts, so those may refuse
             if listed.get("type") in (None, "normal"):
                 raise
             log.warning("board %s of type %s shows no charts: %s", listed["id"], listed["type"], error)
             return {**listed, "charts": []}
 
+    def _no_boards(self) -> Iterator[NightloadError]:
+        """An error for the boards that the settings name and the vendor does not have."""
+        if not self.settings.dashboards:
+            return
+        known = [board["id"] for board in self._details if board is not None]
+        yield from unmatched(has.VENDOR, "dashboards", self.settings.dashboards, known, what="board")
+
+    def _no_charts(self) -> Iterator[NightloadError]:
+        """An error for each chart that the settings name and no path knows; in a run, its tables say so."""
+        on_boards = {str(chart["id"]) for board in self.boards_with_charts for chart in board["charts"]}
+        last = self._last(datetime.now(UTC))
+        with TemporaryDirectory() as folder:
+            reader = Reader(self.client, self.settings, Path(folder))
+            for chart in self.charts:
+                if chart.id in on_boards:
+                    continue
+                try:
+                    reader.newest(reader.questions(chart, last)[0], last)
+                except Refused as error:
+                    if error.status == 404:
+                        yield from unmatched(has.VENDOR, "charts", [chart.id], (), what="chart")
+                except NightloadError as error:
+                    if isinstance(error, STOPPING):
+                        raise
+
+    def unmatched(self) -> Iterator[NightloadError]:
+        """An error for each list of the settings that names a chart which is not loaded anyway."""
+        settings, known = self.settings, [chart.id for chart in self.all_charts]
+        for name in ("exclude_charts", "types", "chart_intervals"):
+            yield from unmatched(has.VENDOR, name, getattr(settings, name) or (), known, what="chart")
+
     @once
     def charts(self) -> list[Chart]:
+        """The charts that are loaded."""
+        return [chart for chart in self.all_charts if chart.id not in (self.settings.exclude_charts or ())]
+
+    @once
+    def all_charts(self) -> list[Chart]:
         """Each chart once, whatever boards it stands on, and those that the settings name."""
         found: dict[str, Chart] = {}
         for board in self.boards_with_charts:
@@ -172,7 +225,7 @@ class Growingio:
                     found[chart.id] = chart
         for named in self.settings.charts or ():
             found.setdefault(named, Chart(id=named, name="", kind=None))
-        return [chart for chart in found.values() if chart.id not in (self.settings.exclude_charts or ())]
+        return list(found.values())
 
     def reader(self, extraction: Extraction) -> Reader:
         folder = extraction.spool_dir / "growingio-answers"
@@ -235,6 +288,10 @@ class Growingio:
             ),
             "rules": self._fetch_rules,
         }
+        excluded = set(self.settings.exclude or ())
+        of_charts = ("charts", "chart_points", "funnel_steps", "retention")
+        if extraction.tables is None and (noted := next((name for name in of_charts if name not in excluded), None)):
+            fetches[noted] = noting(fetches[noted], self.unmatched)
         for table in has.TABLES:
             if table.name not in (self.settings.exclude or ()) and extraction.wants(has.DATASET, table.name):
                 zone = self.settings.zone if table.zone else None
@@ -243,6 +300,7 @@ class Growingio:
 
     def _fetch_dashboards(self, walk: Walk) -> None:
         rows = self.boards_with_charts if self.settings.dashboards else self.boards
+        walk.missed = next(self._no_boards(), None)
         self._spool(walk, [{name: value for name, value in row.items() if name != "charts"} for row in rows])
 
     def _fetch_dashboard_charts(self, walk: Walk) -> None:

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 from sources import naming
 from sources.columns import Column, Kind
+from sources.configuration import unmatched
 from sources.errors import (
     AccessDenied,
     BrokenAnswer,
@@ -79,6 +80,7 @@ def fetch(client: Client, settings: Settings, walk: Walk, *, allow_empty: Collec
     walk.state["hashed"] = sorted(secret_labels)
     walk.emptied = frozenset(emptied)
     walk.missed = missed
+    _note_unmatched(settings, columns, walk)
     if not columns:
         walk.unchanged(sum(each["rows"] for each in walk.state["segments"].values()))
         return
@@ -86,6 +88,18 @@ def fetch(client: Client, settings: Settings, walk: Walk, *, allow_empty: Collec
     labels = [*own, *(label for label in columns if label not in own)]
     walk.columns = [Column(label=label, kind=Kind.TEXT, path=(columns[label],)) for label in labels]
     walk.vendor_count = None if walk.limit else told
+
+
+def _note_unmatched(settings: Settings, columns: Iterable[str], walk: Walk) -> None:
+    """Say which `user_columns` no segment ever had: what they should hash or drop would land as it came.
+
+    Another `user_columns` loads every segment again, so what was met then is all that there is.
+    """
+    configured = settings.user_columns or {}
+    if walk.limit is None and (columns or "met" in walk.state):
+        met = {*walk.state.get("met", ()), *columns}.intersection(configured)
+        walk.state["met"] = sorted(met)
+        walk.notes += map(str, unmatched(VENDOR, "user_columns", configured, met, what="column of a segment"))
 
 
 def _is_due(row: Segment, known: Mapping[str, Any], policy: str) -> bool:

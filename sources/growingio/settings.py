@@ -240,7 +240,7 @@ SEGMENTATION_USERS = Table(
     name="segmentation_users",
     mode=Mode.KEPT,
     scope="segmentation_id",
-    keeps=("segments", "hashed"),
+    keeps=("segments", "hashed", "met"),
     about="the users of each segment with the attributes that the project uploaded, as of the segment's last change",
     columns=_texts("project_uid", "segmentation_id"),
 )

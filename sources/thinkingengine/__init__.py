@@ -21,7 +21,7 @@ from sources.columns import Column, Kind
 from sources.configuration import is_set, settings_of
 from sources.contents import filled, greatest, texts_of
 from sources.days import Calls, Days, latest, on_clock
-from sources.errors import ConfigurationError
+from sources.errors import ConfigurationError, NightloadError
 from sources.extraction import Extraction
 from sources.fetching import in_order
 from sources.tables import Converted
@@ -44,7 +44,7 @@ from sources.thinkingengine.queries import (
 from sources.thinkingengine.reading import limited
 from sources.thinkingengine.refusals import head_for
 from sources.vendor import Part
-from sources.walks import Extra, Fetch, Table, Walk
+from sources.walks import Extra, Fetch, Table, Walk, noting
 
 _DAY_OF = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}([ T]|$)")
 _TIME = r"[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?"
@@ -137,8 +137,11 @@ class ThinkingEngine:
 
     def resources(self, extraction: Extraction) -> list[DltResource]:
         self.metadata = Metadata(self.client, self.settings)  # what one extraction saw is not what the next one sees
+        noted = "events" if self.settings.events and extraction.tables is None else ""
         return [
-            extraction.resource(has.DATASET, table, fetch)
+            extraction.resource(
+                has.DATASET, table, noting(fetch, self.metadata.unknown_events) if table.name == noted else fetch
+            )
             for table, fetch in _chosen(self.settings, self)
             if fetch is not None and extraction.wants(has.DATASET, table.name)
         ]
@@ -156,7 +159,7 @@ class ThinkingEngine:
                 return Calls(least=len(windows_in(model.days, days)))
         return None
 
-    def check(self) -> Iterator[str]:
+    def check(self) -> Iterator[str | NightloadError]:
         answer = self.http.body(
             "GET", has.EVENTS_META, params={"projectId": self.settings.project_id}, head=head_for(has.EVENTS_META)
         )
@@ -167,6 +170,7 @@ class ThinkingEngine:
         for table, _ in _chosen(self.settings, None):
             if table.name in ("projects", "users_of_company"):
                 yield f"{table.name}: {len(self.metadata.rows(table.name, []))} visible"
+        yield from self.metadata.unmatched()
 
     def close(self) -> None:
         self.http.close()

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from sources.columns import Column
-from sources.errors import BrokenAnswer, NightloadError
+from sources.configuration import unmatched
+from sources.errors import BrokenAnswer, ConfigurationError, NightloadError, Refused
 from sources.fetching import once
 from sources.spool import labels_of
 from sources.thinkingengine import settings as has
@@ -71,6 +72,23 @@ class Metadata:
             raise wrong("project_id is not set", "Write the number of the project (not its APPID)")
         return self.settings.project_id
 
+    def unmatched(self) -> Iterator[NightloadError]:
+        """An error for each list of the settings that names what the project does not have."""
+        known = [str(row.get("eventName")) for row in self.event_list]
+        yield from self.unknown_events()
+        for name in self.settings.virtual_events or ():
+            try:
+                self._virtual_event(name)
+            except (Refused, BrokenAnswer, ConfigurationError):
+                yield from unmatched(has.VENDOR, "virtual_events", [name], known, what="virtual event")
+        if self.settings.login_names:
+            logins = [row.get("loginName") for row in self.rows("users_of_company", [])]
+            yield from unmatched(has.VENDOR, "login_names", self.settings.login_names, logins, what="user")
+
+    def unknown_events(self) -> Iterator[NightloadError]:
+        known = [str(row.get("eventName")) for row in self.event_list]
+        yield from unmatched(has.VENDOR, "events", self.settings.events or (), known, what="event")
+
     @once
     def event_list(self) -> list[Row]:
         data = self.client.data(has.EVENTS_META, params={"projectId": self.project})
@@ -120,10 +138,16 @@ class Metadata:
     def _virtual_events(self, notes: list[str]) -> Iterator[Row]:
         told = [str(row["eventName"]) for row in self.event_list if str(row.get("eventName", "")).startswith("ta@")]
         for name in dict.fromkeys([*told, *(self.settings.virtual_events or ())]):
-            data = self.client.data(has.VIRTUAL_EVENT, params={"projectId": self.project, "eventName": name})
-            if not isinstance(data, Mapping):
-                raise BrokenAnswer(what=f"no virtual event came for {name}", where=f"{has.VENDOR}, {has.VIRTUAL_EVENT}")
-            yield {"project_id": self.project, **data}
+            try:
+                yield {"project_id": self.project, **self._virtual_event(name)}
+            except (Refused, ConfigurationError) as error:
+                raise error.at(f"virtual event {name}") from None
+
+    def _virtual_event(self, name: str) -> Mapping[str, Any]:
+        data = self.client.data(has.VIRTUAL_EVENT, params={"projectId": self.project, "eventName": name})
+        if not isinstance(data, Mapping):
+            raise BrokenAnswer(what=f"no virtual event came for {name}", where=f"{has.VENDOR}, {has.VIRTUAL_EVENT}")
+        return data
 
     def _clusters(self, notes: list[str]) -> Iterator[Row]:
         body = {"projectId": self.project, **(self.settings.user_cluster_body or {})}

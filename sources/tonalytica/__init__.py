@@ -24,7 +24,7 @@ import dlt
 from dlt.extract import DltResource, DltSource
 
 from sources.columns import Column, Kind, key_of, label_of
-from sources.configuration import is_set, settings_of
+from sources.configuration import is_set, settings_of, unmatched
 from sources.errors import AccessDenied, ConfigurationError, NightloadError, NotReady, Refused, Unreachable
 from sources.extraction import Extraction
 from sources.fetching import once
@@ -34,7 +34,7 @@ from sources.tonalytica.client import Client, Listed, Result, StillQueued
 from sources.tonalytica.parameters import resolve
 from sources.tonalytica.selection import Execution, Selection, read_executions
 from sources.vendor import Part
-from sources.walks import RESET, Extra, Fetch, Mode, Table, Walk
+from sources.walks import RESET, Extra, Fetch, Mode, Table, Walk, noting
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class Tonalytica:
             Part(dataset=has.DATASET, source=lambda: _source(tonalytica, self, extraction), records=has.RESULTS),
         ]
 
-    def check(self) -> Iterator[str]:
+    def check(self) -> Iterator[str | NightloadError]:
         if self.client.has_user_key:
             session, date = self.client.session()
             version = (session.get("client_config") or {}).get("version", "unknown")
@@ -116,6 +116,12 @@ class Tonalytica:
             yield f"{self.client.get('queries', page=1, page_size=1)['count']} queries are visible"
         for query_id in self.client.query_keys:
             yield f"the key of query {query_id} works: {self.client.query_of_key(query_id)['name']}"
+        if "results" in (self.settings.exclude or ()):
+            return
+        for query_id, found in self._named():
+            if isinstance(found, NightloadError) and query_id not in self.client.query_keys:
+                yield found
+        yield from self.unmatched()
 
     # -- what several tables need ---------------------------------------------------------------
 
@@ -184,6 +190,10 @@ class Tonalytica:
             "query_snippets": self._fetch_array("query_snippets"),
             "query_results": partial(self._fetch_query_results, extraction),
         }
+        excluded = set(self.settings.exclude or ())
+        noted = next((t.name for t in (has.QUERY_RESULTS, *has.TABLES) if t.name not in excluded), None)
+        if noted and extraction.tables is None and "results" not in excluded:
+            fetches[noted] = noting(fetches[noted], self.unmatched)
         for table in has.TABLES:
             by_query_keys_alone = not self.client.has_user_key and table is not has.QUERY_RESULTS
             if by_query_keys_alone or table.name in (self.settings.exclude or ()):
@@ -246,21 +256,15 @@ class Tonalytica:
         """One resource per query that has a result, or that is to be executed."""
         if "results" in (self.settings.exclude or ()) or not extraction.wants_any_of(has.RESULTS):
             return
-        seen = set()
-        for query in self._listed_queries():
-            seen.add(query["id"])
+        for query in self.queries.rows if self.client.has_user_key else ():
             yield from self._result(extraction, query)
-        for query_id in self.client.query_keys:
-            if query_id in seen:
-                continue
-            try:
-                query = self.client.query_of_key(query_id)
-            except Refused as error:
-                # the key of one query fails that query's table, and nothing else
-                table = Table(name=f"query_{query_id}", mode=Mode.LATEST)
-                yield extraction.resource(has.RESULTS, table, partial(_raise, error))
-            else:
-                yield from self._result(extraction, query)
+        for query_id, found in self._named():
+            table = Table(name=f"query_{query_id}", mode=Mode.LATEST)
+            if not isinstance(found, NightloadError):
+                yield from self._result(extraction, found)
+            elif extraction.wants(has.RESULTS, table.name):
+                # one query that cannot be had fails its own table, and nothing else
+                yield extraction.resource(has.RESULTS, table, partial(_raise, found))
 
     def _result(self, extraction: Extraction, query: dict[str, Any]) -> Iterator[DltResource]:
         """The resource of one query's result, if there is one and it is wanted."""
@@ -276,16 +280,43 @@ class Tonalytica:
             table = replace(table, mode=Mode.KEPT, scope="_result_id") if kept else table
             yield extraction.resource(has.RESULTS, table, self._fetch_result(extraction, query))
 
-    def _listed_queries(self) -> Iterator[dict[str, Any]]:
-        rows = self.queries.rows if self.client.has_user_key else []
-        seen = {row["id"] for row in rows}
-        missing = {execution.query for execution in self.executions} - seen - set(self.client.query_keys)
-        for query_id in sorted(missing):
-            raise ConfigurationError(
-                what=f"sources.tonalytica.executions names query {query_id}, which the key cannot see",
-                todo="Check the id, or set probe_hidden = true",
-            )
-        yield from rows
+    def _named(self) -> Iterator[tuple[int, dict[str, Any] | NightloadError]]:
+        """The queries that the settings name and no list shows: read by their ids, for they may be hidden."""
+        listed = {row["id"] for row in self.queries.rows} if self.client.has_user_key else set()
+        named = dict.fromkeys(self.client.query_keys, "query_keys")
+        named |= dict.fromkeys(self.selection.keep_history, "results.keep_history")
+        named |= dict.fromkeys(self.selection.include.ids, "results.include.ids")
+        named |= {execution.query: "executions" for execution in self.executions}
+        for query_id, setting in named.items():
+            if query_id in listed:
+                continue
+            try:
+                found: dict[str, Any] | NightloadError = self.client.query(query_id)
+            except Refused as error:
+                found = error
+                if error.status == 404 and query_id not in self.client.query_keys:
+                    (found,) = unmatched(has.VENDOR, setting, [query_id], (), what="query")
+            yield query_id, found
+
+    def unmatched(self) -> Iterator[NightloadError]:
+        """An error for each list of the settings that names what no query has. A query's key lists nothing."""
+        if not self.client.has_user_key:
+            return
+        rows, chosen = self.queries.rows, self.selection
+        ids = {row["id"] for row in rows}
+        tags = {tag for row in rows for tag in row.get("tags") or ()}
+        sources = {row.get("data_source_id") for row in rows}
+        found = partial(unmatched, has.VENDOR)
+        for name, each in (("include", chosen.include), ("exclude", chosen.exclude)):
+            yield from found(f"results.{name}.tags", each.tags, tags, what="tag of a query")
+            yield from found(f"results.{name}.data_sources", each.data_sources, sources, what="data source of a query")
+        yield from found("results.exclude.ids", chosen.exclude.ids, ids, what="query")
+        executed = {execution.query for execution in self.executions}
+        asked = chosen.include.ids & ids - executed
+        computed = {row["id"] for row in rows if row["latest_query_data_id"] is not None}
+        yield from found("results.include.ids", asked, computed, what="query with a result")
+        loaded = {row["id"] for row in rows if chosen.wants(row)}
+        yield from found("results.keep_history", chosen.keep_history & ids, loaded, what="query in results.include")
 
     def _fetch_result(self, extraction: Extraction, query: dict[str, Any]) -> Fetch:
         def fetch(walk: Walk) -> None:

@@ -256,6 +256,15 @@ class Client:
             raise Refused(what=error.what, where=f"query {query_id}", todo=error.todo, status=error.status) from None
         return found
 
+    def query(self, query_id: int) -> dict[str, Any]:
+        """One query by its id, with its own key where there is one."""
+        if query_id in self.query_keys:
+            return self.query_of_key(query_id)
+        if not self.has_user_key:
+            raise Refused(what="there is no key for this query", where=f"query {query_id}", todo="Add it to query_keys")
+        found: dict[str, Any] = self.get(f"queries/{query_id}")
+        return found
+
     def result(self, query_id: int, result_id: int, file: Path) -> Result:
         """One result, streamed to `file`. A result never changes; an old one may be gone (404)."""
         return self._with_key(query_id, lambda key: self._result(query_id, result_id, file, key=key))
