@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from dlt.common.versioned_state import compress_state, decompress_state
 
 from pipelines.place import OWN_DATASET
 from pipelines.warehouse.reader import Reader
@@ -27,6 +30,7 @@ _KINDS = {
     "json": Kind.JSON,
     "jsonb": Kind.JSON,
 }
+_STATE = ("_dlt_pipeline_state", "state")
 _WHOLE = ("bigint", "integer", "hugeint", "decimal", "numeric")
 
 
@@ -128,7 +132,7 @@ def places(database: Reader | Session, columns: Sequence[str], datasets: Sequenc
     ):
         if kind.lower().partition("(")[0] not in (*_KINDS, *_WHOLE) or (dataset == OWN_DATASET and table in OURS_ALONE):
             continue
-        if table.startswith("_dlt_") and (table, column) != ("_dlt_version", "schema"):
+        if table.startswith("_dlt_") and (table, column) not in (("_dlt_version", "schema"), _STATE):
             continue
         if column in ("_dlt_load_id", "row_version"):
             continue
@@ -158,6 +162,8 @@ def _in(database: Reader | Session, place: Place, wanted: Wanted) -> Iterator[Tr
     for (value,) in found:
         if place.table == "_dlt_version":
             verdict: tuple[bool, str | None] = False, _masked_schema(value, wanted.sought)
+        elif (place.table, place.column) == _STATE:
+            verdict = False, _masked_state(value, wanted)
         else:
             verdict = judge(value, place.kind, wanted.sought, removes)
         leaves, fresh = verdict
@@ -175,6 +181,8 @@ def _in(database: Reader | Session, place: Place, wanted: Wanted) -> Iterator[Tr
 
 def _may_hold(place: Place, wanted: Wanted) -> tuple[str, list[str]]:
     """A quick test, which lets pass more than is meant; `judge` decides."""
+    if (place.table, place.column) == _STATE:  # compressed
+        return "true", []
     tests: list[str] = []
     parameters: list[str] = []
     for value in wanted.values:
@@ -183,7 +191,7 @@ def _may_hold(place: Place, wanted: Wanted) -> tuple[str, list[str]]:
                 tests.append(f"{place.as_text} = ?")
                 parameters.append(value.strip())
             continue
-        needle = max(words(value), key=lambda word: (word.isascii(), len(word)), default=value.strip())
+        needle = _needle(value)
         forms = (needle, unicodedata.normalize("NFD", needle), needle.replace("@", "%40"))
         escaped = json.dumps(needle)[1:-1]
         for text in dict.fromkeys((*forms, escaped, escaped.upper().replace("\\U", "\\u"))):
@@ -191,6 +199,10 @@ def _may_hold(place: Place, wanted: Wanted) -> tuple[str, list[str]]:
             tests.append(f"strpos({f'lower({place.as_text})' if lowered else place.as_text}, ?) > 0")
             parameters.append(text.lower() if lowered else text)
     return " OR ".join(tests), parameters
+
+
+def _needle(value: str) -> str:
+    return max(words(value), key=lambda word: (word.isascii(), len(word)), default=value.strip())
 
 
 def _one_of(place: Place, values: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
@@ -234,3 +246,30 @@ def _masked_schema(text: str, sought: Sought) -> str:
             table["x-label"] = sought.masked(label)
     after = json.dumps(schema)
     return text if after == before else json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+
+
+def _masked_state(text: str, wanted: Wanted) -> str:
+    """dlt's state with its texts masked: it holds labels and parameters of the rows that it stands for."""
+    state = decompress_state(text)
+    plain = json.dumps(state, ensure_ascii=False, default=str).replace("\\\\", "\\").lower()
+    needles = [_needle(value).lower() for value in wanted.values]
+    if not any(form in plain for needle in needles for form in (needle, json.dumps(needle)[1:-1])):
+        return text
+    masked = _masked_texts(state, wanted.sought)
+    return text if masked == state else compress_state(masked)
+
+
+def _masked_texts(value: Any, sought: Sought) -> Any:
+    """The texts in a value, JSON documents among them; numbers stay, for they count and point."""
+    if isinstance(value, Mapping):
+        return {name: _masked_texts(each, sought) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_masked_texts(each, sought) for each in value]
+    if not isinstance(value, str):
+        return value
+    if value[:1] in ("{", "["):
+        with suppress(ValueError, RecursionError):
+            document = json.loads(value)
+            masked = _masked_texts(document, sought)
+            return value if masked == document else json.dumps(masked)
+    return sought.masked(value)

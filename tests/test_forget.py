@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dlt.common.versioned_state import decompress_state
 
 import killed
 from conftest import Database, Ran
@@ -206,6 +207,28 @@ def test_a_query_named_after_a_person_loads_as_before(loaded: Home, process: San
     assert night.code == 0, night.out
     assert [row["mail"] for row in _rows(loaded, "tonalytica_results.query_91")] == ["third@person.example"]
     assert loaded.traces() == []
+
+
+def test_the_state_says_nothing_of_the_person(home: Home, process: SandboxProcess) -> None:
+    """It holds the labels of a result's columns, for the row of `query_results`."""
+    rows = [{f"paid by {LOW}": 1, "n": 2}]
+    process.control(
+        "tonalytica", "POST", "edit", {"table": "queries", "op": "execute", "key": 91, "row": {"rows": rows}}
+    )
+    assert home.run("tonalytica", tables=["tonalytica_results.query_91"]).code == 0
+    assert LOW in _states(home)
+    assert home.main("forget", LOW, "--yes").code == 0
+    assert "[forgotten]" in _states(home)
+    assert LOW not in _states(home)
+    night = home.run("tonalytica", tables=["tonalytica_results.query_91"])
+    assert (night.code, night.tables["tonalytica_results.query_91"]["status"]) == (0, "unchanged")
+    assert LOW not in _states(home)
+
+
+def _states(home: Home) -> str:
+    """All states that the warehouse has, as texts."""
+    names, rows = home.all_rows()["tonalytica_results._dlt_pipeline_state"]
+    return "".join(json.dumps(decompress_state(str(row[names.index("state")]))) for row in rows)
 
 
 def _rows(loaded: Home, table: str) -> list[dict[str, str | None]]:
