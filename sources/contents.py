@@ -152,9 +152,9 @@ def _texts_apart(first: Spool, second: Spool, labels: Sequence[str]) -> int:
     first.close()
     second.close()
     names = ", ".join(map(quote, labels))
-    sources = (json_rows([spool.path], "array", dict.fromkeys(labels, "VARCHAR")) for spool in (first, second))
+    there, came = (json_rows([spool.path], "array", dict.fromkeys(labels, "VARCHAR")) for spool in (first, second))
     try:
-        return _on_one_side(names, *(f"SELECT {names} FROM {source}" for source in sources))  # noqa: S608
+        return _on_one_side(names, f"SELECT {names} FROM {there}", f"SELECT {names} FROM {came}")  # noqa: S608
     except duckdb.Error:
         seen = [{tuple(str(row.get(label)) for label in labels) for row in iter_rows(s.path)} for s in (first, second)]
         return len(seen[0] ^ seen[1])
