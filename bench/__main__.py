@@ -6,6 +6,7 @@
     (f) the records of (b) into Postgres, beside a raw COPY    (g) 10,000 changed rows into 0.5M and into 5M
     (h) commands from the shell                                    rows, on both databases
     (i) five vendors side by side: a first and a second night, and the slowest of them alone
+    (j) one result document of 20,000 rows and 600 columns
 
 Every way is a fresh process per round, and the ways take turns, so that a noisy moment hits all of them. Medians are
 told, and ratios of medians. Rows per CPU-second count the process with its children, after its imports, and the
@@ -46,11 +47,13 @@ KINDS = {
     "records": "(b) pages of 1000 records, 12 columns",
     "segment": "(c) a segment's CSV, 6 columns",
     "sql": "(d) pages of 10,000 rows of SQL, 12 columns",
+    "wide": "(j) one document, 600 columns",
 }
 PARTS = [*KINDS, "charts", "paging", "start", *warehouses.PARTS, "night"]
-ALONE = ("segment", "sql")
-"""Measured beside the floor only: dlt's declarative source reads neither form."""
-FLOORS = {"document": 0.55, "records": 0.55, "segment": 0.55, "sql": 0.5}
+ALONE = ("segment", "sql", "wide")
+"""Measured beside the floor only: dlt's declarative source reads neither of the first two, and not the third in
+minutes."""
+FLOORS = {"document": 0.55, "records": 0.55, "segment": 0.55, "sql": 0.5, "wide": 0.3}
 LATENCY, CHART_LATENCY = 50, 200
 
 
@@ -64,6 +67,7 @@ class Size:
     default: int
     slow_pages: int
     segment: int
+    wide: int
     charts: int
     merged: tuple[int, int]
     """How many times the slow pages' rows make the tables to merge into."""
@@ -85,8 +89,8 @@ class Size:
         return self.few * self.merged[0], self.few * self.merged[1]
 
     def rows(self, way: str, kind: str) -> int:
-        if kind == "segment":
-            return self.segment
+        if kind in ("segment", "wide"):
+            return self.segment if kind == "segment" else self.wide
         whole = self.document if kind == "document" else self.records
         return {"rest_api_parquet": min(self.tuned, whole), "rest_api": min(self.default, whole)}.get(way, whole)
 
@@ -98,6 +102,7 @@ FULL = Size(
     default=20_000,
     slow_pages=500,
     segment=2_000_000,
+    wide=20_000,
     charts=150,
     merged=(10, 100),
     night=0.3,
@@ -109,6 +114,7 @@ QUICK = Size(
     default=2_000,
     slow_pages=40,
     segment=50_000,
+    wide=500,
     charts=10,
     merged=(3, 30),
     night=0.02,
@@ -134,6 +140,7 @@ def main() -> None:
             records=size.records,
             small_pages=size.slow_pages,
             segment=size.segment,
+            wide=size.wide,
             changes=changes if "merge" in parts else (),
         )
         with ExitStack() as stack:
@@ -175,7 +182,9 @@ def _measure(part: str, url: str, size: Size, home: Path, results: Results) -> N
     else:
         for way in ("nightload", "floor") if part in ALONE else WAYS:
             rows = size.rows(way, part)
-            base = {"document": f"{url}/r{rows}", "records": f"{url}/records/v2"}.get(part, f"{url}/{part}")
+            base = {"document": f"{url}/r{rows}", "wide": f"{url}/w{rows}", "records": f"{url}/records/v2"}.get(
+                part, f"{url}/{part}"
+            )
             with empty(home):
                 results.add(way, part, child(way, part, base, rows, home))
                 if way == "nightload" and part not in ALONE:

@@ -32,6 +32,13 @@ DOCUMENT = {
     "coupon": ("string", "VARCHAR"),
     "comment": ("string", "VARCHAR"),
 }
+WIDE = {"id": ("integer", "BIGINT")} | {
+    f"{name}_{n}": (name, kind)
+    for n in range(200)
+    for name, kind in (("integer", "BIGINT"), ("float", "DOUBLE"), ("string", "VARCHAR"))
+    if (n, name) != (0, "integer")
+}
+"""600 columns, as a pivot of all metrics has them."""
 RECORDS = {
     # label: (TUNE's type, DuckDB's type)
     "id": ("integer", "BIGINT"),
@@ -107,16 +114,21 @@ def render(
     records: int,
     small_pages: int,
     segment: int,
+    wide: int = 0,
     changes: Iterable[Change] = (),
 ) -> Bodies:
     """Write every body into `folder`; the same bytes for the same numbers."""
-    for rows in documents:
-        with (folder / f"document-{rows}.json").open("w", encoding="utf-8") as file:
-            columns = [{"name": name, "friendly_name": name, "type": kind} for name, (kind, _) in DOCUMENT.items()]
+    documents = tuple(documents)
+    for rows, labels, made, name in (
+        *((rows, DOCUMENT, _document_rows, f"document-{rows}.json") for rows in documents),
+        (wide, WIDE, _wide_rows, "wide.json"),
+    ):
+        with (folder / name).open("w", encoding="utf-8") as file:
+            columns = [{"name": name, "friendly_name": name, "type": kind} for name, (kind, _) in labels.items()]
             head = {"id": rows, "query_hash": "0" * 32, "query": "select * from orders"}
             file.write(json.dumps({"query_result": head})[:-2])
             file.write(f', "data": {{"columns": {json.dumps(columns)}, "rows": [')
-            file.writelines(f"{', ' if n else ''}{row}" for n, row in enumerate(_document_rows(rows)))
+            file.writelines(f"{', ' if n else ''}{row}" for n, row in enumerate(made(rows)))
             file.write(']}, "data_source_id": 1, "runtime": 1.5, "retrieved_at": "2026-01-01T00:00:00.000Z"}}')
     rows_by_name = {
         "records": (list(_record_rows(range(1, records + 1))), PAGE),
@@ -235,6 +247,16 @@ def _document_rows(count: int) -> Iterator[str]:
             f' "shipped_at": {shipped}, "city": "{CITIES[pick % 8]}", "channel": "{("web", "app", "shop")[pick % 3]}", '
             f'"product": "{words[pick % 499]}", "coupon": {coupon}, "comment": "{words[pick % 983]} {n}"}}'
         )
+
+
+def _wide_rows(count: int) -> Iterator[str]:
+    kinds = [
+        f'"{name}": ' + {"BIGINT": "%d", "DOUBLE": "%s", "VARCHAR": '"%s"'}[kind] for name, (_, kind) in WIDE.items()
+    ]
+    row = f"{{{', '.join(kinds)}}}"
+    for n in range(1, count + 1):
+        others = ((n * place % 100_000, n * place % 1000 / 64, WORDS[(n + place) % 10]) for place in range(1, 201))
+        yield row % (n, *[value for each in others for value in each][1:])
 
 
 def _sentences(dice: random.Random) -> list[str]:

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from bench import databases
-from bench.bodies import CHART_DAYS, CHART_RATE, DOCUMENT, KEY, PAGE, RECORDS, SEGMENT, SMALL_PAGE, SQL_PAGE
+from bench.bodies import CHART_DAYS, CHART_RATE, DOCUMENT, KEY, PAGE, RECORDS, SEGMENT, SMALL_PAGE, SQL_PAGE, WIDE
 
 Work = Callable[[], dict[str, float] | None]
 """Does the work; it may tell more figures than all do."""
@@ -30,6 +30,7 @@ Way = Callable[[str, str, int, Path], Work]
 
 VENDORS = {
     "document": "tonalytica",
+    "wide": "tonalytica",
     "records": "tune",
     "segment": "growingio",
     "charts": "growingio",
@@ -37,6 +38,7 @@ VENDORS = {
 }
 TABLES = {
     "document": "tonalytica_results.query_1",
+    "wide": "tonalytica_results.query_1",
     "records": "tune.advertiser_campaigns",
     "segment": "growingio.segmentation_users",
     "charts": "growingio.chart_points",
@@ -212,8 +214,8 @@ def floor(kind: str, url: str, rows: int, folder: Path) -> Work:
             _floor_of_lines(kind, url, rows, folder)
             return
         spool = folder / "rows.json"
-        (_fetch_document if kind == "document" else _fetch_pages)(url, rows, spool)
-        types = DOCUMENT if kind == "document" else RECORDS
+        types = {"document": DOCUMENT, "wide": WIDE}.get(kind, RECORDS)
+        (_fetch_pages if types is RECORDS else _fetch_document)(url, rows, spool)
         columns = ", ".join(f"{name}: '{sql_type}'" for name, (_, sql_type) in types.items())
         with duckdb.connect(str(folder / "bench.duckdb")) as connection:
             connection.execute("SET preserve_insertion_order = false")
@@ -312,7 +314,7 @@ def _fetch_pages(url: str, rows: int, spool: Path) -> None:
 
 def settings(kind: str, url: str, *, width: int = 8) -> dict[str, str]:
     """nightload's settings for one bench vendor, as environment variables; the rate limit is out of the way."""
-    if kind == "document":
+    if kind in ("document", "wide"):
         return {
             "SOURCES__TONALYTICA__API_KEY": KEY,
             "SOURCES__TONALYTICA__BASE_URL": url,

@@ -1,12 +1,12 @@
 """Two vendors on loopback, as far as a load needs them: `python -m bench.server FOLDER` prints its port.
 
 A process of its own, so that its CPU counts for nobody; bodies go from file to socket by sendfile. The base URL says
-what is served: `/r<rows>/` is a Redash whose one query has a result of so many rows, `/<set>/v2` a TUNE with one
-endpoint of the records or of the small pages, `/<set>/<ms>/v2` the same with so many milliseconds per page,
-`/changed-<rows>-<night>/v2` one whose table has so many rows, of which it sends what changed in that night,
-`/segment/` a GrowingIO with one segment, `/charts/<number>/<ms>/` one with a board of so many charts and so many
-milliseconds per series (its `span` tells when it was asked), and `/sql/` a ThinkingEngine whose every SQL gives the
-records.
+what is served: `/r<rows>/` is a Redash whose one query has a result of so many rows, `/w<rows>/` one of the wide
+result, `/<set>/v2` a TUNE with one endpoint of the records or of the small pages, `/<set>/<ms>/v2` the same with so
+many milliseconds per page, `/changed-<rows>-<night>/v2` one whose table has so many rows, of which it sends what
+changed in that night, `/segment/` a GrowingIO with one segment, `/charts/<number>/<ms>/` one with a board of so many
+charts and so many milliseconds per series (its `span` tells when it was asked), and `/sql/` a ThinkingEngine whose
+every SQL gives the records.
 """
 
 from __future__ import annotations
@@ -67,8 +67,9 @@ class Handler(socketserver.StreamRequestHandler):
             parts = urlsplit(line.split()[1].decode())
             _, first, *rest = parts.path.split("/")
             params = {name: values[0] for name, values in parse_qs(parts.query).items()}
-            if match := re.fullmatch(r"r(\d+)", first):
-                self._redash("/".join(rest), int(match[1]))
+            if match := re.fullmatch(r"([rw])(\d+)", first):
+                rows = int(match[2])
+                self._redash("/".join(rest), rows, bodies.documents[rows] if match[1] == "r" else "wide.json")
             elif first == "segment":
                 self._growingio(rest[-1])
             elif first == "charts":
@@ -78,10 +79,10 @@ class Handler(socketserver.StreamRequestHandler):
             else:
                 self._tune(first, rest, params)
 
-    def _redash(self, path: str, rows: int) -> None:
+    def _redash(self, path: str, rows: int, document: str) -> None:
         query = QUERY | {"latest_query_data_id": rows}
         if path == f"api/query_results/{rows}.json":
-            self._file(bodies.documents[rows], None)
+            self._file(document, None)
         elif path == "api/queries":
             self._json({"count": 1, "page": 1, "page_size": 250, "results": [query]})
         elif path == "api/queries/1":
@@ -177,7 +178,7 @@ def _end_with_parent() -> None:
 
 if __name__ == "__main__":
     bodies = Bodies.load(Path(sys.argv[1]))
-    names = [*bodies.documents.values(), *(f"{name}.json" for name in bodies.pages), "segment.csv"]
+    names = [*bodies.documents.values(), *(f"{name}.json" for name in bodies.pages), "segment.csv", "wide.json"]
     files = {name: os.open(Path(bodies.folder) / name, os.O_RDONLY) for name in names}
     with Server(("127.0.0.1", 0), Handler) as server:
         print(server.server_address[1], flush=True)

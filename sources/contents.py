@@ -45,14 +45,14 @@ def stray_labels(spool: Spool, columns: Sequence[Column], rows: int) -> list[str
 def texts_of(converted: Converted, label: str) -> set[str]:
     """The values of one column, each once, as texts: a day is 2026-01-31."""
     name = quote(next(column.name for column in converted.columns if column.label == label))
-    with connect() as connection:
+    with connect(converted.memory) as connection:
         found = connection.execute(f"SELECT DISTINCT {name}::VARCHAR FROM {literal(converted.path)}").fetchall()  # noqa: S608
     return {text for (text,) in found if text is not None}
 
 
 def filled(converted: Converted) -> dict[str, int]:
     """Column → in how many rows it has a value, by the file's own figures: no row is read."""
-    with connect() as connection:
+    with connect(converted.memory) as connection:
         told = connection.execute(
             "SELECT path_in_schema, sum(num_values - coalesce(stats_null_count, 0)) "  # noqa: S608
             f"FROM parquet_metadata({literal(converted.path)}) GROUP BY path_in_schema"
@@ -68,7 +68,7 @@ def greatest(spool: Spool, label: str, *, like: str, up_to: str, zone: str = "UT
     offset, comes as the zone's clock shows it. None if there is no time, or if the rows need the strict cast.
     """
     spool.close()
-    source, name = json_rows(spool.path, "array", {label: "VARCHAR"}), quote(label)
+    source, name = json_rows([spool.path], "array", {label: "VARCHAR"}), quote(label)
     if spool.labels is not None:
         source, name = json_lists(spool), place_of(Column(label=label), spool.labels)
     at = time_or_null("v", Column(label=label, zone=zone))
@@ -105,7 +105,7 @@ def newest_text(converted: Converted, spool: Spool, label: str, *, like: str, up
     else:
         # both ways through DuckDB's own clock: an hour that comes twice has one meaning in either
         told, highest = f"timezone({zone}, max({name}))", f"timezone({zone}, {edge}::TIMESTAMP)"
-    with connect() as connection:
+    with connect(converted.memory) as connection:
         row = connection.execute(
             f"SELECT ({told})::VARCHAR FROM {literal(converted.path)} WHERE {name} <= {highest}"  # noqa: S608
         ).fetchone()
@@ -149,7 +149,7 @@ def keys_apart(converted: Converted, first: Spool, second: Spool, labels: Sequen
         source, proofs = proven(second, columns)
         exprs = ", ".join(f"{sql} AS {quote(name)}" for name, sql in proofs.items())
         there, came = f"SELECT {names} FROM {literal(converted.path)}", f"SELECT {exprs} FROM {source}"  # noqa: S608
-        return _on_one_side(names, there, came)
+        return _on_one_side(names, there, came, converted.memory)
     except (Misfit, duckdb.Error):
         return _texts_apart(first, second, labels)
 
@@ -159,17 +159,17 @@ def _texts_apart(first: Spool, second: Spool, labels: Sequence[str]) -> int:
     first.close()
     second.close()
     names = ", ".join(map(quote, labels))
-    sources = (json_rows(spool.path, "array", dict.fromkeys(labels, "VARCHAR")) for spool in (first, second))
+    there, came = (json_rows([spool.path], "array", dict.fromkeys(labels, "VARCHAR")) for spool in (first, second))
     try:
-        return _on_one_side(names, *(f"SELECT {names} FROM {source}" for source in sources))  # noqa: S608
+        return _on_one_side(names, f"SELECT {names} FROM {there}", f"SELECT {names} FROM {came}")  # noqa: S608
     except duckdb.Error:
         seen = [{tuple(str(row.get(label)) for label in labels) for row in iter_rows(s.path)} for s in (first, second)]
         return len(seen[0] ^ seen[1])
 
 
-def _on_one_side(names: str, first: str, second: str) -> int:
+def _on_one_side(names: str, first: str, second: str, more: int = 0) -> int:
     """How many values of the columns `names` only one of two SELECTs brings."""
-    with connect() as connection:
+    with connect(more) as connection:
         (count,) = one_row(
             connection,
             f"SELECT count(*) FROM (SELECT bit_or(side) AS sides FROM (SELECT *, 1 AS side FROM ({first}) "  # noqa: S608

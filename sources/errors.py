@@ -187,6 +187,67 @@ class TypeFlip(NightloadError):
         super().__post_init__()
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
+class RowTooLong(NightloadError):
+    """A row has more bytes than are read into memory; `column` is the one that is so long."""
+
+    recovery = Recovery.CONFIGURE
+
+    table: str
+    column: str
+    key: str
+    most: int
+    what: str = ""
+
+    def __post_init__(self) -> None:
+        row = f" (row {self.key})" if self.key else ""
+        self.what = self.what or (
+            f"column {self.column} of table {self.table} has a value of more than {self.most // 2**20} MB{row}"
+        )
+        self.todo = self.todo or "Shorten the value at the vendor, or leave the column out of what is asked for"
+        super().__post_init__()
+
+
+class OutOfMemory(NightloadError):
+    """DuckDB may not take as much memory as a table needs."""
+
+    recovery = Recovery.CONFIGURE
+
+
+class DatabaseError(NightloadError):
+    """DuckDB fails in a way that is not foreseen."""
+
+
+def of_duckdb(error: BaseException, where: str = "") -> NightloadError | None:
+    """What DuckDB raised, be it wrapped by dlt, as an error of nightload; None if it raised nothing.
+
+    Its own text is no user's: it has several lines, names files that are gone, and may quote a row.
+    """
+    seen: BaseException | None = error
+    while seen is not None and not (isinstance(seen, Exception) and type(seen).__module__ in ("duckdb", "_duckdb")):
+        where = where or str(getattr(seen, "job_id", "")).partition(".")[0]
+        wrapped = getattr(seen, "client_exception", None) or seen.__cause__ or seen.__context__
+        seen = next((each for each in seen.args if isinstance(each, Exception)), None) or wrapped
+    if seen is None:
+        return None
+    if (full := no_room(seen)) is not None:
+        return full
+    name = type(seen).__name__
+    if name == "OutOfMemoryException" or "Out of Memory" in str(seen) or "failed to pin block" in str(seen):
+        return OutOfMemory(
+            what="the rows need more memory than a table may take",
+            where=where,
+            why="they are too wide, or their values too long",
+            todo="Leave columns out of what is asked for, or ask for fewer rows at once",
+        )
+    return DatabaseError(
+        what="DuckDB cannot process the rows",
+        where=where,
+        why=name,
+        todo="Run it with --verbose to see DuckDB's own message",
+    )
+
+
 def no_room(error: BaseException) -> NoRoom | None:
     """What a full disk made of it, if it was one: an OSError, or what DuckDB says of one. dlt wraps both."""
     told: BaseException | None = error

@@ -17,7 +17,7 @@ from sources.columns import EXACT_DOUBLE, Column, Kind, Real, clean, kind_of, se
 from sources.errors import BrokenAnswer, TypeFlip
 from sources.fast_way import date_or_null, is_zero_date, json_rows, time_or_null
 from sources.quoting import quote
-from sources.scratch import MEMORY, ROW_BYTES, write_parquet
+from sources.scratch import ROW_BYTES, allow, extra_memory, write_parquet
 from sources.spool import Spool, spooled_rows
 
 
@@ -29,6 +29,7 @@ def convert_exact(
     columns: Sequence[Column],
     extra: Mapping[str, str],
     where: str,
+    more: int,
 ) -> tuple[Column, ...]:
     """Two passes in Python: what do the columns hold; then the same rows with every value as its text."""
     seen: dict[str, set[Kind]] = {column.label: set() for column in columns}
@@ -65,14 +66,13 @@ def convert_exact(
                 longest = max(longest, len(line) + 1)
                 file.write(line)
         if longest > ROW_BYTES:
-            connection.execute(f"SET memory_limit = '{100 + 8 * longest // 2**20}MB'")
-        source = json_rows(cleaned, "newline_delimited", {column.name: "VARCHAR" for column in chosen}, longest)
+            allow(connection, max(more, extra_memory(len(columns), longest)))
+        source = json_rows([cleaned], "newline_delimited", {column.name: "VARCHAR" for column in chosen}, longest)
         for position, column in enumerate(chosen):
             if column.kind in (Kind.TIMESTAMP, Kind.DATE):
                 chosen[position] = _time_or_text(connection, source, column, where=where)
         write_parquet(connection, {column.name: _cast(column) for column in chosen}, extra, source=source, out=out)
     finally:
-        connection.execute(f"SET memory_limit = '{MEMORY}'")
         cleaned.unlink(missing_ok=True)
     return tuple(chosen)
 

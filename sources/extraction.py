@@ -38,6 +38,7 @@ from sources.errors import (
     NightloadError,
     TypeFlip,
     Unreachable,
+    of_duckdb,
     summarize,
 )
 from sources.exact_way import plain
@@ -215,6 +216,7 @@ class Extraction:
 
     def _failed(self, outcome: Outcome, error: Exception, *, came: bool = False) -> None:
         """`came`: rows are loaded nevertheless, and the counts are theirs."""
+        error = of_duckdb(error, f"{outcome.dataset}.{outcome.table}") or error
         outcome.error = summarize(error)
         outcome.recovery = getattr(error, "recovery", None)
         if isinstance(error, CountMismatch):

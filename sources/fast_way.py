@@ -38,19 +38,21 @@ def convert_fast(
     out: Path,
     columns: Sequence[Column],
     extra: Mapping[str, str],
+    row_bytes: int = ROW_BYTES,
 ) -> None:
-    source, exprs = proven(spool, columns)
+    source, exprs = proven(spool, columns, row_bytes)
     write_parquet(connection, exprs, extra, source=source, out=out)
 
 
-def proven(spool: Spool, columns: Sequence[Column]) -> tuple[str, dict[str, str]]:
+def proven(spool: Spool, columns: Sequence[Column], row_bytes: int = ROW_BYTES) -> tuple[str, dict[str, str]]:
     """SQL: the rows of a spool, and column → its value, or an error. Raises `Misfit` where it cannot be told."""
     if spool.labels is None:
-        source = json_rows(spool.path, "array", {name: _shape(held) for name, held in _nested(columns).items()})
+        shapes = {name: _shape(held) for name, held in _nested(columns).items()}
+        source = json_rows(spool.pieces or [spool.path], "array", shapes, row_bytes)
         return source, {column.name: _checked(column, _raw(column), spool) for column in columns}
     places = {column.name: place_of(column, spool.labels) for column in columns}
     exprs = {column.name: _checked(column, places[column.name], spool) for column in columns}
-    return json_lists(spool), exprs
+    return json_lists(spool, row_bytes), exprs
 
 
 Nested = Mapping[str, "Nested | str"]
@@ -89,23 +91,27 @@ def _raw(column: Column) -> str:
     return "".join((*("struct_extract(" for _ in rest), quote(first), *(f", {literal(name)})" for name in rest)))
 
 
-def json_rows(path: Path, form: str, types: Mapping[str, str], row_bytes: int = ROW_BYTES) -> str:
+def json_rows(paths: Sequence[Path], form: str, types: Mapping[str, str], row_bytes: int = ROW_BYTES) -> str:
     # records=true: with a single VARCHAR column DuckDB would hand over the whole object as its value
     fields = ", ".join(f"{quote(label)}: {literal(sql_type)}" for label, sql_type in types.items())
     return (
-        f"read_json({literal(path)}, format={literal(form)}, records=true, columns={{{fields}}}, "
+        f"read_json({_listed(paths)}, format={literal(form)}, records=true, columns={{{fields}}}, "
         f"maximum_object_size={row_bytes})"
     )
 
 
-def json_lists(spool: Spool) -> str:
+def _listed(paths: Sequence[Path]) -> str:
+    return f"[{', '.join(map(literal, paths))}]"
+
+
+def json_lists(spool: Spool, row_bytes: int = ROW_BYTES) -> str:
     """SQL: the rows of a spool of arrays, their lengths checked."""
     widths = ", ".join(map(str, sorted(spool.widths)))
     whole = f"CASE WHEN len({_VALUES}) IN ({widths}) THEN {_VALUES} ELSE error('misfit in length') END"
     return (
         f"(SELECT {whole} AS {_VALUES} "  # noqa: S608
-        f"FROM read_json({literal(spool.path)}, format='array', records=false, "
-        f"columns={{{_VALUES}: 'JSON[]'}}, maximum_object_size={ROW_BYTES}))"
+        f"FROM read_json({_listed(spool.pieces or [spool.path])}, format='array', records=false, "
+        f"columns={{{_VALUES}: 'JSON[]'}}, maximum_object_size={row_bytes}))"
     )
 
 

@@ -16,7 +16,7 @@ from sources.columns import LOAD_ID, Column, Kind
 from sources.personal import is_about_whom_it_names
 from sources.policy import DROP, HASH
 from sources.quoting import literal, quote
-from sources.scratch import PARQUET, connect, one_row, still_nullable
+from sources.scratch import connect, one_row, parquet, still_nullable
 from sources.tables import Converted, digest_of
 from sources.terms import TEXT_OR_NUMBER, WORD_RE2, Forgotten, Sought, lowered_sql, normal_sql, salted
 
@@ -57,7 +57,7 @@ def screen(
     """The converted file without what must not land. `version`: SQL of `row_version` over the columns as they land."""
     if not converted.rows or not (policies or forgotten):
         return Screened(converted=converted)
-    with connect() as connection:
+    with connect(converted.memory) as connection:
         source = literal(converted.path)
         gone, masks = _look(connection, converted, f"{dataset}.{table}", forgotten, key=key)
         if not (gone or masks or policies):
@@ -230,7 +230,7 @@ def _rewrite(
     target = converted.path.with_suffix(".screened.parquet")
     connection.execute(
         f"COPY (SELECT {outer} FROM (SELECT {', '.join(exprs)} FROM ({rows}) r {' '.join(joins)})) "  # noqa: S608
-        f"TO {literal(target)} ({PARQUET})"
+        f"TO {literal(target)} ({parquet(len(names))})"
     )
     target.replace(converted.path)
     return tuple(columns)

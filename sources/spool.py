@@ -48,6 +48,8 @@ class Spool:
         self.labels: list[str] | None = None
         self.widths: set[int] = set()
         self.parts: list[Part] = []
+        self.pieces: list[Path] = []
+        """The rows once more, in small files, where `sources.pieces` made them."""
         self._file: IO[bytes] = path.open("wb")
         self._file.write(b"[")
         self._empty = True
@@ -132,10 +134,13 @@ class Spool:
             self._file.close()
 
 
-def iter_rows(path: Path, *, start: int = 0, as_written: bool = True) -> Iterator[dict[str, Any]]:
+def iter_rows(
+    path: Path, *, start: int = 0, as_written: bool = True, most: int | None = None
+) -> Iterator[dict[str, Any]]:
     """The rows of the array that begins at byte `start`, one at a time.
 
-    `as_written` keeps numbers with a point or exponent as their text (`Real`), else they are floats.
+    `as_written` keeps numbers with a point or exponent as their text (`Real`), else they are floats. The first row that
+    does not end within the next `most` characters ends the rows.
     """
     decoder = json.JSONDecoder(parse_float=Real if as_written else None, strict=False, object_pairs_hook=_each_key_once)
     with path.open("rb") as raw:
@@ -161,14 +166,18 @@ def iter_rows(path: Path, *, start: int = 0, as_written: bool = True) -> Iterato
             except json.JSONDecodeError:
                 if ended:
                     raise
-                chunk = file.read(1 << 20)
+                text, position = text[position:], 0
+                if most is not None and len(text) >= most:
+                    return
+                # as much again, so that a long row is parsed a few times and not once for each chunk
+                chunk = file.read(max(1 << 20, len(text)))
                 ended = not chunk
-                text, position = text[position:] + chunk, 0
+                text += chunk
 
 
-def spooled_rows(spool: Spool) -> Iterator[dict[str, Any]]:
+def spooled_rows(spool: Spool, *, most: int | None = None) -> Iterator[dict[str, Any]]:
     """The rows of a closed spool by their labels. Raises `ValueError` for an array of another length."""
-    rows: Iterator[Any] = iter_rows(spool.path)
+    rows: Iterator[Any] = iter_rows(spool.path, most=most)
     if spool.labels is None:
         yield from rows
         return

@@ -21,11 +21,28 @@ from sources.columns import LOAD_ID, Column, Kind, kind_of, settle
 from sources.errors import BrokenAnswer
 from sources.exact_way import convert_exact
 from sources.fast_way import Misfit, convert_fast, time_or_null
+from sources.pieces import split
 from sources.quoting import literal, quote
-from sources.scratch import PARQUET, connect, one_row, still_nullable, write_parquet
+from sources.scratch import (
+    ROW_BYTES,
+    allow,
+    connect,
+    extra_memory,
+    join_slices,
+    one_row,
+    parquet,
+    still_nullable,
+    write_parquet,
+)
 from sources.spool import Part, Spool, spooled_rows
 
 SAMPLE_ROWS = 500
+SAMPLE_BYTES = 2**20
+"""A sample ends with the row that passes so many bytes: a long one is not brought into memory for it."""
+WIDE = 100
+"""From so many columns on the rows are split at once, and not only when they do not fit."""
+SLICE = 500
+"""Columns that are converted at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +56,8 @@ class Converted:
     digest: str
     repeats: int = 0
     """Rows that came beside one with the same key, and were left out."""
+    memory: int = 0
+    """Bytes beyond the usual that DuckDB needs to read the file."""
 
 
 def to_parquet(
@@ -59,20 +78,35 @@ def to_parquet(
     a value that it cannot hold, `BrokenAnswer` when the rows are not JSON or a key is NULL.
     """
     spool.close()
-    with connect() as connection:
+    more = extra_memory(len(columns))
+    with connect(more) as connection:
         extra = {**(extra or {}), LOAD_ID: literal(load_id)}
         if spool.parts:
             return _joined(connection, spool.parts, out=out, columns=tuple(columns), extra=extra, key=key)
-        chosen = _from_sample(spool, columns)
+        longest = split(spool, columns, key=key, where=where) if len(columns) > WIDE else 0
         try:
-            convert_fast(connection, spool, out=out, columns=chosen, extra=extra)
-            chosen = tuple(column if column.kind else replace(column, kind=Kind.TEXT) for column in chosen)
-        except (Misfit, duckdb.InvalidInputException, duckdb.ConversionException, duckdb.OutOfRangeException):
-            chosen = convert_exact(connection, spool, out=out, columns=columns, extra=extra, where=where)
+            chosen = _from_sample(spool, columns)
+            try:
+                try:
+                    _fast(connection, spool, out=out, columns=chosen, extra=extra, longest=longest)
+                except duckdb.Error as error:
+                    if spool.pieces or not _is_of_size(error):
+                        raise
+                    longest = split(spool, columns, key=key, where=where)
+                    more = extra_memory(len(columns), longest)
+                    allow(connection, more)
+                    _fast(connection, spool, out=out, columns=chosen, extra=extra, longest=longest)
+                chosen = tuple(column if column.kind else replace(column, kind=Kind.TEXT) for column in chosen)
+            except (Misfit, duckdb.InvalidInputException, duckdb.ConversionException, duckdb.OutOfRangeException):
+                chosen = convert_exact(connection, spool, out=out, columns=columns, extra=extra, where=where, more=more)
+        finally:
+            for piece in spool.pieces:
+                piece.unlink(missing_ok=True)
+            spool.pieces.clear()
         came, keys = rows, _ = _count(connection, out, key, where=where)
         if keys < rows:
             newest = next((column for column in chosen if column.name == newest_by), None)
-            _keep_newest(connection, out, key=key, newest_by=newest)
+            _keep_newest(connection, out, key=key, newest_by=newest, columns=len(columns))
             rows, _ = _count(connection, out, (), where=where)
         return Converted(
             path=out,
@@ -81,7 +115,38 @@ def to_parquet(
             keys=keys if key else rows,
             digest=digest_of(connection, out, chosen),
             repeats=came - rows,
+            memory=more,
         )
+
+
+def _fast(
+    connection: duckdb.DuckDBPyConnection,
+    spool: Spool,
+    *,
+    out: Path,
+    columns: Sequence[Column],
+    extra: Mapping[str, str],
+    longest: int,
+) -> None:
+    """The fast way, a slice of the columns at a time where there are many: what is planned for each adds up."""
+    row_bytes = max(ROW_BYTES, longest)
+    if len(columns) <= SLICE:
+        convert_fast(connection, spool, out=out, columns=columns, extra=extra, row_bytes=row_bytes)
+        return
+    files = [out.with_suffix(f".{at}.slice") for at in range(0, len(columns), SLICE)]
+    try:
+        for place, file in enumerate(files):
+            some = columns[place * SLICE : (place + 1) * SLICE]
+            convert_fast(connection, spool, out=file, columns=some, extra={}, row_bytes=row_bytes)
+        join_slices(connection, files, out=out, columns=len(columns), extra=extra)
+    finally:
+        for file in files:
+            file.unlink(missing_ok=True)
+
+
+def _is_of_size(error: duckdb.Error) -> bool:
+    """Do the rows, or one of them, not fit into the memory that a table has?"""
+    return isinstance(error, duckdb.OutOfMemoryException) or "maximum_object_size" in str(error)
 
 
 def _from_sample(spool: Spool, columns: Sequence[Column]) -> tuple[Column, ...]:
@@ -91,7 +156,7 @@ def _from_sample(spool: Spool, columns: Sequence[Column]) -> tuple[Column, ...]:
     open_columns = [column for column in columns if column.kind is None]
     seen: dict[str, set[Kind]] = {column.label: set() for column in open_columns}
     try:
-        for row in islice(spooled_rows(spool), SAMPLE_ROWS):
+        for row in islice(spooled_rows(spool, most=SAMPLE_BYTES), SAMPLE_ROWS):
             for column in open_columns:
                 value = column.of(row)
                 if not column.is_null(value) and (kind := kind_of(value)) is not None:
@@ -129,7 +194,12 @@ def _joined(
     rows = sum(part.rows for part in parts)
     rows_digest = hashlib.sha256(",".join(sorted(part.digest for part in parts)).encode()).hexdigest()
     return Converted(
-        path=out, columns=columns, rows=rows, keys=rows, digest=f"{rows}:{rows_digest[:24]}:{_shape_tag(columns)}"
+        path=out,
+        columns=columns,
+        rows=rows,
+        keys=rows,
+        digest=f"{rows}:{rows_digest[:24]}:{_shape_tag(columns)}",
+        memory=extra_memory(len(columns)),
     )
 
 
@@ -155,7 +225,12 @@ def _key(key: Sequence[str]) -> str:
 
 
 def _keep_newest(
-    connection: duckdb.DuckDBPyConnection, out: Path, *, key: Sequence[str], newest_by: Column | None
+    connection: duckdb.DuckDBPyConnection,
+    out: Path,
+    *,
+    key: Sequence[str],
+    newest_by: Column | None,
+    columns: int,
 ) -> None:
     order = "1"
     if newest_by:
@@ -166,7 +241,7 @@ def _keep_newest(
     connection.execute(
         f"COPY (SELECT * FROM {literal(out)} "  # noqa: S608
         f"QUALIFY row_number() OVER (PARTITION BY {_key(key)} ORDER BY {order}) = 1) "
-        f"TO {literal(once)} ({PARQUET})"
+        f"TO {literal(once)} ({parquet(columns)})"
     )
     once.replace(out)
 

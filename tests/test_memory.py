@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import duckdb
+import orjson
+import pytest
+from dlt.load.exceptions import LoadClientJobFailed
 
 from pipelines import place as places
 from pipelines.ledger import Ledger
 from pipelines.warehouse.duckdb_file import DuckDbFile
+from sources import pieces
+from sources.columns import Column, Kind
+from sources.errors import OutOfMemory, RowTooLong, of_duckdb
+from sources.pieces import split
+from sources.spool import Spool, iter_rows
+from sources.tables import to_parquet
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -40,9 +53,9 @@ engine.prepare(where)
 """
 
 
-def told_by_a_process(home: Path, code: str, **variables: str) -> list[str]:
+def told_by_a_process(home: Path, code: str, *arguments: str, **variables: str) -> list[str]:
     """What `code`, run behind `engine.prepare` in a process of its own, prints."""
-    command = [sys.executable, "-c", ENGINE + code, str(home)]
+    command = [sys.executable, "-c", ENGINE + code, str(home), *arguments]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
@@ -106,3 +119,101 @@ with warehouse.write() as session:
 """
     (grown,) = told_by_a_process(tmp_path, code)
     assert int(grown) < 20
+
+
+WIDE = """
+import json
+import resource
+from sources.columns import Column
+from sources.spool import Spool
+from sources.tables import to_parquet
+form, columns, rows = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+names = [f"c{number}" for number in range(columns)]
+spool = Spool(Path(sys.argv[1]) / "rows.json")
+if form == "lists":
+    spool.lists(names)
+page = [[row, *range(row, row + columns - 1)] for row in range(rows)]
+spool.array(json.dumps(page if form == "lists" else [dict(zip(names, row)) for row in page]).encode())
+del page
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+made = to_parquet(
+    spool,
+    out=Path(sys.argv[1]) / "rows.parquet",
+    columns=[Column(label=name, name=name, declared=False) for name in names],
+    load_id="1",
+    where="t",
+    key=("c0",),
+)
+print(made.rows, made.keys, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.parametrize(
+    ("form", "columns", "rows"),
+    [("objects", 200, 1000), ("objects", 360, 1), ("lists", 398, 400), ("objects", 2000, 1)],
+)
+def test_wide_table_of_few_rows_is_converted_in_little_memory(
+    form: str, columns: int, rows: int, tmp_path: Path
+) -> None:
+    came, keys, grown = map(int, told_by_a_process(tmp_path, WIDE, form, str(columns), str(rows)))
+    assert (came, keys) == (rows, rows)
+    assert grown < 150
+    with duckdb.connect() as connection:
+        file = tmp_path / "rows.parquet"
+        last = connection.execute(f"SELECT c0, c{columns - 1} FROM '{file}' ORDER BY c0").fetchall()
+        described = connection.execute(f"DESCRIBE SELECT * FROM '{file}'").fetchall()
+    assert last == [(row, row + columns - 2) for row in range(rows)]
+    assert [name for name, *_ in described] == [f"c{number}" for number in range(columns)] + ["_dlt_load_id"]
+
+
+def test_long_row_is_parsed_a_few_times_whatever_its_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[int] = []
+
+    class Counting(json.JSONDecoder):
+        def raw_decode(self, s: str, idx: int = 0) -> tuple[Any, int]:
+            parsed.append(len(s) - idx)
+            return super().raw_decode(s, idx)
+
+    monkeypatch.setattr(json, "JSONDecoder", Counting)
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps([{"v": "x" * (24 * 2**20)}]))
+    assert [len(row["v"]) for row in iter_rows(file)] == [24 * 2**20]
+    assert sum(parsed) < 4 * 24 * 2**20
+
+
+def test_rows_that_do_not_fit_are_converted_in_pieces(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "rows.json")
+    nested = [{"a": 1}, {"a": "},{"}]
+    rows = [{"a": n, "nested": nested, "v": "},{ " * 100 + "x" * 10_000 * (n % 7)} for n in range(300)]
+    spool.array(orjson.dumps(rows))
+    spool.close()
+    columns = [Column(label=label, name=label) for label in ("a", "nested", "v")]
+    assert split(spool, columns, key=("a",), where="t") < 3 * 2**20
+    assert len(spool.pieces) > 3
+    assert [row for piece in spool.pieces for row in orjson.loads(piece.read_bytes())] == rows
+
+
+def test_row_beyond_the_bound_is_refused_with_table_column_and_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces, "LONGEST_ROW", 36 * 2**20)
+    spool = Spool(tmp_path / "rows.json")
+    spool.array(orjson.dumps([{"id": 7, "v": "short"}, {"id": 8, "note": "x", "v": "x" * (40 * 2**20)}]))
+    columns = [
+        Column(label=label, name=label, kind=kind)
+        for label, kind in (("id", Kind.BIGINT), ("note", Kind.TEXT), ("v", Kind.TEXT))
+    ]
+    with pytest.raises(RowTooLong) as refused:
+        to_parquet(spool, out=tmp_path / "o.parquet", columns=columns, load_id="1", where="shop.orders", key=("id",))
+    assert str(refused.value).startswith("column v of table shop.orders has a value of more than 36 MB (row id 8)")
+
+
+def test_memory_that_duckdb_lacks_is_reported_without_its_own_text() -> None:
+    raw = duckdb.OutOfMemoryException("Out of Memory Error: failed to pin block\n\nPossible solutions:\n* SET x")
+    wrapped = LoadClientJobFailed("1", "orders.abc.0.parquet", str(raw), raw)
+    for error, where in ((raw, "shop.orders"), (wrapped, "")):
+        told = of_duckdb(error, where)
+        assert isinstance(told, OutOfMemory)
+        assert "orders" in str(told) and "more memory than a table may take" in str(told)
+        assert "Possible solutions" not in str(told) and "SET" not in str(told)
+    assert of_duckdb(ValueError("no database")) is None

@@ -22,8 +22,12 @@ from typing import Any
 import dlt
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 from dlt.common.destination import AnyDestination
+from dlt.common.destination.client import LoadJob
+from dlt.common.destination.typing import PreparedTableSchema
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
+from dlt.destinations.impl.duckdb.duck import DuckDbClient, DuckDbCopyJob
 
 from pipelines.ledger import Ledger
 from pipelines.place import OWN_DATASET, Place
@@ -31,16 +35,22 @@ from pipelines.private import published_mode
 from pipelines.warehouse.capable import Capable
 from pipelines.warehouse.session import Rows, Session, WarehouseBusy, comment_statements, write_ledger
 from pipelines.warehouse.types import ColumnType
-from sources.errors import ConfigurationError, NightloadError, Unavailable
+from sources.errors import ConfigurationError, NightloadError, Unavailable, of_duckdb
 from sources.quoting import literal, quote
 
 log = logging.getLogger(__name__)
+
+_USUAL, _USUAL_COLUMNS = 80, 100
+_COLUMN = 128 * 2**10
+"""Bytes of a column beyond these: a page that is read and a block that is written, which cannot be spilled."""
+_VALUE = 16 * 2**20
+"""Where a file's column has more bytes in a row group, one value may be the reason, and all of it is in memory."""
 
 # The load step sets the peak memory of a run, side by side with what converts for other vendors; the order of rows in a
 # table means nothing. Below 80 MB a wide table of 400,000 rows takes a tenth more CPU and more, at 80 a fiftieth.
 DUCKDB_SETTINGS: dict[str, str | int | float | list[str]] = {
     "preserve_insertion_order": False,
-    "memory_limit": "80MB",
+    "memory_limit": f"{_USUAL}MB",
     "threads": 1,
 }
 _BLOCK_BYTES = 65536
@@ -52,7 +62,47 @@ were 25 MB."""
 _FICLONE = 0x40049409
 
 
+def memory_for(columns: int, largest: int = 0) -> int:
+    """MB that a table of so many columns needs, whose largest column has so many bytes in a group of rows."""
+    wide = max(0, columns - _USUAL_COLUMNS) * _COLUMN
+    return _USUAL + (wide + (4 * largest if largest > _VALUE else 0)) // 2**20
+
+
+class RoomyCopyJob(DuckDbCopyJob):
+    """dlt's copy of a parquet file, with as much memory as the file needs, which what follows needs too."""
+
+    def run(self) -> None:
+        file = pq.ParquetFile(self._file_path).metadata
+        groups = [file.row_group(number) for number in range(file.num_row_groups)]
+        # a group of all columns bounds each of them, and only few groups are so large
+        largest = max(
+            (
+                group.column(place).total_uncompressed_size
+                for group in groups
+                if group.total_byte_size > _VALUE
+                for place in range(file.num_columns)
+            ),
+            default=0,
+        )
+        sql, needed = self._job_client.sql_client, memory_for(file.num_columns, largest)
+        if needed > _USUAL:
+            sql.execute_sql(f"SET GLOBAL memory_limit = '{needed}MB'")
+        super().run()
+
+
+class RoomyClient(DuckDbClient):
+    def create_load_job(
+        self, table: PreparedTableSchema, file_path: str, load_id: str, restore: bool = False
+    ) -> LoadJob:
+        job = super().create_load_job(table, file_path, load_id, restore)
+        return RoomyCopyJob(file_path) if isinstance(job, DuckDbCopyJob) else job
+
+
 class OwnDuckDb(Capable, dlt.destinations.duckdb):
+    @property
+    def client_class(self) -> type[DuckDbClient]:
+        return RoomyClient
+
     @property
     def destination_type(self) -> str:
         """As a warehouse has it that dlt made with its own."""
@@ -134,11 +184,14 @@ class DuckDbFile:
                 session.change("CHECKPOINT")
                 if self._purges:
                     self._write_anew(session)
+        except duckdb.OutOfMemoryException as error:
+            raise self.explain(error) from None
         except duckdb.Error as error:
+            log.debug("the warehouse is not written", exc_info=True)
             raise Unavailable(
                 what="the warehouse could not be written to the end",
                 where=str(self.place.build),
-                why=str(error).splitlines()[0],
+                why=type(error).__name__,
                 todo="Nothing was changed. See that its disk has room for a second copy, then run again",
             ) from None
         self._let_go()
@@ -192,7 +245,7 @@ class DuckDbFile:
         return nullcontext()
 
     def explain(self, error: BaseException) -> BaseException:
-        return error
+        return of_duckdb(error) or error
 
     @property
     def _kept(self) -> Path:
@@ -240,6 +293,9 @@ class DuckDbFile:
             self._held = duckdb.connect(str(self.place.build))
             for name, value in DUCKDB_SETTINGS.items():
                 self._held.execute(f"SET GLOBAL {name} = {value!r}")
+            ((widest,),) = self._held.execute("SELECT max(column_count) FROM duckdb_tables()").fetchall()
+            if (needed := memory_for(widest or 0)) > _USUAL:
+                self._held.execute(f"SET GLOBAL memory_limit = '{needed}MB'")
         return self._held
 
     def _let_go(self) -> None:

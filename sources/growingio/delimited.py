@@ -21,7 +21,7 @@ from sources.columns import LOAD_ID, clean
 from sources.errors import BrokenAnswer
 from sources.growingio.shapes import unique
 from sources.quoting import literal, quote
-from sources.scratch import PARQUET, connect, one_row, roomy
+from sources.scratch import connect, extra_memory, one_row, parquet
 from sources.spool import Part
 
 log = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ def to_part(body: Body, dialect: Dialect, landing: Landing, *, where: str) -> Pa
         cells = [f"cell_{number}" for number in range(len(dialect.header) + (SPARE_CELLS if wide else 0))]
         source = _read_csv(body.file, cells, dialect, quote=quote, line=line)
         try:
-            with connect() if line == _USUAL_LINE else roomy(4 * _LINE) as connection:
+            with connect(extra_memory(len(cells)) + (0 if line == _USUAL_LINE else 4 * _LINE)) as connection:
                 part, beyond = _written(connection, body, dialect, landing, source=source, cells=cells)
         except duckdb.Error as error:
             # never its own text: it quotes the line
@@ -180,7 +180,7 @@ def personal(part: Part, labels: Sequence[str], *, has_at: bool) -> list[str]:
     The ranges of first characters spare what cannot be a phone, for most columns without reading them.
     """
     found, file = [], literal(part.path)
-    with connect() as connection:
+    with connect(extra_memory(len(part.columns))) as connection:
         for label in labels:
             name = quote(part.columns[label])
             begins = " OR ".join(
@@ -227,7 +227,7 @@ def _written(
     (rows,) = one_row(
         connection,
         f"COPY (SELECT {select}, {literal(landing.load_id)} AS {LOAD_ID} FROM {rows_of}) "  # noqa: S608
-        f"TO {literal(landing.out)} ({PARQUET})",
+        f"TO {literal(landing.out)} ({parquet(len(values))})",
     )
     digest = _digest(body.digest, select, repr(dialect))
     return Part(path=landing.out, columns={label: columns[label] for label in values}, rows=rows, digest=digest), beyond
