@@ -1,4 +1,8 @@
-"""Where one SQL statement ends and the next begins; DuckDB and Postgres write strings and comments alike."""
+"""SQL as text: where one statement ends and the next begins, what it calls, what it sets.
+
+DuckDB and Postgres write strings and comments alike. Where a statement ends is for a shell to know when it is complete;
+that a text is one statement is for the database to prove.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,45 @@ _SPANS = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
+
+# A name before a bracket, or before a comment that may hide one.
+_CALLED = re.compile(r"""([^\W\d][\w$]*)"?(?=\s*(?:\(|/\*|--))""")
+_VALUE = r"""(?:[\w.+:/-]+|'[^'\\]*'|"[^"\\]*")"""
+_SETTING = re.compile(
+    rf"""
+    SET \s+ (?:SESSION\s+)? (?: (?P<zone>TIME\s+ZONE)\s+ | (?P<set>\w+)(?:\s*=\s*|\s+TO\s+) )
+        (?P<value> {_VALUE} (?:\s*,\s*{_VALUE})* )
+    | RESET \s+ (?P<reset>\w+)
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+SETTINGS = frozenset(
+    (
+        *("search_path", "schema", "timezone", "statement_timeout", "datestyle", "intervalstyle", "extra_float_digits"),
+        *("bytea_output", "work_mem", "jit", "memory_limit", "threads", "default_order", "default_null_order"),
+    )
+)
+"""What a user may set: none of it changes how a text is read, what may be written, or where files go."""
+
+
+def calls(sql: str) -> set[str]:
+    """Names that the statement may call, as they are written and in small letters; also some that it does not call."""
+    names = set(_CALLED.findall(sql))
+    return names | {name.lower() for name in names}
+
+
+def setting(sql: str) -> tuple[str, str | None] | None:
+    """Which of `SETTINGS` a SET or RESET changes, and to what (None: its default); None for anything else."""
+    found = _SETTING.fullmatch(sql.strip())
+    if found is None:
+        return None
+    name = "timezone" if found["zone"] else (found["set"] or found["reset"]).lower()
+    if name not in SETTINGS:
+        return None
+    value = found["value"]
+    if value is None or value.upper() in ("DEFAULT", "LOCAL"):
+        return name, None
+    return name, ", ".join(part.strip().strip("'") for part in value.split(","))
 
 
 def split(sql: str) -> tuple[list[str], str]:

@@ -10,12 +10,32 @@ from typing import Any, Literal
 
 import duckdb
 
-from pipelines.warehouse.reader import Answer, interrupted, only_reads, refused, warehouse_alone
+from pipelines.statements import calls, first_word, setting
+from pipelines.warehouse.reader import (
+    Answer,
+    acts,
+    cannot_set,
+    interrupted,
+    only_reads,
+    refused,
+    warehouse_alone,
+)
 from pipelines.warehouse.types import ColumnType, from_duckdb
 from sources.quoting import literal, quote
 
 ROWS_AT_ONCE = 1000
 PARQUET = "FORMAT parquet, ROW_GROUP_SIZE 30720"
+READS = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+PRAGMAS = re.compile(
+    r"PRAGMA\s+(table_info|show|show_tables|show_tables_expanded|show_databases|database_list|database_size|"
+    r"storage_info|metadata_info|version|platform|functions|collations)\b[^=]*",
+    re.IGNORECASE,
+)
+ACTS = re.compile(
+    r"(enable|disable)_\w+|truncate_duckdb_logs|write_log|(force_)?checkpoint|\w*external_resource\w*|query|"
+    r"json_execute_serialized_sql|(pandas|arrow|python)_\w+|(next|set)val|read_duckdb"
+)
+"""Functions that do more than read: an `enable_logging` that a read-only file cannot take ends the process."""
 
 
 class DuckDbReader:
@@ -37,6 +57,7 @@ class DuckDbReader:
 
     @contextmanager
     def stream(self, sql: str) -> Iterator[Answer]:
+        _refuse_acting(sql)
         # a user's statement has the warehouse and nothing else: it could write files, the warehouse's own among them
         self._connection.execute("SET enable_external_access = false")
         answer = self.answer(sql)
@@ -90,6 +111,27 @@ class DuckDbReader:
             if not rows:
                 return
             yield from rows
+
+
+def _refuse_acting(sql: str) -> None:
+    """Raise `QueryRefused` unless the text is one statement that reads."""
+    with _explained():
+        statements = duckdb.extract_statements(sql)
+    if len(statements) != 1:
+        raise only_reads("it is more than one statement")
+    kind, plain = statements[0].type, sql.strip()
+    if first_word(plain) in ("SET", "RESET"):
+        if setting(plain) is None:
+            raise cannot_set()
+    elif not (
+        kind in READS
+        or PRAGMAS.fullmatch(plain)
+        or re.fullmatch(r"USE\s+[\w.\"]+", plain, re.IGNORECASE)
+        or (kind == duckdb.StatementType.MULTI and first_word(plain) == "PIVOT")
+    ):
+        raise only_reads(f"{first_word(plain) or 'it'} is no query")
+    if name := next(filter(ACTS.fullmatch, sorted(calls(plain))), None):
+        raise acts(name)
 
 
 @contextmanager

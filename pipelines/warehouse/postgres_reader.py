@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -10,22 +11,45 @@ from typing import Any, Literal
 import psycopg2
 from psycopg2 import errors, extensions
 
-from pipelines.statements import first_word
+from pipelines.statements import calls, first_word, setting
 from pipelines.warehouse.postgres_connection import to_pyformat
 from pipelines.warehouse.postgres_views import DEPENDENT
-from pipelines.warehouse.reader import Answer, interrupted, only_reads, refused
+from pipelines.warehouse.reader import Answer, acts, cannot_set, interrupted, only_reads, refused
 from pipelines.warehouse.types import ColumnType, from_postgres
 from sources.errors import NightloadError, Unavailable
 from sources.quoting import quote
 
 ROWS_AT_ONCE = 1000
-SELECTS = ("SELECT", "WITH", "VALUES", "TABLE")
-TELLS = ("SHOW", "EXPLAIN", "SET", "RESET")
-"""What a user may say beside queries: none of it changes a row, and no cursor can be made of it."""
+READS = ("SELECT", "WITH", "VALUES", "TABLE", "SHOW", "EXPLAIN")
+SETS = ("SET", "RESET")
+_CURSOR = """
+DO $nightload$
+DECLARE answer refcursor := 'nightload';
+BEGIN
+    OPEN answer FOR EXECUTE convert_from(decode('{}', 'hex'), 'UTF8');
+END
+$nightload$"""
+"""One statement, whatever the text holds: in hex no setting of the parser can read it in another way, the server
+refuses a text of several ("multi-query plan") and one that is no query, and nothing in it can end the transaction."""
+_ACTS = """
+SELECT min(p.proname) FROM pg_catalog.pg_proc p
+WHERE p.proname = ANY(%s) AND p.proname !~ %s AND (p.proname ~ %s OR p.provolatile = 'v' AND (
+    p.pronamespace = 'pg_catalog'::regnamespace OR EXISTS (
+        SELECT FROM pg_catalog.pg_depend d
+        WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')))"""
+"""Of these names, a function of the server or of an extension that may have side effects (the catalogue says VOLATILE:
+signals, files, locks, large objects, settings, other servers, SQL that a text holds)."""
+_HARMLESS = (
+    "^(random|random_normal|setseed|clock_timestamp|timeofday|current_query|(gen_random_)?uuid.*|array_(sample|shuffle)|"
+    "bernoulli|system|pg_sleep.*|pg_.*_size|pg_(last|current|is|partition|stat_get)_.*|pg_blocking_pids|(curr|last)val|"
+    "gen_(random_bytes|salt))$"
+)
+_RUNS_TEXT = "^(crosstab.*|connectby|xpath_table)$"
 JSON = (114, 3802)
 AS_TEXT = extensions.new_type((1082, 1083, 1114, 1184, 1186, 1266, *JSON, 17), "AS_TEXT", lambda value, _: value)
 """Dates, times, JSON and bytes as the database writes them: Python has no year 10000 and no infinity."""
 WRITES = (errors.ReadOnlySqlTransaction, errors.FeatureNotSupported)
+NO_QUERY = errors.InvalidCursorDefinition
 
 
 class PostgresReader:
@@ -57,17 +81,20 @@ class PostgresReader:
     @contextmanager
     def stream(self, sql: str) -> Iterator[Answer]:
         word = first_word(sql)
-        if word not in (*SELECTS, *TELLS):
-            raise only_reads(f"{word or 'it'} is neither a query nor one of {', '.join(TELLS)}")
+        if word not in (*READS, *SETS):
+            raise only_reads(f"{word or 'it'} is none of {', '.join((*READS, *SETS))}")
         try:
             self._connection.set_session(readonly=True, autocommit=False)
-            # a name makes it a cursor on the server, where the rows stay until they are asked for
-            name = "nightload" if word in SELECTS else None
-            with self._connection.cursor(name) as cursor:
+            with self._connection.cursor() as cursor:
                 extensions.register_type(AS_TEXT, cursor)
-                cursor.execute(sql)
-                first = cursor.fetchmany(ROWS_AT_ONCE) if name or cursor.description else []
-                yield _answer(cursor, _rows(first, cursor.fetchmany))
+                if word in SETS:
+                    _set(cursor, sql)
+                    yield Answer((), iter(()))
+                else:
+                    _refuse_acting(cursor, sql)
+                    cursor.execute(_CURSOR.format(sql.encode("utf-8", "replace").hex()))
+                    first = _fetch(cursor)
+                    yield _answer(cursor, _rows(first, cursor))
             self._connection.commit()
         except psycopg2.Error as error:
             raise _explained(error) from None
@@ -138,14 +165,39 @@ def _answer(cursor: extensions.cursor, rows: Iterator[tuple[Any, ...]]) -> Answe
     return Answer(tuple(column.name for column in described), rows, json)
 
 
-def _rows(first: list[tuple[Any, ...]], more: Callable[[int], list[tuple[Any, ...]]]) -> Iterator[tuple[Any, ...]]:
+def _set(cursor: extensions.cursor, sql: str) -> None:
+    found = setting(sql)
+    if found is None:
+        raise cannot_set()
+    name, value = found
+    if value is None:
+        cursor.execute(f"RESET {name}")
+    else:
+        cursor.execute("SELECT set_config(%s, %s, false)", found)
+
+
+def _refuse_acting(cursor: extensions.cursor, sql: str) -> None:
+    """Raise `QueryRefused` for a call that a read-only transaction lets pass though it does more than read."""
+    if re.search(r'[uU]&\s*"', sql):
+        raise only_reads('names are not written as U&"…" here')
+    cursor.execute(_ACTS, (sorted(calls(sql)), _HARMLESS, _RUNS_TEXT))
+    if name := (cursor.fetchone() or [None])[0]:
+        raise acts(name)
+
+
+def _fetch(cursor: extensions.cursor) -> list[tuple[Any, ...]]:
+    cursor.execute(f"FETCH FORWARD {ROWS_AT_ONCE} FROM nightload")
+    return cursor.fetchall()
+
+
+def _rows(first: list[tuple[Any, ...]], cursor: extensions.cursor) -> Iterator[tuple[Any, ...]]:
     rows = first
     while rows:
         yield from rows
         if len(rows) < ROWS_AT_ONCE:
             return
         try:
-            rows = more(ROWS_AT_ONCE)
+            rows = _fetch(cursor)
         except psycopg2.Error as error:
             raise _explained(error) from None
 
@@ -156,6 +208,8 @@ def _explained(error: psycopg2.Error) -> NightloadError:
     if isinstance(error, errors.QueryCanceled) and "user request" in why:
         return interrupted()
     if isinstance(error, WRITES) and ("read-only" in why or "data-modifying" in why):
+        return only_reads(why)
+    if isinstance(error, NO_QUERY):
         return only_reads(why)
     if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError) and told.sqlstate is None:
         return Unavailable(what="the connection to the database was lost", why=str(error), todo="Run the query again")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from pipelines.place import Place
+from pipelines.statements import SETTINGS
 from pipelines.warehouse.types import ColumnType
 from sources.errors import ConfigurationError, NightloadError
 
@@ -85,6 +86,14 @@ def only_reads(why: str) -> QueryRefused:
         why=why,
         todo="Nothing was changed: the warehouse is opened for reading only, and a night would undo what others write",
     )
+
+
+def acts(name: str) -> QueryRefused:
+    return only_reads(f"{name}() acts on the server, on files or on other sessions, or runs SQL that a text holds")
+
+
+def cannot_set() -> QueryRefused:
+    return only_reads(f"of the settings only these can be set, to plain values: {', '.join(sorted(SETTINGS))}")
 
 
 def warehouse_alone(why: str) -> QueryRefused:
