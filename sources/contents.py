@@ -10,36 +10,82 @@ import duckdb
 import orjson
 
 from sources.columns import Column, Kind
-from sources.fast_way import Misfit, json_lists, json_rows, place_of, proven, time_or_null
+from sources.fast_way import Misfit, json_lists, json_rows, place_of, proven, texts, time_or_null
 from sources.quoting import literal, quote
 from sources.scratch import connect, one_row
 from sources.spool import Spool, iter_rows, labels_of
 from sources.tables import SAMPLE_ROWS, Converted
 
+Tree = dict[str, "Tree"]
 
-def stray_labels(spool: Spool, columns: Sequence[Column], rows: int) -> list[str]:
-    """Labels that the spooled objects have and no column names.
+
+def stray_columns(spool: Spool, columns: Sequence[Column], rows: int) -> list[Column]:
+    """Columns for what the spooled objects have and no column names, also in an object that is loaded in parts.
 
     Where rows have all columns, every key ends in `":`, and as many of those as rows times columns are
     proof enough. Only where the first rows lack a column, or there are more (nested objects, texts),
     the keys themselves are looked at.
     """
-    named = {column.place[0] for column in columns}
-    uneven = any(row.keys() != named for row in islice(iter_rows(spool.path), SAMPLE_ROWS))
+    named, nodes = _tree(columns)
+    uneven = any(_parts_of(row, named) != named for row in islice(iter_rows(spool.path), SAMPLE_ROWS))
     ends, before = 0, b""
     with spool.path.open("rb") as file:
         while chunk := file.read(1 << 22):
             ends += chunk.count(b'":') + (before.endswith(b'"') and chunk.startswith(b":"))
             before = chunk
-    if not uneven and ends <= rows * len(columns):
+    if not uneven and ends <= rows * nodes:
         return []
+    labels = {column.label for column in columns}
+    strays = []
+    for place in _stray_places(spool, named, ()):
+        label = ".".join(place)
+        while label in labels:  # a label may have a dot of its own
+            label += " [nested]"
+        labels.add(label)
+        strays.append(Column(label=label, declared=False, path=place if len(place) > 1 else ()))
+    return strays
+
+
+def _tree(columns: Sequence[Column]) -> tuple[Tree, int]:
+    """The names that columns read, each with those inside it that they read apart; and how many there are."""
+    tree: Tree = {}
+    nodes = 0
+    for column in sorted(columns, key=lambda column: -len(column.place)):
+        level = tree
+        for name in column.place:
+            nodes += name not in level
+            level = level.setdefault(name, {})
+        level.clear()  # as a whole: nothing inside it is unnamed
+    return tree, nodes
+
+
+def _parts_of(value: object, named: Tree) -> Tree:
+    """What a row has of what is named."""
+    if not isinstance(value, dict):
+        return {}
+    return {name: _parts_of(inner, named[name]) if named.get(name) else {} for name, inner in value.items()}
+
+
+def _stray_places(spool: Spool, named: Tree, at: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Where the objects at a place have names that the tree has not, also inside objects that are read in parts."""
+    found = sorted((*at, name) for name in _names_at(spool, at) if name not in named)
+    return found + [each for name, inner in named.items() if inner for each in _stray_places(spool, inner, (*at, name))]
+
+
+def _names_at(spool: Spool, at: tuple[str, ...]) -> list[str]:
     source = f"read_json({literal(spool.path)}, format='array', records=false, columns={{j: 'JSON'}})"
+    path = "".join(f'."{name}"' for name in at)
     with connect() as connection:
         try:
-            found = connection.execute(f"SELECT DISTINCT unnest(json_keys(j)) FROM {source}").fetchall()  # noqa: S608
+            if any(sign in name for name in at for sign in '"\\*'):
+                raise duckdb.Error("no path of DuckDB's")
+            keys = f"json_keys(j, {literal('$' + path)})"
+            found = connection.execute(f"SELECT DISTINCT unnest({keys}) FROM {source}").fetchall()  # noqa: S608
+            return [name for (name,) in found]
         except duckdb.Error:
-            return [label for label in labels_of(iter_rows(spool.path)) if label not in named]
-    return sorted(label for (label,) in found if label not in named)
+            inside = Column(label="", path=at)
+            objects = (inside.of(row) if at else row for row in iter_rows(spool.path))
+            return labels_of(each for each in objects if isinstance(each, dict))
 
 
 def texts_of(converted: Converted, label: str) -> set[str]:
@@ -143,7 +189,7 @@ def keys_apart(converted: Converted, first: Spool, second: Spool, labels: Sequen
     second.close()
     columns = [column for column in converted.columns if column.label in labels]
     if len(columns) < len(labels):
-        return _texts_apart(first, second, labels)
+        return _texts_apart(first, second, [Column(label=label, name=label) for label in labels])
     names = ", ".join(quote(column.name) for column in columns)
     try:
         source, proofs = proven(second, columns)
@@ -151,19 +197,18 @@ def keys_apart(converted: Converted, first: Spool, second: Spool, labels: Sequen
         there, came = f"SELECT {names} FROM {literal(converted.path)}", f"SELECT {exprs} FROM {source}"  # noqa: S608
         return _on_one_side(names, there, came, converted.memory)
     except (Misfit, duckdb.Error):
-        return _texts_apart(first, second, labels)
+        return _texts_apart(first, second, columns)
 
 
-def _texts_apart(first: Spool, second: Spool, labels: Sequence[str]) -> int:
+def _texts_apart(first: Spool, second: Spool, columns: Sequence[Column]) -> int:
     """The same, both spools read."""
     first.close()
     second.close()
-    names = ", ".join(map(quote, labels))
-    there, came = (json_rows([spool.path], "array", dict.fromkeys(labels, "VARCHAR")) for spool in (first, second))
+    names = ", ".join(quote(column.name) for column in columns)
     try:
-        return _on_one_side(names, f"SELECT {names} FROM {there}", f"SELECT {names} FROM {came}")  # noqa: S608
-    except duckdb.Error:
-        seen = [{tuple(str(row.get(label)) for label in labels) for row in iter_rows(s.path)} for s in (first, second)]
+        return _on_one_side(names, texts(first.path, columns), texts(second.path, columns))
+    except (Misfit, duckdb.Error):
+        seen = [{tuple(str(c.of(row)) for c in columns) for row in iter_rows(s.path)} for s in (first, second)]
         return len(seen[0] ^ seen[1])
 
 

@@ -29,7 +29,7 @@ from dlt.extract import DltResource
 
 from sources import kept, naming, policy
 from sources.columns import Column, clean, label_of
-from sources.contents import filled, stray_labels
+from sources.contents import filled, stray_columns
 from sources.days import Days
 from sources.errors import (
     AccessDenied,
@@ -272,6 +272,10 @@ class Extraction:
         )
         return converted, key, extra
 
+    def _strays(self, walk: Walk, columns: Sequence[Column], rows: int) -> list[Column]:
+        """What the rows have beyond the columns, without what is never loaded."""
+        return [each for each in stray_columns(walk.spool, columns, rows) if each.label not in walk.table.dropped]
+
     @property
     def _protection(self) -> Protection:
         return Protection(policy=self.policy, forgotten=self.forgotten)
@@ -337,8 +341,8 @@ class Extraction:
                 return None, walk.state
             labelled = list(walk.columns if walk.columns is not None else table.columns)
             converted, key, extra = self._convert(walk, labelled, known, where=where, load_id=load_id)
-            if walk.open_columns and (strays := stray_labels(spool, labelled, converted.rows)):
-                labelled += [Column(label=label, declared=False) for label in strays]
+            if walk.open_columns and (strays := self._strays(walk, labelled, converted.rows)):
+                labelled += strays
                 converted, key, extra = self._convert(walk, labelled, known, where=where, load_id=load_id)
             self._meet(outcome, walk, converted.columns)
             if walk.after is not None:

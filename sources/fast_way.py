@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -53,6 +54,13 @@ def proven(spool: Spool, columns: Sequence[Column], row_bytes: int = ROW_BYTES) 
     places = {column.name: place_of(column, spool.labels) for column in columns}
     exprs = {column.name: _checked(column, places[column.name], spool) for column in columns}
     return json_lists(spool, row_bytes), exprs
+
+
+def texts(path: Path, columns: Sequence[Column]) -> str:
+    """SQL: these columns of the rows as the texts that they are. Raises `Misfit` where DuckDB cannot name them."""
+    as_text = [replace(column, kind=Kind.TEXT) for column in columns]
+    source = json_rows([path], "array", {name: _shape(held) for name, held in _nested(as_text).items()})
+    return f"SELECT {', '.join(f'{_raw(each)} AS {quote(each.name)}' for each in as_text)} FROM {source}"  # noqa: S608
 
 
 Nested = Mapping[str, "Nested | str"]

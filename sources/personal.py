@@ -102,12 +102,19 @@ _EXACT = frozenset({"#account_id"})
 def mark_of(dataset: str, table: str, label: str) -> Mark | None:
     """What the column `label` (the vendor's name for it) says of a person; None: nothing that is known."""
     name = f"{dataset}.{_today(table)}"
-    if (declared := DECLARED.get(name)) is not None and label in declared:
-        return declared[label]
+    declared = DECLARED.get(name, {})
+    if (known := next((each for each in (label, *objects_of(label)) if each in declared), None)) is not None:
+        return declared[known]
     if _is_closed(name):
         open_record = any(fnmatchcase(name, pattern) for pattern in OPEN_RECORDS)
         return Mark.OWNER if open_record and _looks_personal(label) else None
     return Mark.PERSON if _looks_personal(label) else None
+
+
+def objects_of(label: str) -> list[str]:
+    """The objects whose part a label is: a.b and a of a.b.c."""
+    names = label.split(".")
+    return [".".join(names[:size]) for size in range(len(names) - 1, 0, -1)]
 
 
 def is_personal(dataset: str, table: str, label: str) -> bool:

@@ -22,7 +22,7 @@ from sources.columns import Column
 from sources.configuration import raw
 from sources.errors import ConfigurationError, did_you_mean, refuse_together
 from sources.naming import tag_for
-from sources.personal import is_personal
+from sources.personal import is_personal, objects_of
 from sources.redaction import register_secret
 
 SECTION = "personal"
@@ -47,7 +47,7 @@ class Policy:
         """Column name → `hash` or `drop`, of those that are not kept."""
         found = {}
         for column in columns:
-            told = self.named(dataset, table, column.label, column.name)
+            told = self.named(dataset, table, column.label, column.name, *objects_of(column.label))
             if told is None:
                 told = self.default if is_personal(dataset, table, column.label) else KEEP
             if told != KEEP:

@@ -12,6 +12,7 @@ from sources import naming, policy
 from sources.columns import Column
 from sources.errors import ConfigurationError
 from sources.hints import columns_of, version_of
+from sources.personal import objects_of
 from sources.policy import Policy
 from sources.screening import Screened, screen
 from sources.tables import Converted
@@ -29,7 +30,8 @@ class Protection:
     def policies(self, dataset: str, table: Table, walk: Walk, columns: Sequence[Column]) -> dict[str, str]:
         """Column → `hash` or `drop`. Raises `ConfigurationError` for what the table cannot do without."""
         name = naming.identifier_for(table.name)
-        known = {each for column in (*columns, *walk.stored) for each in (column.label, column.name)}
+        both = (*columns, *walk.stored)
+        known = {each for column in both for each in (column.label, column.name, *objects_of(column.label))}
         if columns:
             self.policy.refuse_unknown(dataset, name, known | set(table.dropped))
         found = self.policy.of(dataset, name, [column for column in columns if column.label not in walk.decided])

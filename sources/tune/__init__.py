@@ -204,7 +204,7 @@ class Tune:
             keys = self._spool(request, walk)
             walk.complete = since is None
             walk.total = walk.vendor_count if walk.complete else self.client.count(endpoint.path, endpoint.filter)
-        walk.columns = asked.columns if asked.columns is not None else self._columns_of(endpoint, walk)
+        walk.columns = asked.columns if asked.columns is not None else self._columns_of(endpoint, asked, walk)
         _note_missing(endpoint, asked, walk)
         if walk.limit:
             return
@@ -289,12 +289,14 @@ class Tune:
         else:
             walk.state["cursor"] = newest
 
-    def _columns_of(self, endpoint: Endpoint, walk: Walk) -> tuple[Column, ...]:
-        """The columns that the rows show, where the vendor tells none."""
+    def _columns_of(self, endpoint: Endpoint, asked: Plan, walk: Walk) -> tuple[Column, ...]:
+        """The columns that the rows show, where the vendor tells none; of an object the parts that were asked for."""
         walk.spool.close()
         kept = frozenset(self.settings.keep_personal or ())
         told = labels_of(iter_rows(walk.spool.path))
-        labels = [label for label in told if not is_dropped(endpoint.path, label, kept)]
+        parts = [name for name in asked.fields if "." in name and name.partition(".")[0] in told]
+        whole = set(told) - {name.partition(".")[0] for name in parts}
+        labels = [label for label in told if label in whole and not is_dropped(endpoint.path, label, kept)] + parts
         missing = [name for name in endpoint.key if name not in labels]
         if labels and missing:
             raise ConfigurationError(
@@ -305,7 +307,8 @@ class Tune:
         if not labels and not walk.state.get("rows"):
             walk.unchanged(0)  # an empty table of unknown columns: nothing to make
         zone = self.settings.zone
-        return tuple(replace(column_of(label, "", zone=zone), path=(label,)) for label in labels or endpoint.key)
+        asked_for = [(label, column_of(label, "", zone=zone)) for label in labels or endpoint.key]
+        return tuple(column if label in parts else replace(column, path=(label,)) for label, column in asked_for)
 
 
 def _compare_keys(request: Request, walk: Walk, converted: Converted, keys: Spool) -> None:
