@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 from typing import Any
 
 import dlt
@@ -27,7 +28,9 @@ from pipelines.schema import (
 from pipelines.state import forget_digests
 from pipelines.tries import Prepared
 from pipelines.warehouse import quote
+from pipelines.warehouse.capable import Capable
 from pipelines.warehouse.session import void_backfills
+from sources import interruption
 from sources.errors import AccessDenied, ConfigurationError, NightloadError, Unreachable, summarize
 from sources.extraction import Extraction
 from sources.naming import MAX_BYTES, shorten, tag_for
@@ -73,9 +76,10 @@ def prepare(night: Night, vendor: Vendor, extraction: Extraction) -> list[Prepar
             night.request.replay.begin(extraction.vendor, part.dataset, pipeline)
         elif night.keeping is not None:
             night.keeping.knew(extraction.vendor, part.dataset, pipeline.state.get("sources", {}), before)
-        state: Mapping[str, Any] = pipeline.state.get("sources", {})
-        extraction.states[part.dataset] = state.get(part.dataset, {}).get("resources", {})
-        prepared.append(Prepared(part, pipeline, before, renamed))
+        sources: Mapping[str, Any] = pipeline.state.get("sources", {})
+        resources = sources.get(part.dataset, {}).get("resources", {})
+        extraction.states[part.dataset] = resources
+        prepared.append(Prepared(part, pipeline, before, deepcopy(resources), renamed))
     return prepared
 
 
@@ -140,9 +144,9 @@ def load_parts(
                 if anew
                 else nullcontext()
             ):
-                _put_aside(night, [outcome for outcome in anew if _name(outcome) not in exposed])
-                _drop_exposed(night, [outcome for outcome in anew if _name(outcome) in exposed])
-                changed |= _load(night, each, outcomes, report)
+                asides = _put_aside(night, anew)
+                changed |= _load(night, each, outcomes, report, asides=asides)
+                _settle_asides(night, anew, asides, exposed=exposed)
         _count(night, pipeline, outcomes, report)
         if night.request.replay is not None and not night.request.replay.fresh:
             loaded = [outcome.table for outcome in outcomes if outcome.loaded]
@@ -150,45 +154,64 @@ def load_parts(
     return changed
 
 
-def _put_aside(night: Night, anew: Sequence[Outcome]) -> None:
-    """Before a table is built anew, keep what only the old one holds (deleted rows, history) under another name."""
+def _put_aside(night: Night, anew: Sequence[Outcome]) -> dict[str, str]:
+    """Before tables are rebuilt, rename the old ones: table → its name until the new one is loaded."""
+    asides = {}
     with night.warehouse.write() as session:
         for outcome in anew:
+            aside = shorten(f"{outcome.table}_before_{night.until:%Y%m%d_%H%M%S}", tag_for(outcome.table), MAX_BYTES)
+            if outcome.table in session.tables(outcome.dataset):
+                session.change(f"ALTER TABLE {quote(outcome.dataset, outcome.table)} RENAME TO {quote(aside)}")
+                asides[outcome.table] = aside
+    return asides
+
+
+def _settle_asides(
+    night: Night, anew: Sequence[Outcome], asides: Mapping[str, str], *, exposed: frozenset[str]
+) -> None:
+    """Keep what only an old table holds (deleted rows, history) under its other name.
+
+    Of `exposed` tables, whose older rows hold personal data as it came, nothing is kept.
+    """
+    for outcome in anew:
+        if outcome.table not in asides or not outcome.loaded:
+            continue
+        with night.warehouse.write() as session:
             if outcome.mode == Mode.KEPT:
                 void_backfills(session, night.ledger, outcome.dataset, outcome.table)
-            if outcome.mode != Mode.LATEST:
-                aside = shorten(
-                    f"{outcome.table}_before_{night.until:%Y%m%d_%H%M%S}", tag_for(outcome.table), MAX_BYTES
-                )
-                session.change(f"ALTER TABLE {quote(outcome.dataset, outcome.table)} RENAME TO {quote(aside)}")
-                outcome.notes.append(f"built anew; the old table is {outcome.dataset}.{aside}")
-
-
-def _drop_exposed(night: Night, exposed: Sequence[Outcome]) -> None:
-    """Drop what was put aside of tables whose older rows hold personal data as it came; dlt drops the tables."""
-    if not exposed:
-        return
-    night.warehouse.purge()
-    with night.warehouse.write() as session:
-        for outcome in exposed:
-            for aside in sorted(session.tables(outcome.dataset)):
-                if aside.startswith(f"{outcome.table}_before_"):
-                    session.change(f"DROP TABLE {quote(outcome.dataset, aside)}")
-            outcome.notes.append("built anew; what only the old table held is given up")
+            if _name(outcome) in exposed:
+                night.warehouse.purge()
+                for aside in sorted(session.tables(outcome.dataset)):
+                    if aside.startswith(f"{outcome.table}_before_"):
+                        session.change(f"DROP TABLE {quote(outcome.dataset, aside)}")
+                outcome.notes.append("built anew; what only the old table held is given up")
+            elif outcome.mode == Mode.LATEST:
+                session.change(f"DROP TABLE {quote(outcome.dataset, asides[outcome.table])}")
+            else:
+                outcome.notes.append(f"built anew; the old table is {outcome.dataset}.{asides[outcome.table]}")
 
 
 def _name(outcome: Outcome) -> str:
     return f"{outcome.dataset}.{outcome.table}"
 
 
-def _load(night: Night, prepared: Prepared, outcomes: Sequence[Outcome], report: VendorReport) -> bool:
+def _load(
+    night: Night,
+    prepared: Prepared,
+    outcomes: Sequence[Outcome],
+    report: VendorReport,
+    *,
+    asides: Mapping[str, str],
+) -> bool:
     pipeline = prepared.pipeline
     if not pipeline.has_pending_data:
         return False
     pipeline.normalize()
     with night.warehouse.write() as session:
         changes = rename_columns(session, pipeline.dataset_name, prepared.renamed)
-        pipeline.load(raise_on_failed_jobs=True)
+        pipeline.load(raise_on_failed_jobs=False)
+    if refused := _refused(night, pipeline, outcomes):
+        _take_back(night, prepared, refused, asides=asides)
     known = snapshot(pipeline)
     changes += changes_between(prepared.before, known)
     report.schema_changes += [{"dataset": pipeline.dataset_name, **change} for change in changes]
@@ -211,6 +234,49 @@ def _load(night: Night, prepared: Prepared, outcomes: Sequence[Outcome], report:
         if outcome.loaded and outcome.table in there and outcome.mode in (Mode.INCREMENTAL, Mode.KEPT):
             night.warehouse.index_live(pipeline.dataset_name, outcome.table, live(outcome.mode))
     return True
+
+
+def _refused(night: Night, pipeline: dlt.Pipeline, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The tables that the database refused, which have failed. Raises an error that is not about one table."""
+    assert isinstance(pipeline.destination, Capable)  # noqa: S101 - `Warehouse.destination` made it
+    errors = pipeline.destination.refused
+    tables = {outcome.table: outcome for outcome in outcomes}
+    for table, error in errors.items():
+        outcome = tables.get(table)
+        why = night.warehouse.refusal(error, where=f"{pipeline.dataset_name}.{table}")
+        if outcome is None or why is None or interruption.heard(error):
+            raise error
+        log.debug("%s.%s was refused", pipeline.dataset_name, table, exc_info=error)
+        log.info("%s.%s: %s", pipeline.dataset_name, table, summarize(why))
+        outcome.error, outcome.recovery, outcome.loaded, outcome.missed = summarize(why), why.recovery, False, None
+    refused = [tables[table] for table in errors]
+    errors.clear()
+    return refused
+
+
+def _take_back(night: Night, prepared: Prepared, refused: Sequence[Outcome], *, asides: Mapping[str, str]) -> None:
+    """Leave refused tables as they were: rows, columns, and where their next walk goes on."""
+    pipeline = prepared.pipeline
+    schema, dataset = pipeline.default_schema, pipeline.dataset_name
+    loaded = schema.version_hash
+    for outcome in refused:
+        if outcome.table in asides:
+            with night.warehouse.write() as session:
+                aside = quote(dataset, asides[outcome.table])
+                session.change(f"ALTER TABLE {aside} RENAME TO {quote(outcome.table)}")
+        if outcome.table not in prepared.before:
+            schema.drop_tables([outcome.table])
+        else:
+            schema.tables[outcome.table]["columns"] = deepcopy(dict(prepared.before[outcome.table]))
+    with pipeline.managed_state(extract_state=True) as state:
+        resources = state["sources"][dataset]["resources"]
+        for outcome in refused:
+            resources[outcome.table] = dict(prepared.states.get(outcome.table, {}))
+    pipeline.normalize()
+    with night.warehouse.write() as session:
+        pipeline.load(raise_on_failed_jobs=True)
+        if loaded != schema.version_hash:  # else it is the newest, and the next run believes that its columns are there
+            session.change(f"DELETE FROM {quote(dataset, schema.version_table_name)} WHERE version_hash = ?", [loaded])  # noqa: S608
 
 
 def _count(night: Night, pipeline: dlt.Pipeline, outcomes: Sequence[Outcome], report: VendorReport) -> None:

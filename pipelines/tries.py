@@ -28,6 +28,8 @@ class Prepared(NamedTuple):
     part: Part
     pipeline: dlt.Pipeline
     before: Mapping[str, Any]
+    states: Mapping[str, Mapping[str, Any]]
+    """Table → its state as the extraction began."""
     renamed: Mapping[str, Mapping[str, str]]
     """Table → old name → new name, of columns that only the schema has under the new one."""
 

@@ -1,4 +1,4 @@
-"""What a destination can do, told without resolving its settings each time."""
+"""What a destination can do, said without resolving its settings each time; and which tables it refused."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from dlt.common.destination import Destination, DestinationCapabilitiesContext
 from dlt.common.normalizers.naming import NamingConvention
+from dlt.common.schema import Schema
 
 
 class Capable(Destination[Any, Any]):
@@ -16,3 +17,14 @@ class Capable(Destination[Any, Any]):
         self, config: Any = None, naming: NamingConvention | None = None
     ) -> DestinationCapabilitiesContext:
         return super().capabilities(self.spec() if config is None else config, naming)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.refused: dict[str, Exception] = {}
+        """Table → why the database did not take what a load brought for it."""
+        self._pending: dict[tuple[str, str], list[str]] = {}
+
+    def client(self, schema: Schema, initial_config: Any = None) -> Any:
+        client = super().client(schema, initial_config)
+        client.refused, client.pending = self.refused, self._pending
+        return client

@@ -24,18 +24,26 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 from dlt.common.destination import AnyDestination
-from dlt.common.destination.client import LoadJob
-from dlt.common.destination.typing import PreparedTableSchema
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
-from dlt.destinations.impl.duckdb.duck import DuckDbClient, DuckDbCopyJob
+from dlt.destinations.impl.duckdb.duck import DuckDbClient
 
 from pipelines.ledger import Ledger
 from pipelines.place import OWN_DATASET, Place
 from pipelines.private import published_mode
 from pipelines.warehouse.capable import Capable
-from pipelines.warehouse.session import Rows, Session, WarehouseBusy, comment_statements, write_ledger
+from pipelines.warehouse.session import (
+    LEAVE_OUT,
+    Rows,
+    Session,
+    WarehouseBusy,
+    cause_of,
+    comment_statements,
+    is_of_machine,
+    write_ledger,
+)
+from pipelines.warehouse.table_by_table import DuckDbFileJob, TableByTable
 from pipelines.warehouse.types import ColumnType
-from sources.errors import ConfigurationError, NightloadError, Unavailable, of_duckdb
+from sources.errors import ConfigurationError, NightloadError, Unavailable, no_room, of_duckdb, summarize
 from sources.quoting import literal, quote
 
 log = logging.getLogger(__name__)
@@ -60,6 +68,8 @@ _COMMENTED_AT_ONCE = 50
 """A transaction keeps a copy of the table for each comment that it has written: of a table of 250 columns, 200 of them
 were 25 MB."""
 _FICLONE = 0x40049409
+_OF_THE_FILE = (duckdb.IOException, duckdb.FatalException, duckdb.InternalException, duckdb.ConnectionException)
+"""What is wrong with the file or the engine, and not with the rows of one table."""
 
 
 def memory_for(columns: int, largest: int = 0) -> int:
@@ -68,7 +78,7 @@ def memory_for(columns: int, largest: int = 0) -> int:
     return _USUAL + (wide + (4 * largest if largest > _VALUE else 0)) // 2**20
 
 
-class RoomyCopyJob(DuckDbCopyJob):
+class RoomyFileJob(DuckDbFileJob):
     """dlt's copy of a parquet file, with as much memory as the file needs, which what follows needs too."""
 
     def run(self) -> None:
@@ -90,23 +100,19 @@ class RoomyCopyJob(DuckDbCopyJob):
         super().run()
 
 
-class RoomyClient(DuckDbClient):
-    def create_load_job(
-        self, table: PreparedTableSchema, file_path: str, load_id: str, restore: bool = False
-    ) -> LoadJob:
-        job = super().create_load_job(table, file_path, load_id, restore)
-        return RoomyCopyJob(file_path) if isinstance(job, DuckDbCopyJob) else job
-
-
 class OwnDuckDb(Capable, dlt.destinations.duckdb):
-    @property
-    def client_class(self) -> type[DuckDbClient]:
-        return RoomyClient
-
     @property
     def destination_type(self) -> str:
         """As a warehouse has it that dlt made with its own."""
         return "dlt.destinations.duckdb"
+
+    @property
+    def client_class(self) -> type[DuckDbClient]:
+        return OwnDuckDbClient
+
+
+class OwnDuckDbClient(TableByTable, DuckDbClient):
+    copy_job = RoomyFileJob
 
 
 class DuckDbFile:
@@ -246,6 +252,18 @@ class DuckDbFile:
 
     def explain(self, error: BaseException) -> BaseException:
         return of_duckdb(error) or error
+
+    def refusal(self, error: BaseException, *, where: str) -> NightloadError | None:
+        found = cause_of(error, duckdb.Error)
+        if no_room(error) or isinstance(found, _OF_THE_FILE) or (found is None and is_of_machine(error)):
+            return None
+        why = "" if isinstance(found, duckdb.OutOfMemoryException) else summarize(found or error)
+        return NightloadError(
+            what=f"DuckDB {'refuses these rows' if why else 'has too little memory for these rows'}",
+            where=where,
+            why=why,
+            todo="The table is as it was. " + LEAVE_OUT,
+        )
 
     @property
     def _kept(self) -> Path:

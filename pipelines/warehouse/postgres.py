@@ -12,6 +12,7 @@ Nothing is kept on this disk but the ledger, and what it has to say stands in th
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -22,19 +23,22 @@ from psycopg2 import errors
 from psycopg2.extras import execute_values
 
 from pipelines.ledger import Ledger
-from pipelines.warehouse.postgres_connection import LOCK_WAIT, Shared, connect, one, to_pyformat
+from pipelines.warehouse.postgres_connection import LOCK_WAIT, Shared, connect, is_of_server, one, to_pyformat
 from pipelines.warehouse.postgres_views import kept
 from pipelines.warehouse.session import (
+    LEAVE_OUT,
     Locked,
     Rows,
     Session,
     WarehouseBusy,
     WarehouseRefused,
+    cause_of,
     comment_statements,
+    is_of_machine,
     write_ledger,
 )
 from pipelines.warehouse.types import ColumnType
-from sources.errors import NightloadError, Unavailable
+from sources.errors import NightloadError, Unavailable, summarize
 from sources.quoting import quote
 
 if TYPE_CHECKING:
@@ -57,6 +61,10 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND a.datname = c
 AND l.classid::bigint << 32 | l.objid::bigint = %s AND a.application_name = %s
 """
 
+READ_ONLY = (
+    "the database is read-only",
+    "Name the primary server, or set default_transaction_read_only = off for nightload's role, then run again",
+)
 EXPLAINED: tuple[tuple[type[psycopg2.Error], type[NightloadError], str, str], ...] = (
     (
         errors.LockNotAvailable,
@@ -77,23 +85,17 @@ EXPLAINED: tuple[tuple[type[psycopg2.Error], type[NightloadError], str, str], ..
         "something in the database depends on a table that must be made anew",
         "Drop it, run again, and make it again",
     ),
-    (
-        errors.ProgramLimitExceeded,
-        NightloadError,
-        "a key is longer than its index holds",
-        "Drop that index; the next run makes one that holds it",
-    ),
-    *(
-        (
-            kind,
-            Unavailable,
-            "the connection to the database was lost",
-            "See that the server is up, then run again",
-        )
-        for kind in (psycopg2.OperationalError, psycopg2.InterfaceError)
-    ),
+    (errors.ReadOnlySqlTransaction, Unavailable, *READ_ONLY),
 )
 """What a user can do something about, in words."""
+REFUSED = (
+    ("index row", "a key is longer than its index holds", "Drop that index; the next run makes one that holds it"),
+    ("row is too big", "a row is wider than a page of Postgres", LEAVE_OUT),
+    ("columns", "a table of Postgres has at most 1,600 columns", LEAVE_OUT),
+    ("memory|buffer|jsonb|too long|maximum", "a value is larger than Postgres holds", LEAVE_OUT),
+    ("", "Postgres refuses these rows", LEAVE_OUT),
+)
+"""What the server's words mean of one table, and what to do; the first that is found there."""
 
 
 class Postgres:
@@ -208,7 +210,7 @@ class Postgres:
             on = f"ON {quote(dataset, table)}"
             try:
                 session.change(f"CREATE INDEX {on} ({', '.join(map(quote, columns))})")
-            except errors.ProgramLimitExceeded:  # texts longer than a B-tree holds
+            except (errors.ProgramLimitExceeded, errors.TooManyColumns):  # longer texts, or more, than a B-tree holds
                 session.change(f"CREATE INDEX {on} USING hash ({quote(columns[0])})")
 
     def index_live(self, dataset: str, table: str, live: str) -> None:
@@ -225,15 +227,30 @@ class Postgres:
 
     def explain(self, error: BaseException) -> BaseException:
         """What Postgres says, with what to do about it."""
-        found = _postgres_error(error)
+        found = cause_of(error, psycopg2.Error)
         if found is None:
             return error
         for kind, raises, what, todo in EXPLAINED:
             if isinstance(found, kind):
                 holders = self._holders() if raises is WarehouseBusy else ""
-                why = str(found.diag.message_primary or found).strip().splitlines()[0]
-                return raises(what=what, where=self._shown, why=why, todo=f"Nothing was changed. {holders}{todo}")
-        return error
+                todo = f"Nothing was changed. {holders}{todo}"
+                return raises(what=what, where=self._shown, why=_first_line(found), todo=todo)
+        if is_of_server(found):
+            lost = (
+                isinstance(found, psycopg2.InterfaceError) or found.pgcode is None or found.pgcode[:2] in ("08", "57")
+            )
+            what = "the connection to the database was lost" if lost else "the database server cannot go on"
+            todo = "Nothing was changed. See that the server is up, then run again"
+            return Unavailable(what=what, where=self._shown, why=_first_line(found), todo=todo)
+        return error if (found.pgcode or "42").startswith("42") else self.refusal(error, where=self._shown) or error
+
+    def refusal(self, error: BaseException, *, where: str) -> NightloadError | None:
+        found = cause_of(error, psycopg2.Error)
+        if is_of_machine(error) if found is None else is_of_server(found):
+            return None
+        why = _first_line(found) if found else summarize(error)
+        what, todo = next((what, todo) for words, what, todo in REFUSED if re.search(words, why))
+        return NightloadError(what=what, where=where, why=why, todo=f"The table is as it was. {todo}")
 
     def _loading(self) -> Shared:
         if self._shared is None:
@@ -287,6 +304,10 @@ class Postgres:
                 why=f"it is version {version // 10000} with encoding {encoding}",
                 todo=f"nightload needs version {OLDEST // 10000} or newer and a database made with ENCODING 'UTF8'",
             )
+        if one(self._lock, "SHOW transaction_read_only") == "on":
+            what, todo = READ_ONLY
+            why = "it is a standby" if one(self._lock, "SELECT pg_is_in_recovery()") else "transaction_read_only is on"
+            raise Unavailable(what=what, where=self._shown, why=why, todo=todo)
 
     def _holders(self) -> str:
         """Who has locks here, for the one who is woken."""
@@ -382,15 +403,5 @@ def _indexed(session: Session, dataset: str, table: str, columns: Sequence[str])
     return bool(found)
 
 
-def _postgres_error(error: BaseException | None) -> psycopg2.Error | None:
-    """What psycopg2 raised, however dlt wrapped it."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, psycopg2.Error):
-            return error
-        inner = next((each for each in error.args if isinstance(each, psycopg2.Error)), None)
-        if inner is not None:
-            return inner
-        error = getattr(error, "client_exception", None) or error.__cause__ or error.__context__
-    return None
+def _first_line(error: psycopg2.Error) -> str:
+    return str(error.diag.message_primary or error).strip().splitlines()[0]

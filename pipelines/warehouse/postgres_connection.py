@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg2
-from psycopg2 import extensions
+from psycopg2 import errors, extensions
 
 from pipelines.warehouse.session import WarehouseRefused
 from sources.errors import Unavailable
@@ -25,6 +25,9 @@ SETTINGS = {
     "work_mem": "64MB",  # a history is compared by hashes in memory, else row by row
     "search_path": "pg_catalog",
 }
+
+LOCKED_OUT = ("authentication", "does not exist", "no password", "permission denied", "not permitted", "pg_hba.conf")
+"""What the server says of a user whom it does not let in."""
 
 
 class Shared:
@@ -95,19 +98,34 @@ def connect(url: str) -> extensions.connection:
                 cursor.execute(f"SET {name} = %s", (value,))
         return connection
     except psycopg2.OperationalError as error:
-        why = str(error).strip().splitlines()[-1]
-        wrong = "authentication" in why or "does not exist" in why or "no password" in why
+        lines = str(error).strip().splitlines()
+        why = " ".join(lines[-2:] if lines[-1].startswith(("DETAIL", "HINT")) else lines[-1:])
+        wrong = any(words in why for words in LOCKED_OUT)
         kind = WarehouseRefused if wrong else Unavailable
         raise kind(
             what="the database cannot be reached" if not wrong else "the database does not let nightload in",
             where=_where(url),
             why=why,
-            todo="See that the warehouse URL (NIGHTLOAD_WAREHOUSE, --warehouse) names the right host, user and password"
+            todo="Grant its role the right: GRANT CONNECT ON DATABASE"
+            if "permission denied" in why
+            else "See that the warehouse URL (NIGHTLOAD_WAREHOUSE, --warehouse) names the right host, user and password"
             if wrong
             else "See that the server is up and the URL right, then run again",
         ) from None
     except psycopg2.Error as error:
         raise WarehouseRefused(what="the warehouse URL cannot be used", why=str(error).splitlines()[0]) from None
+
+
+OF_SERVER = ("08", "25", "40", "53", "55", "57", "58")
+"""Classes of SQLSTATE: connection, transaction, deadlock, resources, locks, an operator, the system."""
+
+
+def is_of_server(error: BaseException) -> bool:
+    """Is it about the connection, the server or a right, and not about what a statement brought?"""
+    if not isinstance(error, psycopg2.Error) or "in .read() call" in str(error):  # this end's, while rows are sent
+        return False
+    code = error.pgcode or "08"
+    return code[:2] in OF_SERVER or isinstance(error, errors.InsufficientPrivilege)
 
 
 def _where(url: str) -> str:

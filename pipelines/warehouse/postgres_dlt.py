@@ -13,7 +13,7 @@ import psycopg2
 import pyarrow as pa
 import pyarrow.parquet as pq
 from dlt.common.destination import AnyDestination, DestinationCapabilitiesContext
-from dlt.common.destination.client import HasFollowupJobs, LoadJob, RunnableLoadJob
+from dlt.common.destination.client import HasFollowupJobs, RunnableLoadJob
 from dlt.common.destination.dataset import DBApiCursor
 from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.schema import Schema
@@ -31,6 +31,7 @@ from pgpq import schema as postgres_types
 
 from pipelines.warehouse.capable import Capable
 from pipelines.warehouse.postgres_connection import Shared
+from pipelines.warehouse.table_by_table import OneTableJob, TableByTable
 from sources.quoting import quote
 
 ROWS_AT_ONCE = 4096
@@ -82,7 +83,7 @@ class JsonbTypeMapper(PostgresTypeMapper):
         return super().to_destination_type(column, table)
 
 
-class SharedClient(PostgresClient):
+class SharedClient(TableByTable, PostgresClient):
     def __init__(
         self,
         schema: Schema,
@@ -99,12 +100,9 @@ class SharedClient(PostgresClient):
         self.active_hints = {}
         self.type_mapper = self.capabilities.get_type_mapper()
 
-    def create_load_job(
-        self, table: PreparedTableSchema, file_path: str, load_id: str, restore: bool = False
-    ) -> LoadJob:
-        if file_path.endswith(".parquet"):
-            return BinaryCopyJob(file_path)
-        return super().create_load_job(table, file_path, load_id, restore)
+    @property
+    def copy_job(self) -> type[RunnableLoadJob]:  # type: ignore[override]
+        return CopyJob
 
 
 class SharedSqlClient(Psycopg2SqlClient):
@@ -164,10 +162,11 @@ class BinaryCopyJob(RunnableLoadJob, HasFollowupJobs):
         columns = self._job_client.schema.get_table_columns(self.load_table_name)
         json = {name for name, column in columns.items() if column["data_type"] == "json"}
         table = client.make_qualified_table_name(self.load_table_name)
-        try:
-            copy_file(client.shared, table, Path(self._file_path), json=json)
-        except psycopg2.Error as error:
-            raise DatabaseTerminalException(error) from error
+        copy_file(client.shared, table, Path(self._file_path), json=json)
+
+
+class CopyJob(OneTableJob, BinaryCopyJob):
+    """The same, noted if it is refused."""
 
 
 def copy_file(shared: Shared, table: str, parquet: Path, *, json: Collection[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pipelines.ledger import INCIDENTS, TABLES, Ledger, key_of
 from pipelines.place import OWN_DATASET
@@ -17,9 +17,13 @@ if TYPE_CHECKING:
     from dlt.common.destination import AnyDestination
 
 Rows = list[tuple[Any, ...]]
+E = TypeVar("E", bound=BaseException)
 
 TYPES = {"TIMESTAMP": "TIMESTAMPTZ", "TEXT": "VARCHAR", "DOUBLE": "DOUBLE PRECISION"}
 """Ledger type → SQL type, where both databases have a better one."""
+
+
+LEAVE_OUT = 'Leave out a column that is not needed ([personal], "DATASET.TABLE.COLUMN" = "drop"), or fewer rows'
 
 
 class Locked(NightloadError):
@@ -130,6 +134,27 @@ class Warehouse(Protocol):
     def explain(self, error: BaseException) -> BaseException:
         """The same error in words that tell what to do, where this warehouse knows them."""
         ...
+
+    def refusal(self, error: BaseException, *, where: str) -> NightloadError | None:
+        """What the database has against the rows of one table; None: the error is not about one table."""
+        ...
+
+
+def cause_of(error: BaseException | None, kind: type[E]) -> E | None:
+    """The error of a database driver, however dlt wrapped it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        found = next((each for each in (error, *error.args) if isinstance(each, kind)), None)
+        if found is not None:
+            return found
+        error = getattr(error, "client_exception", None) or error.__cause__ or error.__context__
+    return None
+
+
+def is_of_machine(error: BaseException) -> bool:
+    """Is it what fails for every table?"""
+    return cause_of(error, OSError) is not None or cause_of(error, MemoryError) is not None
 
 
 def add_rows(session: Session, table: str, columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> None:
