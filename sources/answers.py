@@ -49,6 +49,24 @@ def parse(content: bytes) -> Any:
         return UNPARSED
 
 
+def flaw_of(content: bytes, *, gap: tuple[int, int] = (0, 0)) -> str:
+    """What these bytes hold that JSON may not; empty if they may only be cut. `gap`: where how many are left out."""
+    try:
+        json.loads(content.decode())
+    except UnicodeDecodeError as error:
+        is_cut = error.reason == "unexpected end of data" and error.end == len(content)
+        at, flaw = error.start, "" if is_cut else f"is not UTF-8 (0x{content[error.start]:02x})"
+    except json.JSONDecodeError as error:
+        is_control = error.msg.startswith("Invalid control character")
+        at = len(error.doc[: error.pos].encode())
+        flaw = f"is a control character (U+{ord(error.doc[error.pos]):04X}) in a text" if is_control else ""
+    except (ValueError, RecursionError):
+        return ""
+    else:
+        return ""
+    return flaw and f"byte {at + (gap[1] if at > gap[0] else 0)} {flaw}"
+
+
 def vendor_text(parsed: Any) -> str:
     """What the vendor says went wrong, wherever its envelope puts it."""
     if isinstance(parsed, str):

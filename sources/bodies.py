@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from codecs import BOM_UTF8
+from collections.abc import Callable, Iterable, Iterator
 
 import httpx
 
@@ -26,7 +27,8 @@ def bounded(
 ) -> Iterator[bytes]:
     """The decoded body, bounded in time (`deadline` seconds from `begun`) and in size (`most` bytes).
 
-    A gzip stream must come to its end. `count` is told how many bytes came, before decoding.
+    A gzip stream must come to its end. `count` is told how many bytes came, before decoding. A byte order mark is left
+    out: JSON may not begin with one, and no other text needs it.
     """
     until, smaller = begun + deadline, "Ask for a smaller window or page"
 
@@ -57,7 +59,7 @@ def bounded(
         raise Failure(broken(call, response, what=what, why="only gzip was offered"))
     size = 0
     try:
-        for chunk in received() if encoding == "identity" else gunzip(received()):
+        for chunk in _unmarked(received() if encoding == "identity" else gunzip(received())):
             size += len(chunk)
             if size > most:
                 raise large()
@@ -72,3 +74,17 @@ def bounded(
     except (zlib.error, EOFError):
         damaged = broken(call, response, what="the gzip stream is broken", why="it is cut or damaged")
         raise Failure(damaged, again=True) from None
+
+
+def _unmarked(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The chunks without a byte order mark before them."""
+    head: bytes | None = b""
+    for chunk in chunks:
+        if head is not None:
+            head += chunk
+            if BOM_UTF8.startswith(head) and head != BOM_UTF8:
+                continue
+            chunk, head = head.removeprefix(BOM_UTF8), None
+        yield chunk
+    if head:
+        yield head

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from sources.answers import UNPARSED, flaw_of, parse
 from sources.errors import BrokenAnswer
 
 _TRIED = 2**26
@@ -31,9 +32,34 @@ def cut_array(
         raise BrokenAnswer(
             what=f"no list under “{key}” in the answer",
             where=where,
+            why=flaw_of(body[:]) if len(body) < _TRIED else "",
             todo="Run again; if it stays, the vendor changed its envelope",
         )
     start = opening.end() - 1
+    found = _find_end(body, start, orjson.loads)
+    if found is not None and whole(found[0]):
+        return found
+    if found is None:
+        found = _find_end(body, start, _leniently)
+    if found is None or not whole(found[0]):
+        found = _read_to_end(body, start)
+    if found is None or not whole(found[0]):
+        raise BrokenAnswer(
+            what=f"the list under “{key}” does not end", where=where, todo="Run again; the body was cut on its way"
+        )
+    envelope = parse(body[:start] + b"[]" + body[found[2] :])
+    if envelope is UNPARSED:
+        raise BrokenAnswer(
+            what=f"the answer is not JSON outside of its “{key}”",
+            where=where,
+            why=flaw_of(body[:start] + b"[]" + body[found[2] :], gap=(start, found[2] - start - 2)),
+            todo="Run again; if it stays, report it to the vendor",
+        )
+    return envelope, start, found[2]
+
+
+def _find_end(body: bytes | mmap.mmap, start: int, load: Callable[[bytes], Any]) -> tuple[Any, int, int] | None:
+    """What `cut_array` returns, by trying the last places where the array may end."""
     prefix = body[:start] + b"[]"
     tail_from = max(start + 1, len(body) - 65536)
     tail = body[tail_from:]
@@ -43,19 +69,18 @@ def cut_array(
     while at >= 0 and misses < 16 and left > 0:
         left -= len(prefix) + len(tail) - at
         try:
-            found = (orjson.loads(prefix + tail[at + 1 :]), start, tail_from + at + 1)
+            found = (load(prefix + tail[at + 1 :]), start, tail_from + at + 1)
             misses = 0
-        except orjson.JSONDecodeError:
+        except (ValueError, RecursionError):
             # arrays may follow ours ("errors": []), so the first hit from the end need not be the one
             misses += 1 if found else 0
         at = tail.rfind(b"]", 0, at)
-    if found is None or left <= 0 or not whole(found[0]):
-        found = _read_to_end(body, start)
-    if found is None or not whole(found[0]):
-        raise BrokenAnswer(
-            what=f"the list under “{key}” does not end", where=where, todo="Run again; the body was cut on its way"
-        )
-    return found
+    return found if left > 0 else None
+
+
+def _leniently(text: bytes) -> Any:
+    """JSON with control characters in texts, lone surrogates, NaN, and bytes that are no UTF-8."""
+    return json.loads(text.decode("utf-8", "replace"), strict=False)
 
 
 def _read_to_end(body: bytes | mmap.mmap, start: int) -> tuple[Any, int, int] | None:
@@ -63,6 +88,6 @@ def _read_to_end(body: bytes | mmap.mmap, start: int) -> tuple[Any, int, int] | 
     try:
         # latin-1: one character per byte, so that the decoder's position is the body's
         _, length = json.JSONDecoder(strict=False).raw_decode(body[start:].decode("latin-1"))
-        return orjson.loads(body[:start] + b"[]" + body[start + length :]), start, start + length
+        return _leniently(body[:start] + b"[]" + body[start + length :]), start, start + length
     except (ValueError, RecursionError):
         return None

@@ -26,7 +26,7 @@ import orjson
 
 from sources import interruption
 from sources.addresses import checked_base_url, is_loopback, origin, place, setting
-from sources.answers import ERROR_BYTES, UNPARSED, Answer, Spooled, head_of, parse
+from sources.answers import ERROR_BYTES, UNPARSED, Answer, Spooled, flaw_of, head_of, parse
 from sources.bodies import bounded
 from sources.call import CONNECT_TIMEOUT, Call, Options, PauseAsked, Scalar, checked_headers
 from sources.errors import BrokenAnswer, ConfigurationError
@@ -143,8 +143,10 @@ class Http:
             if parsed is UNPARSED:
                 refuse_web_page(call, response, content)
                 what = "the answer is not JSON" if content.strip() else "an empty answer came where JSON was due"
-                why = f"{len(content)} bytes of {response.headers.get('content-type', 'no content type')}, perhaps cut"
-                raise Failure(broken(call, response, what=what, why=why), again=True)
+                kind = response.headers.get("content-type", "no content type")
+                flaw = flaw_of(content)
+                why = flaw or f"{len(content)} bytes of {kind}, perhaps cut"
+                raise Failure(broken(call, response, what=what, why=why), again=True, once=bool(flaw))
             if failure := inspected(call, response, parsed):
                 raise failure
             return parsed

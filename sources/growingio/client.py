@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import orjson
-
+from sources.answers import parse
 from sources.call import Scalar
 from sources.envelope import cut_array
 from sources.errors import (
@@ -352,10 +351,7 @@ def _refuse_json(file: Path, *, where: str) -> None:
         head = body.read(2**16).lstrip(b"\xef\xbb\xbf \t\r\n")
     if not head.startswith(b"{"):
         return
-    try:
-        told = _message(orjson.loads(head))
-    except orjson.JSONDecodeError:
-        told = ""
+    told = _message(parse(head))
     file.unlink()
     raise BrokenAnswer(what="an error came where CSV was due", where=where, why=told, todo="Run again")
 
@@ -400,10 +396,7 @@ def _series(file: Path, *, where: str) -> Series | Any:
         try:
             envelope, start, _ = cut_array(view, "data", where=where)
         except BrokenAnswer:
-            try:
-                told = orjson.loads(view[:])
-            except orjson.JSONDecodeError:
-                told = None
+            told = parse(view[:])
             if not isinstance(told, dict) or "data" in told:
                 raise
             return told

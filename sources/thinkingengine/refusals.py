@@ -91,7 +91,8 @@ def envelope_of(content: bytes) -> Mapping[str, Any] | None:
             parsed = orjson.loads(candidate)
         except orjson.JSONDecodeError:
             try:
-                parsed = json.loads(candidate, strict=False)  # lone surrogates, NaN
+                # lone surrogates, NaN, control characters, bytes that are no UTF-8
+                parsed = json.loads(candidate.decode("utf-8", "replace"), strict=False)
             except (ValueError, RecursionError):
                 continue
         return parsed if isinstance(parsed, dict) and "return_code" in parsed else None

@@ -15,8 +15,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
-import orjson
-
+from sources.answers import parse
 from sources.envelope import cut_array
 from sources.errors import AccessDenied, BrokenAnswer, CountMismatch, NightloadError, NotReady, Refused, Unavailable
 from sources.fetching import in_order
@@ -92,7 +91,7 @@ class Client:
     def session(self) -> tuple[dict[str, Any], datetime | None]:
         """Whose key it is, and the vendor's clock."""
         answer = self.http.body("GET", "api/session", inspect=_inspect)
-        session = orjson.loads(answer.content)
+        session = parse(answer.content)
         if not isinstance(session, dict) or not isinstance(session.get("user"), dict):
             raise _other_shape("session")
         date = answer.headers.get("date")
@@ -255,7 +254,8 @@ class Client:
         body = {"parameters": parameters, "max_age": max_age, "apply_auto_limit": False}
         path = f"api/queries/{query_id}/results"
         self.http.spool(path, file, method="POST", body=body, retry=False, inspect=_inspect, headers=_key_header(key))
-        if file.stat().st_size < SMALL and "job" in (answer := orjson.loads(file.read_bytes())):
+        answer = parse(file.read_bytes()) if file.stat().st_size < SMALL else None
+        if isinstance(answer, dict) and "job" in answer:
             result_id = self._await(answer["job"], query_id=query_id, key=key)
             return self.result(query_id, result_id, file)
         return read_result(file)

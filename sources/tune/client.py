@@ -12,9 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import orjson
-
-from sources.answers import Answer
+from sources.answers import UNPARSED, Answer, parse
 from sources.call import Inspect, Scalar
 from sources.envelope import cut_array
 from sources.errors import (
@@ -274,11 +272,8 @@ def _rows(answer: Answer, inspect: Inspect, *, where: str, may_be_empty: bool) -
         envelope, start, end = cut_array(answer.content, "data", where=where)
         rows = memoryview(answer.content)[start:end]
     except BrokenAnswer:
-        try:
-            envelope, rows = orjson.loads(answer.content), None
-        except orjson.JSONDecodeError:
-            envelope, rows = None, None
-        if envelope is None:
+        envelope, rows = parse(answer.content), None
+        if envelope is None or envelope is UNPARSED:
             raise
     error = inspect(200, envelope)
     if error is not None:

@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from sources.call import Scalar
 from sources.envelope import cut_array
 from sources.errors import ConfigurationError, CountMismatch, NightloadError
@@ -59,8 +57,10 @@ class Logs:
             return report.advertiser_id
         if self._advertiser is None:
             request = Request(path="advertiser", key=("id",), fields=("id",))
-            rows = orjson.loads(self._client.page(request, 1, size=20, may_be_empty=True))
-            ids = [str(row.get("id")) for row in rows if isinstance(row, dict)]
+            rows = parsed(
+                bytes(self._client.page(request, 1, size=20, may_be_empty=True)), where=f"{VENDOR}, advertiser"
+            )
+            ids = [str(row.get("id")) for row in rows]
             if len(ids) != 1 or not ids[0].isdecimal():
                 seen = ", ".join(ids) or "none"
                 raise wrong(
