@@ -7,6 +7,7 @@ an undeclared column decimal(38,0), past 38 digits text; nested objects and list
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +27,21 @@ DELETED_AT = "_deleted_at"
 ROW_VERSION = "row_version"
 VALID_FROM, VALID_TO = "valid_from", "valid_to"
 """Columns that are not the vendor's."""
+
+
+def clean(text: str) -> str:
+    """The text without what no database holds."""
+    return NO_TEXT.sub(REPLACEMENT, text)
+
+
+def key_of(name: object) -> str:
+    """A name as the key that a JSON writer makes of it: 404 is "404", null is "null"."""
+    return name if isinstance(name, str) else json.dumps(name, ensure_ascii=False)
+
+
+def label_of(name: object) -> str:
+    """Any JSON value as the label of a column or table."""
+    return clean(key_of(name))
 
 
 class Kind(StrEnum):
@@ -53,6 +69,8 @@ class Column:
     may widen it. `nulls`: texts by which this vendor writes NULL. `scale`: digits after the point
     of a DECIMAL(38, scale). `zone`: of times that carry none. `path`: where the value stands if it
     is not the row's own: ("advertiser", "name") is `row["advertiser"]["name"]`.
+
+    A label may be given as any JSON value. It becomes a text that a database holds, and `path` the key in the row.
     """
 
     label: str
@@ -63,6 +81,13 @@ class Column:
     scale: int = 9
     zone: str = "UTC"
     path: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.label, str) or NO_TEXT.search(self.label):
+            object.__setattr__(self, "path", self.path or (key_of(self.label),))
+            object.__setattr__(self, "label", label_of(self.label))
+        if self.path == (self.label,):
+            object.__setattr__(self, "path", ())
 
     @property
     def place(self) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ def stray_labels(spool: Spool, columns: Sequence[Column], rows: int) -> list[str
     proof enough. Only where the first rows lack a column, or there are more (nested objects, texts),
     the keys themselves are looked at.
     """
-    named = {column.label for column in columns}
+    named = {column.place[0] for column in columns}
     uneven = any(row.keys() != named for row in islice(iter_rows(spool.path), SAMPLE_ROWS))
     ends, before = 0, b""
     with spool.path.open("rb") as file:

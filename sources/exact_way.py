@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 import orjson
 
-from sources.columns import EXACT_DOUBLE, NO_TEXT, REPLACEMENT, ZEROS, Column, Kind, Real, kind_of, settle
+from sources.columns import EXACT_DOUBLE, ZEROS, Column, Kind, Real, clean, kind_of, settle
 from sources.errors import BrokenAnswer, TypeFlip
 from sources.fast_way import instant, json_rows
 from sources.quoting import quote
@@ -82,14 +82,14 @@ def _as_text(value: Any, column: Column, *, where: str) -> str | None:
     if kind is None or (isinstance(value, str) and not isinstance(value, Real) and value in column.nulls):
         return None
     if column.kind == Kind.JSON:
-        return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(plain(value), ensure_ascii=False, separators=(",", ":"))
     if kind == Kind.JSON:
-        text = json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(plain(value), ensure_ascii=False, separators=(",", ":"))
     elif isinstance(value, bool):
         text = str(value).lower()
     else:
         text = str(value)
-    text = _clean(text)
+    text = clean(text)
     match column.kind:
         case Kind.TEXT:
             return text
@@ -147,25 +147,21 @@ def _is_number(text: str) -> bool:
     return re.fullmatch(r"-?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?", text) is not None
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A nested value as JSON can hold it: numbers as written, NaN and Infinity null, no NUL, no lone surrogate."""
     match value:
         case dict():
-            return {_clean(key): _plain(item) for key, item in value.items()}
+            return {clean(key): plain(item) for key, item in value.items()}
         case list():
-            return [_plain(item) for item in value]
+            return [plain(item) for item in value]
         case Real():
-            return _plain(float(value))
+            return plain(float(value))
         case str():
-            return _clean(value)
+            return clean(value)
         case float() if kind_of(value) is None:
             return None
         case _:
             return value
-
-
-def _clean(text: str) -> str:
-    return NO_TEXT.sub(REPLACEMENT, text)
 
 
 def _cast(column: Column) -> str:

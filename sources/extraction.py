@@ -28,7 +28,7 @@ from dlt.common.schema.typing import TColumnSchema
 from dlt.extract import DltResource
 
 from sources import kept, naming, policy
-from sources.columns import Column
+from sources.columns import Column, clean, label_of
 from sources.contents import filled, stray_labels
 from sources.days import Days
 from sources.errors import (
@@ -40,6 +40,7 @@ from sources.errors import (
     Unreachable,
     summarize,
 )
+from sources.exact_way import plain
 from sources.gates import compare_counts, guard_floor, reckon_total, refuse_flips
 from sources.hints import at_least, columns_of, disposition_of, dlt_columns, extras_of, name_columns, table_hints
 from sources.policy import Policy, read_policy
@@ -179,7 +180,7 @@ class Extraction:
             )
         name = schema.naming.normalize_table_identifier(table.name)
         sought = self.forgotten.sought(f"{dataset}.{name}", "", "")
-        label, about = sought.masked(table.label or table.name), sought.masked(table.about)
+        label, about = sought.masked(label_of(table.label or table.name)), sought.masked(clean(table.about))
         outcome = Outcome(dataset=dataset, table=name, label=label, mode=table.mode, about=about)
         self.outcomes[f"{dataset}.{name}"] = outcome
         started = time.monotonic()
@@ -199,7 +200,7 @@ class Extraction:
                     tell(outcome.extracted or 0)
             if new_state != state:
                 state.clear()
-                state.update(new_state)
+                state.update(plain(new_state))
             if outcome.missed is not None:
                 self._failed(outcome, outcome.missed, came=True)
         except Exception as error:
@@ -303,7 +304,7 @@ class Extraction:
                     walk.remember(walk.state)
             else:
                 walk.state.pop(RESET, None)
-            outcome.notes[:] = walk.notes  # of this walk only, not of one that the counts refused
+            outcome.notes[:] = map(clean, walk.notes)  # of this walk only, not of one that the counts refused
             outcome.total, outcome.vendor_count = walk.total, walk.vendor_count
             outcome.missed, outcome.scope, outcome.emptied = walk.missed, table.scope, walk.emptied
             outcome.on_loaded = walk.on_loaded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -30,9 +31,24 @@ def name_columns(
 ) -> list[Column]:
     """Give each column its name; a label keeps the column that it has in the warehouse; `taken` are ours."""
     known = {str(hints["x-label"]): name for name, hints in stored.items() if "x-label" in hints}  # type: ignore[typeddict-item]
+    columns = _each_label_once(columns)
     labels = [column.label for column in columns]
     named = naming.columns_for(labels, known=known, reserved=naming.RESERVED.union(taken))
     return [replace(column, name=named[column.label]) for column in columns]
+
+
+def _each_label_once(columns: Sequence[Column]) -> Sequence[Column]:
+    """The columns; where two keys became one label, all but one of them carry a tag of their key."""
+    if len({column.label for column in columns}) == len(columns):
+        return columns
+    # a key that is its own label comes first; so the outcome does not depend on the order of the columns
+    order = sorted(range(len(columns)), key=lambda at: (columns[at].place != (columns[at].label,), columns[at].place))
+    found, taken = list(columns), dict[str, tuple[str, ...]]()
+    for at in order:
+        label, key = columns[at].label, columns[at].place
+        if taken.setdefault(label, key) != key:
+            found[at] = replace(columns[at], label=f"{label} [{naming.tag_for(json.dumps(key))}]", path=key)
+    return found
 
 
 def columns_of(stored: Mapping[str, TColumnSchema]) -> tuple[Column, ...]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import duckdb
 
-from sources.columns import LOAD_ID
+from sources.columns import LOAD_ID, clean
 from sources.errors import BrokenAnswer
 from sources.growingio.shapes import unique
 from sources.quoting import literal, quote
@@ -97,7 +97,7 @@ def dialect_of(file: Path, *, separator: str, taken: Sequence[str] = (), where: 
     # the vendor says tab, and one of its samples has commas
     sign = SEPARATORS.get(separator) or ("," if "," in bare and "\t" not in bare else "\t")
     try:
-        cells = [cell.strip() for cell in next(csv.reader([line], delimiter=sign))]
+        cells = [clean(cell.strip()) for cell in next(csv.reader([line], delimiter=sign))]
     except csv.Error as error:
         raise BrokenAnswer(what="the header of the CSV cannot be read", where=where, why=str(error)) from None
     while cells and not cells[-1]:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sources.columns import label_of
 from sources.errors import BrokenAnswer
 from sources.growingio.settings import HOUR_MS, PADDED_TIME, TIME_LABELS
 
@@ -204,8 +205,8 @@ def periods(shape: Shape, point: Point, not_applicable: frozenset[str]) -> Itera
 
 
 def _role(entry: Any, *, where: str) -> tuple[str, str]:
-    if isinstance(entry, Mapping) and isinstance(entry.get("name", ""), str):
-        name = str(entry.get("name", "")).replace("\0", "\ufffd")
+    if isinstance(entry, Mapping):
+        name = label_of(entry.get("name", ""))
         if entry.get("metric") is True:
             return "metric", name
         if entry.get("dimension") is True:

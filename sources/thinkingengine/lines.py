@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from sources.columns import label_of
 from sources.errors import BrokenAnswer
 from sources.thinkingengine.refusals import envelope_of, refusal
 from sources.thinkingengine.settings import VENDOR
@@ -63,8 +64,11 @@ def read_block(content: bytes, labels: Sequence[str] | None, *, where: str) -> B
                 f"line {number} is an envelope", where
             )
         if names is not None:
+            names = [label_of(name) for name in names]
             keys = keys or tuple(names)
             by_name = dict(zip(names, values, strict=True))
+            if len(by_name) < len(names):
+                raise _broken(f"line {number} has two keys that become one label", where)
             if strange := set(by_name) - set(keys):
                 raise _broken(f"line {number} has {', '.join(sorted(strange))}, which no header tells", where)
             values = [by_name.get(key, "null") for key in keys]
@@ -137,7 +141,7 @@ def labels_from(headers: Any) -> tuple[str, ...] | None:
         return None
     labels: dict[str, None] = {}
     numbers: Counter[str] = Counter()
-    for header in map(str, headers):
+    for header in map(label_of, headers):
         label = header
         while label in labels:
             numbers[header] += 1

@@ -21,7 +21,7 @@ from typing import Any
 import dlt
 from dlt.extract import DltResource, DltSource
 
-from sources.columns import Column, Kind
+from sources.columns import Column, Kind, key_of, label_of
 from sources.configuration import is_set, settings_of
 from sources.errors import ConfigurationError, NightloadError, NotReady, Refused
 from sources.extraction import Extraction
@@ -252,7 +252,8 @@ class Tonalytica:
         name = f"query_{query['id']}"
         if not extraction.wants(has.RESULTS, name):
             return
-        table = Table(name=name, mode=Mode.LATEST, label=query["name"], about=f"result of “{query['name']}”")
+        label = name if query.get("name") is None else label_of(query["name"])
+        table = Table(name=name, mode=Mode.LATEST, label=label, about=f"result of “{label}”")
         if any(execution.query == query["id"] for execution in self.executions):
             yield extraction.resource(has.RESULTS, table, self._fetch_executions(query))
         elif query["latest_query_data_id"] is not None and self.selection.wants(query):
@@ -283,9 +284,9 @@ class Tonalytica:
             try:
                 result = self._latest(query, latest, file)
                 walk.spool.adopt(file, result.start, result.end)
+                walk.columns, walk.open_columns = result_columns(result), True
             finally:
                 file.unlink(missing_ok=True)
-            walk.columns, walk.open_columns = result_columns(result), True
             if not walk.columns:
                 if not walk.stored:
                     walk.notes.append("the result has no column, so there is no table for it")
@@ -389,10 +390,13 @@ def _same_manner(walk: Walk, manner: str) -> bool:
 
 
 def result_columns(result: Result) -> list[Column]:
-    """The result's columns; their types are hints."""
+    """The result's columns, each key of the rows once; their types are hints. Without names, the rows show them."""
+    named = [each for each in result.columns if isinstance(each, dict) and "name" in each]
+    types = {key_of(each["name"]): each.get("type") for each in named}
+    types = types or dict.fromkeys(labels_of(iter_rows(result.path, start=result.start)))
     return [
-        Column(label=column["name"], kind=has.KIND_OF_TYPE.get(column.get("type") or ""), declared=False)
-        for column in result.columns
+        Column(label=key, kind=has.KIND_OF_TYPE.get(hint) if isinstance(hint, str) else None, declared=False)
+        for key, hint in types.items()
     ]
 
 

@@ -305,7 +305,7 @@ class Tune:
         if not labels and not walk.state.get("rows"):
             walk.unchanged(0)  # an empty table of unknown columns: nothing to make
         zone = self.settings.zone
-        return tuple(replace(column_of(label, "", zone=zone), path=()) for label in labels or endpoint.key)
+        return tuple(replace(column_of(label, "", zone=zone), path=(label,)) for label in labels or endpoint.key)
 
 
 def _compare_keys(request: Request, walk: Walk, converted: Converted, keys: Spool) -> None:

@@ -200,7 +200,7 @@ class Report:
         usual = _TYPES.get(name) or ("boolean" if name.startswith("is_") else "string")
         told = "integer" if label == ORDINAL else self.types.get(label, usual)
         column = column_of(label, told, zone=ZONE)
-        return replace(column, path=(), scale=MONEY_SCALE if column.kind == Kind.DECIMAL else column.scale)
+        return replace(column, path=(label,), scale=MONEY_SCALE if column.kind == Kind.DECIMAL else column.scale)
 
 
 def reports_of(settings: Settings) -> tuple[Report, ...]:
