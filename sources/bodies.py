@@ -30,7 +30,7 @@ def bounded(
     A gzip stream must come to its end. `count` is told how many bytes came, before decoding. A byte order mark is left
     out: JSON may not begin with one, and no other text needs it.
     """
-    until, smaller = begun + deadline, "Ask for a smaller window or page"
+    until, smaller = begun + deadline, "Ask for less at once: a smaller window, page or result"
 
     # made when needed: an error redacts its texts, which would cost more than a small answer does
     def late() -> Failure:

@@ -152,7 +152,10 @@ class EmptyAnswer(NightloadError):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class TypeFlip(NightloadError):
-    """A column came with another type than it has; `widens` if the new type holds the old values."""
+    """A column came with another type than it has; `widens` if the new type holds the old values.
+
+    `declared`: the vendor or the settings declare the type that it has, so a rebuilt table has it too.
+    """
 
     recovery = Recovery.CONFIGURE
 
@@ -161,14 +164,19 @@ class TypeFlip(NightloadError):
     known: str
     arrived: str
     widens: bool = False
+    declared: bool = False
     what: str = ""
 
     def __post_init__(self) -> None:
         self.what = self.what or f"column {self.column} of table {self.table} is {self.known}, but {self.arrived} came"
-        self.todo = self.todo or (
+        leave_out = (
+            "Leave the table out, or report the value to the vendor; a rebuild with --full fails in the same way"
+        )
+        rebuild = (
             "If the vendor's change is meant, build the table anew (what only the old one holds is kept beside it): "
             f"nightload run --full --table {self.table}"
         )
+        self.todo = self.todo or (leave_out if self.declared else rebuild)
         super().__post_init__()
 
 

@@ -115,7 +115,13 @@ def _as_text(value: Any, column: Column, *, where: str) -> str | None:
                 return str(int(value))
             if kind in (Kind.BIGINT, Kind.DECIMAL, Kind.DOUBLE) or (column.declared and _is_number(text)):
                 return text
-    raise TypeFlip(table=where, column=column.label, known=str(column.kind), arrived=f"{kind} (such as {text[:40]!r})")
+    raise TypeFlip(
+        table=where,
+        column=column.label,
+        known=str(column.kind),
+        arrived=f"{kind} (such as {text[:40]!r})",
+        declared=column.declared,
+    )
 
 
 def _whole(text: str) -> int | None:
@@ -192,7 +198,11 @@ def _time_or_text(connection: duckdb.DuckDBPyConnection, source: str, column: Co
         return column
     if column.declared:
         raise TypeFlip(
-            table=where, column=column.label, known=str(column.kind), arrived=f"text (such as {found[0][:40]!r})"
+            table=where,
+            column=column.label,
+            known=str(column.kind),
+            arrived=f"text (such as {found[0][:40]!r})",
+            declared=True,
         )
     if column.kind == Kind.DATE:
         return _time_or_text(connection, source, replace(column, kind=Kind.TIMESTAMP), where=where)

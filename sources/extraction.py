@@ -158,7 +158,7 @@ class Extraction:
         columns = name_columns(walk.columns if walk.columns is not None else table.columns, {}, taken=walk.extra)
         out = self.spool_dir / f"{name}.parquet"
         extra = {label: each.over(columns) for label, each in walk.extra.items()}
-        converted = to_parquet(walk.spool, out=out, columns=columns, load_id=PREVIEW, where=name, extra=extra)
+        converted = self._to_parquet(walk, out=out, columns=columns, load_id=PREVIEW, where=name, extra=extra)
         dataset = name.partition(".")[0]
         policies = self._protection.policies(dataset, table, walk, converted.columns)
         return screen(
@@ -237,6 +237,17 @@ class Extraction:
                 log.info("%s.%s is walked again: %s", outcome.dataset, outcome.table, mismatch)
         return self._fetch_once(table, fetch, outcome, dict(state), stored)
 
+    def _to_parquet(self, walk: Walk, **how: Any) -> Converted:
+        """The spooled rows as parquet; of a value that is not of its declared type, the error says what helps."""
+        try:
+            return to_parquet(walk.spool, **how)
+        except TypeFlip as flip:
+            if flip.declared:
+                leave_out = f'Leave the table out: exclude = ["{walk.table.name}"] under sources.{self.vendor}'
+                todo = walk.table.misfit.replace("{column}", flip.column) or leave_out
+                flip.todo = f"{todo}; a rebuild with --full fails in the same way"
+            raise
+
     def _convert(
         self, walk: Walk, labelled: Sequence[Column], stored: Mapping[str, TColumnSchema], *, where: str, load_id: str
     ) -> tuple[Converted, tuple[str, ...], dict[str, Extra]]:
@@ -245,8 +256,8 @@ class Extraction:
         names = {column.label: column.name for column in columns}
         key = tuple(names.get(label, label) for label in walk.table.key)
         extra = extras_of(walk, columns)
-        converted = to_parquet(
-            walk.spool,
+        converted = self._to_parquet(
+            walk,
             out=self.spool_dir / f"{where}.parquet",
             columns=columns,
             load_id=load_id,

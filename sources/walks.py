@@ -54,7 +54,8 @@ class Table:
     `scope`: of a KEPT table, the column whose values each load replaces; a key, if there is one, only
     proves the rows then. `zone`: the table is loaded by windows of days, which are days of this zone; such
     a table can be backfilled, and its fetch heeds `Walk.window`. `keeps`: what of its state tells of
-    the rows that it has, and not of where the next walk goes on: a reset leaves it.
+    the rows that it has, and not of where the next walk goes on: a reset leaves it. `misfit`: what to do about a
+    value that is not of its declared type; `{column}` is its label, and empty means to leave the table out.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Table:
     label: str = ""
     about: str = ""
     dropped: tuple[str, ...] = ()
+    misfit: str = ""
 
 
 @dataclass(kw_only=True)

@@ -291,7 +291,7 @@ class Reader:
         self, question: Question, series: Series, window: Window, buckets: tuple[Bucket, ...], *, where: str
     ) -> Answer:
         """The answer, if it is about this window and every row fits."""
-        self._about(series.envelope, window, where=where)
+        self._about(series.envelope, window, question, where=where)
         sample = list(islice(_rows(series), _SAMPLE))
         shape = shapes.shape_of(series.envelope["meta"], sample, where=where)
         rows = 0
@@ -302,7 +302,7 @@ class Reader:
                     what="a row is not of the window that was asked for",
                     where=where,
                     why=f"it is of {self.calendar.day_at(moment)}",
-                    todo=f"Run again; if it stays, set {_ODD[question.interval]}",
+                    todo=self._todo(question, _ODD[question.interval]),
                 )
             rows += 1
         if rows >= self._settings.most_rows:
@@ -313,7 +313,13 @@ class Reader:
             )
         return Answer(series=series, shape=shape, window=window, buckets=buckets, rows=rows)
 
-    def _about(self, envelope: Mapping[str, Any], window: Window, *, where: str) -> None:
+    def _todo(self, question: Question, setting: str) -> str:
+        """What to do about rows of other days; a setting that is so already does not help."""
+        is_so = setting == "window_days = 1" and self._settings.window_days == 1
+        leave_out = f'leave the chart out: exclude_charts = ["{question.chart.id}"] under sources.{VENDOR}'
+        return f"Run again; if it stays, {leave_out if is_so else f'set {setting}'}"
+
+    def _about(self, envelope: Mapping[str, Any], window: Window, question: Question, *, where: str) -> None:
         """The window that the answer says it is about must be ours, to the day."""
         told = [envelope[name] for name in ("startTime", "endTime") if envelope.get(name) is not None]
         if len(told) < 2:
@@ -330,7 +336,7 @@ class Reader:
                 what="the answer is about another window",
                 where=where,
                 why=f"it is from {days[0]} to {days[1]}" if days else "it ends before it starts, or at no time",
-                todo="Run again; if it stays, set window_days = 1",
+                todo=self._todo(question, "window_days = 1"),
             )
 
     def _params(self, question: Question, window: Window) -> dict[str, int | str]:

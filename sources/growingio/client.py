@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -133,8 +134,9 @@ class Client:
         """
         generation, until = self._settings.charts_api, time.monotonic() + self._settings.poll_timeout
         path = self._series_path(kind, uid)
+        inspect = partial(_windowed, waits=generation == "v3")
         while True:
-            self._call(lambda headers: self.http.spool(path, file, params=params, headers=headers, inspect=_windowed))
+            self._call(lambda headers: self.http.spool(path, file, params=params, headers=headers, inspect=inspect))
             found = _series(file, where=f"{VENDOR}, {path}")
             if isinstance(found, Series):
                 return found
@@ -221,7 +223,12 @@ class Client:
                 else "no data in the answer",
                 where=where,
                 why=_message(told) or f"it holds {', '.join(map(str, told)) or 'nothing'}",
-                todo="Run again; if it stays, ask for a smaller window (window_days)",
+                todo="Run again; if it stays, "
+                + (
+                    "leave it out: name the others in segmentation_users"
+                    if path.endswith("/users")
+                    else "ask for a smaller window (window_days)"
+                ),
             )
         if time.monotonic() > until:
             raise NotReady(
@@ -412,12 +419,12 @@ def _refusal(status: int, answer: Any) -> NightloadError | None:
     return Unavailable(what="the vendor throttles", why=_message(answer), status=status)
 
 
-def _windowed(status: int, answer: Any) -> NightloadError | None:
+def _windowed(status: int, answer: Any, *, waits: bool) -> NightloadError | None:
     if status >= 500 and "request_timeout" in _codes(answer):
         return TimedOut(
             what="the vendor did not compute it in time",
             why=_message(answer),
-            todo='Use charts_api = "v3", which waits, or make the chart smaller',
+            todo="Make the chart smaller" + ("" if waits else ', or use charts_api = "v3", which waits'),
             status=status,
         )
     return _refusal(status, answer)

@@ -10,6 +10,7 @@ from typing import Any
 
 from sources.errors import BrokenAnswer
 from sources.growingio.delimited import Dialect
+from sources.growingio.settings import VENDOR
 
 _LONGEST_CELL = 64 * 2**20
 
@@ -61,7 +62,9 @@ def _rule(cells: list[str], dialect: Dialect, *, where: str) -> dict[str, Any]:
         cells = [cells[0], ",".join(cells[1:name_ends]), *cells[name_ends:]]
     if len(cells) > width:
         raise BrokenAnswer(
-            what=f"rule {cells[0][:20]} has {len(cells)} cells of {width}", where=where, todo="Run again"
+            what=f"rule {cells[0][:20]} has {len(cells)} cells of {width}",
+            where=where,
+            todo=f'Correct the rule at the vendor, or leave the table out: exclude = ["rules"] under sources.{VENDOR}',
         )
     padded = [_text(cell) for cell in cells] + [None] * (width - len(cells))
     return dict(zip(dialect.header, padded, strict=True))

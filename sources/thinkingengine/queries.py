@@ -91,6 +91,7 @@ class Query:
             zone=settings.zone if self.window else None,
             keeps=("backfilled",),
             about=self.about or "configured SQL",
+            misfit="" if self.about else f'Load it as text: types = {{"{{column}}" = "text"}} in the query {self.name}',
         )
 
 

@@ -37,7 +37,7 @@ def resolve(
     """
     for definition in definitions:
         if not isinstance(definition, Mapping) or not isinstance(definition.get("name"), str):
-            raise BrokenAnswer(what="a parameter of the query has no name", where=where, todo="Run again")
+            raise BrokenAnswer(what="a parameter of the query has no name", where=where, todo="Name it at the vendor")
     known = {definition["name"]: definition for definition in definitions}
     for name in given:
         if name not in known:

@@ -18,7 +18,7 @@ from sources.tune.answers import Answer, Question, download, flatten, parsed
 from sources.tune.client import Client, Request, refusal
 from sources.tune.exports import Downloads, Ready, job_of, wait_for
 from sources.tune.periods import Window, clock, iso
-from sources.tune.reports import KNOWN_CAPS, WINDOW, ZONE, Report
+from sources.tune.reports import KNOWN_CAPS, LOG_FIND_ROWS, WINDOW, ZONE, Report
 from sources.tune.settings import DATASET, VENDOR, Settings, wrong
 
 _POLLS_AT_ONCE = 60
@@ -112,7 +112,10 @@ class Logs:
             raise ConfigurationError(
                 what=f"one second has {came} rows, as many as an answer can hold",
                 where=where,
-                todo=f"Raise row_limit of the report {report.name}, or filter it",
+                # of what the vendor cuts itself, a greater row_limit brings no more, and beyond its cap it takes none
+                todo=f"Raise row_limit of the report {report.name}, or filter it"
+                if most <= came and most < (LOG_FIND_ROWS if report.via == "find" else max(KNOWN_CAPS))
+                else f"Filter the report {report.name}: the vendor gives no more rows at once",
             )
         answer.spool.rewind(mark)
         answer.rows, answer.labels = before, labels

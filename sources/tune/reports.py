@@ -226,6 +226,7 @@ def table_of_report(report: Report) -> Table:
         keeps=("windows", "backfilled", "grid"),
         label=f"{report.kind}/{report.name}",
         about=f"{what}; each {report.calendar.told} is replaced as a whole",
+        misfit=f'Load it as text: types = {{"{{column}}" = "string"}} in the report {report.name}',
     )
 
 

@@ -186,6 +186,8 @@ def table_of(endpoint: Endpoint, settings: Settings) -> Table:
         label=endpoint.path,
         about=endpoint.about,
         dropped=tuple(name for name in endpoint.personal if f"{endpoint.path}.{name}" not in kept),
+        misfit="Leave {column} out: name the other fields in fields of [[sources.tune.endpoints]] with "
+        f'path = "{endpoint.path}", or leave the endpoint out: exclude = ["{endpoint.path}"]',
     )
 
 
