@@ -81,14 +81,14 @@ def test_byte_order_mark_in_pieces_is_left_out(size: int) -> None:
         assert b"".join(_unmarked(pieces)) == body.removeprefix(BOM_UTF8)
 
 
-@pytest.mark.parametrize(("flaw", "told"), FLAWS)
+@pytest.mark.parametrize(("flaw", "reason"), FLAWS)
 def test_flaw_of_an_answer_is_named_and_not_called_a_cut(
-    http: Http, flaw: bytes, told: str, monkeypatch: pytest.MonkeyPatch
+    http: Http, flaw: bytes, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Says, "body", '{"城": "'.encode() + flaw + b'", "b": 1}')
     with pytest.raises(BrokenAnswer) as caught:
         http.json("GET", "x")
-    assert caught.value.why == f"byte 9 {told} (tried 2 times)"
+    assert caught.value.why == f"byte 9 {reason} (tried 2 times)"
     assert "cut" not in str(caught.value)
 
 
@@ -97,14 +97,14 @@ def test_answer_that_may_be_cut_has_no_flaw(body: bytes) -> None:
     assert flaw_of(body) == ""
 
 
-@pytest.mark.parametrize(("flaw", "told"), FLAWS)
+@pytest.mark.parametrize(("flaw", "reason"), FLAWS)
 @pytest.mark.parametrize("before", [False, True])
-def test_flaw_beside_the_rows_is_named_with_its_place(flaw: bytes, told: str, before: bool) -> None:
+def test_flaw_beside_the_rows_is_named_with_its_place(flaw: bytes, reason: str, before: bool) -> None:
     body = b'{"text": "' + flaw + b'", "rows": [{"a": 1}], "b": []}' if before else ROWS + flaw + b'"}'
     with pytest.raises(BrokenAnswer) as caught:
         cut_array(body, "rows", where="shop")
     assert caught.value.what == "the answer is not JSON outside of its “rows”"
-    assert caught.value.why == f"byte {body.index(flaw)} {told}"
+    assert caught.value.why == f"byte {body.index(flaw)} {reason}"
     assert "cut" not in str(caught.value)
 
 
