@@ -2,21 +2,53 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pendulum
+from filelock import FileLock, Timeout
 
+from pipelines.place import Place
+from pipelines.private import state_folder
 from pipelines.request import refuse_unknown_table, vendor_of
 from sources.errors import ConfigurationError
 from sources.extraction import Extraction
 from sources.quoting import literal
+from sources.scratch import spilling_into
 from sources.vendor import package
 
 
-def read(name: str, *, limit: int) -> tuple[list[dict[str, str]], list[dict[str, Any]]]:
+@contextmanager
+def previews(place: Place) -> Iterator[Path]:
+    """A folder beside the warehouse for what one preview brings; what killed ones left goes first.
+
+    Its lock ends with the process, so a folder whose lock is free belongs to nobody.
+    """
+    state_folder(place.state)
+    above = place.state / "previews"
+    above.mkdir(exist_ok=True, mode=0o700)
+    with FileLock(above / "lock"):
+        for left in above.glob("*.lock"):
+            with suppress(Timeout), FileLock(left).acquire(timeout=0):
+                shutil.rmtree(left.with_suffix(""), ignore_errors=True)
+                left.unlink()
+        folder = Path(tempfile.mkdtemp(dir=above))
+        held = FileLock(folder.with_suffix(".lock"))
+        held.acquire()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.with_suffix(".lock").unlink(missing_ok=True)
+        held.release()
+
+
+def read(name: str, *, limit: int, place: Place) -> tuple[list[dict[str, str]], list[dict[str, Any]]]:
     """Columns (name, type, vendor's label) and rows of `dataset.table`, straight from the vendor.
 
     Raises `ConfigurationError` if no vendor has such a table.
@@ -25,10 +57,8 @@ def read(name: str, *, limit: int) -> tuple[list[dict[str, str]], list[dict[str,
     dataset = name.partition(".")[0]
     owner = vendor_of(dataset)
     vendor = package(owner).connect()
-    with tempfile.TemporaryDirectory(prefix="nightload-") as folder, vendor.http:
-        extraction = Extraction(
-            vendor=owner, spool_dir=Path(folder), until=pendulum.now("UTC"), tables=frozenset({name})
-        )
+    with previews(place) as folder, spilling_into(folder / "spilled"), vendor.http:
+        extraction = Extraction(vendor=owner, spool_dir=folder, until=pendulum.now("UTC"), tables=frozenset({name}))
         for part in vendor.parts(extraction):
             if part.dataset == dataset:
                 _ = part.source().resources

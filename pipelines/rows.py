@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -134,6 +135,20 @@ def shown(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def output() -> Write:
+    """How text goes to stdout: as it is into a file or pipe; on a terminal with what that obeys escaped as in JSON.
+
+    Line breaks stay. JSON stays JSON of the same meaning.
+    """
+    return _write_plain if sys.stdout.isatty() else sys.stdout.write
+
+
+def _write_plain(text: str) -> None:
+    if not text.isprintable():
+        text = "".join(sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1] for sign in text)
+    sys.stdout.write(text)
 
 
 def _csv(text: str) -> str:

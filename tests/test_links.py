@@ -110,6 +110,47 @@ def test_a_name_with_an_address_that_is_not_public_is_not_connected_to(
     assert {address for address, _ in connected} == set(addresses), "who is named may be private; each is tried"
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "::7f00:1",
+        "::ffff:0:127.0.0.1",
+        "::ffff:0:8.8.8.8",
+        "::ffff:169.254.169.254",
+        "::ffff:168.63.129.16",
+        "fec0::1",
+        "feff::1",
+        "64:ff9b:1::8.8.8.8",
+        "64:ff9b::10.0.0.8",
+        "64:ff9b::168.63.129.16",
+        "168.63.129.16",
+        "100.100.100.200",
+        "192.0.0.192",
+        "fd00:ec2::254",
+        "2002:7f00:1::1",
+        "2002:a83f:8110::1",
+        "2001:0:4136:e378:8000:63bf:3fff:fdd2",
+        "2606:4700::5efe:10.0.0.8",
+        "ff02::1",
+    ],
+)
+def test_address_that_leads_to_a_private_one_is_refused(
+    address: str, names: Names, connected: list[tuple[str, int]]
+) -> None:
+    names([address])
+    with follow("https://files.example.com", links()) as http, pytest.raises(BrokenAnswer, match="not public"):
+        http.body("GET", "x.csv")
+    assert connected == []
+
+
+@pytest.mark.parametrize("address", [PUBLIC, "2606:4700::1111", "64:ff9b::8.8.8.8", "2002:808:808::1"])
+def test_public_address_is_connected_to(address: str, names: Names, connected: list[tuple[str, int]]) -> None:
+    names([address])
+    with follow("https://files.example.com", links()) as http, pytest.raises(Unreachable):
+        http.body("GET", "x.csv")
+    assert {each for each, _ in connected} == {address}
+
+
 def test_a_name_that_nobody_knows_is_told(names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: Any, **__: Any) -> Any:
         raise socket.gaierror(-2, "Name or service not known")

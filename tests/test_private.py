@@ -161,3 +161,31 @@ def test_a_crash_leaves_no_core_file(tmp_path: Path) -> None:
                            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)})  # fmt: skip
     assert (ended.returncode, ended.stdout) == (-6, "0\n"), ended.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import os, signal
+from sources.extraction import Extraction
+fetch = Extraction.preview
+def killed(self, name, **options):
+    fetch(self, name, **options)
+    os.kill(os.getpid(), signal.SIGKILL)
+Extraction.preview = killed
+from pipelines import cli
+cli.main()
+"""
+
+
+def test_preview_killed_leaves_rows_beside_the_warehouse_and_the_next_sweeps_them(
+    file_night: Night, tmp_path: Path
+) -> None:
+    temporary, night = tmp_path / "tmp", file_night
+    temporary.mkdir()
+    night.settings["TMPDIR"] = str(temporary)
+    ran = night.start("preview", "tune.countries", command=(sys.executable, "-c", KILLED))
+    assert (ran.communicate(timeout=120), ran.returncode)[1] == -signal.SIGKILL
+    assert not [path for path in temporary.rglob("*") if path.is_file()]
+    (left,) = [path for path in (night.state / "previews").iterdir() if path.is_dir()]
+    assert list(left.iterdir()) and stat.S_IMODE(left.stat().st_mode) == 0o700
+    assert night("preview", "tune.countries").code == 0
+    assert {path.name for path in (night.state / "previews").iterdir()} == {"lock"}

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pty
+import subprocess
+from contextlib import suppress
+
 import pytest
 
+from conftest import NIGHTLOAD, Night
 from pipelines.statements import calls, setting
 from postgres_server import execute
 from test_sql import Warehouse, there, urls
@@ -171,3 +178,32 @@ def test_setting_is_read_only_from_plain_values() -> None:
 def test_calls_are_names_before_a_bracket_or_a_comment() -> None:
     assert calls('SELECT a, Lo_Put (1), "Xy"(2), b/**/(3) FROM c') >= {"Lo_Put", "lo_put", "Xy", "b"}
     assert not {"a", "c"} & calls("SELECT a FROM c WHERE d = 1")
+
+
+NASTY = "a\x1b]0;owned\x07b\x9b31m\u202ec\u2066\x7f\u200e"
+
+
+def on_a_terminal(night: Night, *args: str) -> str:
+    main, other = pty.openpty()
+    environment = {**night.environment(), "TERM": "dumb", "NO_COLOR": "1"}
+    with subprocess.Popen([str(NIGHTLOAD), *args], stdout=other, env=environment, cwd=night.home):
+        os.close(other)
+        seen = b""
+        with suppress(OSError):  # the other end was closed
+            while chunk := os.read(main, 4096):
+                seen += chunk
+    os.close(main)
+    return seen.decode()
+
+
+@pytest.mark.parametrize("form", ["--csv", "--json"])
+def test_escapes_in_data_are_written_out_on_a_terminal_and_exact_in_a_pipe(there: Warehouse, form: str) -> None:
+    sql = "SELECT " + " || ".join(f"chr({ord(sign)})" for sign in NASTY) + " AS v"
+    seen = on_a_terminal(there.night, "sql", sql, form)
+    assert all(sign.isprintable() or sign in "\r\n" for sign in seen), seen
+    assert r"\u001b]0;owned\u0007b\u009b31m\u202ec\u2066\u007f\u200e" in seen
+    piped = there.night("sql", sql, form).out
+    if form == "--json":
+        assert json.loads(seen) == json.loads(piped) == [{"v": NASTY}]
+    else:
+        assert piped == f"v\n{NASTY}\n"

@@ -245,6 +245,20 @@ def test_hidden_queries_and_dashboards_come_with_probe_hidden(night: Night, sand
     assert len(hidden) > 3
 
 
+def test_probe_of_many_ids_is_bounded_and_says_so(
+    night: Night, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night.set(probe_hidden="true", exclude=["results"])
+    assert night.run("tonalytica").code == 0
+    before = night.rows("SELECT id FROM tonalytica.queries WHERE _deleted_at IS NULL ORDER BY id")
+    monkeypatch.setattr("sources.tonalytica.settings.MAX_PROBED", 3)
+    ran = night.run("tonalytica")
+    assert ran.code == 0, ran.out
+    (note,) = [note for note in ran.tables["tonalytica.queries"]["notes"] if "probe_hidden" in note]
+    assert note.startswith("probe_hidden asked for the 3 newest of ") and "older ids were not asked for" in note
+    assert night.rows("SELECT id FROM tonalytica.queries WHERE _deleted_at IS NULL ORDER BY id") == before
+
+
 def test_query_keys_alone_load_the_results_of_their_queries(night: Night, sandbox: SandboxProcess) -> None:
     wanted = [query(sandbox, "Every type"), query(sandbox, "Some thousand rows")]
     keys = sandbox.tonalytica["query_keys"]

@@ -85,4 +85,6 @@ def code_of(error: NightloadError) -> int:
 
 
 def print_json(document: Any) -> None:
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")
+    from pipelines.rows import output
+
+    output()(json.dumps(document, ensure_ascii=False, default=str) + "\n")

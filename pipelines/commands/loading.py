@@ -156,7 +156,7 @@ def preview(
         from pipelines.preview import read
         from pipelines.show import show_rows
 
-        columns, rows = read(table, limit=limit)
+        columns, rows = read(table, limit=limit, place=place)
         if as_json:
             print_json({"table": table, "columns": columns, "rows": rows})
         else:

@@ -9,6 +9,7 @@ import typer
 
 from pipelines import place as places
 from pipelines.commands import FAILED, AsJson, DryRun, Home, Verbose, WarehouseUrl, Yes, app, engine, print_json
+from pipelines.rows import output
 from sources.errors import ConfigurationError
 
 
@@ -28,7 +29,7 @@ def find_tables(
         from pipelines.find_tables import find_tables as find
 
         found = find(place, patterns or ())
-        print_json(found) if as_json else sys.stdout.writelines(f"{line}\n" for line in as_lines(found))
+        print_json(found) if as_json else output()("".join(f"{line}\n" for line in as_lines(found)))
 
 
 @app.command(name="export-queries")
@@ -51,11 +52,11 @@ def export_queries(
             print_json(vars(exported))
         else:
             for path in exported.written:
-                sys.stdout.write(f"written  {path}\n")
+                output()(f"written  {path}\n")
             for old, new in exported.moved:
-                sys.stdout.write(f"moved    {old} -> {new}\n")
+                output()(f"moved    {old} -> {new}\n")
             for path in exported.removed:
-                sys.stdout.write(f"removed  {path}\n")
+                output()(f"removed  {path}\n")
             sys.stdout.write(f"{exported.unchanged} unchanged\n")
         refuse_in_the_way(exported, Path(folder))
 
@@ -81,7 +82,7 @@ def clone_dashboard(
         client, base = cloning.connect(writing=False)
         with client.http:
             plan = cloning.plan(client, dashboard, name=name, base=base, partial=partial, schedules=schedules)
-        sys.stdout.writelines(f"{line}\n" for line in plan.lines())
+        output()("".join(f"{line}\n" for line in plan.lines()))
         if dry_run or not (yes or typer.confirm("Make this at the vendor's?", default=False)):
             sys.stdout.write("nothing was made\n")
             return

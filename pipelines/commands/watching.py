@@ -10,6 +10,7 @@ import typer
 
 from pipelines import place as places
 from pipelines.commands import FAILED, OK, AsJson, Home, RunId, Verbose, WarehouseUrl, app, print_json
+from pipelines.rows import output
 from sources.redaction import install
 
 
@@ -97,7 +98,7 @@ def alert(
     if as_json:
         print_json({"told": [{"channel": channel, **message.as_json()} for channel, message in told]})
     else:
-        sys.stdout.writelines(f"[{channel}] {message.text}\n\n" for channel, message in told)
+        output()("".join(f"[{channel}] {message.text}\n\n" for channel, message in told))
         sys.stdout.write(f"{len(told)} {'would be' if dry_run else 'were'} told\n")
 
 

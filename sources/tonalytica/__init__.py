@@ -132,13 +132,14 @@ class Tonalytica:
         archived = self.client.list_all("queries/archive")
         rows = {row["id"]: row | {"found_in": "list"} for row in listed.rows}
         rows |= {row["id"]: row | {"found_in": "archive"} for row in archived.rows if row["id"] not in rows}
-        hidden = list(self._hidden("queries", rows)) if self.settings.probe_hidden else []
+        hidden, note = self._hidden("queries", rows)
         rows |= {row["id"]: row for row in hidden}
         self.client.readable = frozenset(rows)
         return Listed(
             rows=list(rows.values()),
             count=listed.count + archived.count + len(hidden),
-            notes=listed.notes + archived.notes,
+            whole=not note,
+            notes=(*listed.notes, *archived.notes, *note),
         )
 
     @once
@@ -162,18 +163,28 @@ class Tonalytica:
             else:
                 rows[row["id"]] = row | {"widgets": detail.get("widgets") or [], "found_in": "list"}
         self.client.refuse_listed("dashboards", gone)
-        hidden = list(self._hidden("dashboards", rows)) if self.settings.probe_hidden else []
+        hidden, note = self._hidden("dashboards", rows)
         rows |= {row["id"]: row for row in hidden}
         count = listed.count - len(gone) + len(hidden)
-        return Listed(rows=list(rows.values()), count=count, whole=listed.whole, notes=listed.notes)
+        whole = listed.whole and not note
+        return Listed(rows=list(rows.values()), count=count, whole=whole, notes=(*listed.notes, *note))
 
-    def _hidden(self, path: str, seen: Mapping[int, Any]) -> Iterator[dict[str, Any]]:
-        """What no list shows, though it can be read: the ids between those that are seen."""
-        gaps = [each for each in range(1, max(seen, default=0) + 1) if each not in seen]
+    def _hidden(self, path: str, seen: Mapping[int, Any]) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+        """What no list shows, though it can be read: the newest ids between those that are seen; a note if not all."""
+        if not self.settings.probe_hidden:
+            return [], ()
+        newest = max(seen, default=0)
+        gaps = list(islice((each for each in range(newest, 0, -1) if each not in seen), has.MAX_PROBED))
         # 403: there is something, which this key may not see; so it stays hidden
-        for _, detail in self.client.details(path, gaps, passing=(403, 404)):
-            if detail is not None:
-                yield detail | {"found_in": "hidden"}
+        details = self.client.details(path, gaps, passing=(403, 404))
+        hidden = [detail | {"found_in": "hidden"} for _, detail in details if detail is not None]
+        missing = newest - len(seen.keys() & set(range(1, newest + 1))) - len(gaps)
+        if not missing:
+            return hidden, ()
+        return hidden, (
+            f"probe_hidden asked for the {len(gaps)} newest of {len(gaps) + missing} {path} that no list shows; "
+            f"{missing} older ids were not asked for, and no row is marked as deleted",
+        )
 
     # -- metadata -------------------------------------------------------------------------------
 
@@ -204,7 +215,7 @@ class Tonalytica:
                 yield extraction.resource(has.DATASET, table, fetches[table.name])
 
     def _fetch_queries(self, walk: Walk) -> None:
-        _spool(walk, self.queries.rows, count=self.queries.count, notes=self.queries.notes)
+        _spool(walk, self.queries.rows, count=self.queries.count, notes=self.queries.notes, whole=self.queries.whole)
 
     def _fetch_query_versions(self, walk: Walk) -> None:
         rows = [row | {"query_id": row["id"]} for row in self.queries.rows]

@@ -18,6 +18,8 @@ from sources.errors import ConfigurationError
 from sources.walks import Mode, Table
 
 VENDOR = "tonalytica"
+MAX_PROBED = 5_000
+"""So many ids that no list shows are asked for in one run: at 10 requests a second, some eight minutes."""
 DATASET = "tonalytica"
 RESULTS = "tonalytica_results"
 
