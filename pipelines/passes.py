@@ -145,7 +145,7 @@ def load_parts(
                 else nullcontext()
             ):
                 asides = _put_aside(night, anew)
-                changed |= _load(night, each, outcomes, report, asides=asides)
+                changed |= _load(night, pipeline, each, outcomes, report, asides)
                 _settle_asides(night, anew, asides, exposed=exposed)
         _count(night, pipeline, outcomes, report)
         if night.request.replay is not None and not night.request.replay.fresh:
@@ -197,13 +197,12 @@ def _name(outcome: Outcome) -> str:
 
 def _load(
     night: Night,
+    pipeline: dlt.Pipeline,
     prepared: Prepared,
     outcomes: Sequence[Outcome],
     report: VendorReport,
-    *,
     asides: Mapping[str, str],
 ) -> bool:
-    pipeline = prepared.pipeline
     if not pipeline.has_pending_data:
         return False
     pipeline.normalize()

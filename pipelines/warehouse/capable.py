@@ -22,7 +22,7 @@ class Capable(Destination[Any, Any]):
         super().__init__(*args, **kwargs)
         self.refused: dict[str, Exception] = {}
         """Table → why the database did not take what a load brought for it."""
-        self._pending: dict[tuple[str, str], list[str]] = {}
+        self._pending: dict[tuple[bool, str], list[str]] = {}
 
     def client(self, schema: Schema, initial_config: Any = None) -> Any:
         client = super().client(schema, initial_config)

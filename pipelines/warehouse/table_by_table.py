@@ -21,16 +21,16 @@ from dlt.destinations.job_client_impl import SqlJobClientBase, SqlLoadJob
 class TableByTable(SqlJobClientBase):
     """A job client that notes in `refused` (table → why) what the database refuses, for who asked for the load.
 
-    `pending`: (dataset, table) → the statements that make the table or its new columns; its job carries them out.
+    `pending`: (is it staged?, table) → the statements that make the table or its new columns; its job executes them.
     """
 
     refused: dict[str, Exception]
-    pending: dict[tuple[str, str], list[str]]
+    pending: dict[tuple[bool, str], list[str]]
     copy_job: type[RunnableLoadJob]
 
     def initialize_storage(self, truncate_tables: Iterable[str] | None = None) -> None:
-        dataset = self.sql_client.dataset_name
-        super().initialize_storage([name for name in truncate_tables or () if (dataset, name) not in self.pending])
+        staged = self.sql_client.is_staging_dataset_active
+        super().initialize_storage([name for name in truncate_tables or () if (staged, name) not in self.pending])
 
     def should_truncate_table_before_load(self, table_name: str) -> bool:
         """No: its job does it."""
@@ -50,7 +50,7 @@ class TableByTable(SqlJobClientBase):
             if name in self.schema.dlt_table_names():
                 now += statements
             elif statements:
-                self.pending[self.sql_client.dataset_name, name] = statements
+                self.pending[self.sql_client.is_staging_dataset_active, name] = statements
         if now:
             self.sql_client.execute_many(now)
         if store_schema:
@@ -63,8 +63,9 @@ class OneTableJob(RunnableLoadJob):
 
     def run(self) -> None:
         client, table = cast(TableByTable, self._job_client), self.load_table_name
-        statements = client.pending.pop((client.sql_client.dataset_name, table), [])
-        replaces = not isinstance(self, SqlLoadJob) and self._load_table["write_disposition"] == "replace"
+        merges = isinstance(self, SqlLoadJob)  # from what was staged
+        statements = client.pending.pop((client.sql_client.is_staging_dataset_active and not merges, table), [])
+        replaces = not merges and self._load_table["write_disposition"] == "replace"
         try:
             with client.sql_client.begin_transaction():
                 if statements:
