@@ -25,7 +25,7 @@ _ROW_GROUP = 30_720
 _GROUP_VALUES = 24 * _ROW_GROUP
 _SMALLEST_GROUP = 4096
 """Rows: the footer describes each column of each group, and is read as a whole."""
-_COLUMN = 160 * 2**10
+_COLUMN = 64 * 2**10
 """Bytes that a column takes beyond the rows: vectors, a page that is read, a block that is written."""
 _COLUMNS = 100
 """So many columns fit into what every table has."""
