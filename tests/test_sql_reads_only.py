@@ -23,14 +23,12 @@ def rows(there: Warehouse) -> list[tuple[object, ...]]:
 
 
 on_postgres = pytest.mark.parametrize("there", ["postgres"], indirect=True)
-SETS = (
-    "SET standard_conforming_strings = off;\nSET backslash_quote = on;\nSET escape_string_warning = off;\n"
-    "SET client_encoding = 'SJIS';\n"
-)
+SETS = "SET standard_conforming_strings = off;\nSET backslash_quote = on;\nSET escape_string_warning = off;\n"
 TRICKS = (
     r"SELECT '\'; COMMIT; DELETE FROM tune.cities; COMMIT; --'",
     r"SELECT E'\\'; COMMIT; DELETE FROM tune.cities; COMMIT; --'",
-    r"SELECT 'a\'' ; COMMIT; DELETE FROM tune.cities; COMMIT; SELECT '1",
+    r"SELECT 'a\''; COMMIT; SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE; "
+    r"BEGIN READ WRITE; DELETE FROM tune.cities; COMMIT; --'",
     r"""SELECT U&'\'; COMMIT; DELETE FROM tune.cities; COMMIT; --'""",
     "SELECT 1 /* /* */ */ ; COMMIT; DELETE FROM tune.cities",
     "SELECT $a$ $a$ ; COMMIT; DELETE FROM tune.cities; COMMIT",
