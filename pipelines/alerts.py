@@ -88,7 +88,11 @@ def sweep(place: Place, *, now: datetime | None = None, dry_run: bool = False) -
     """
     settings = section(place.home, "alerts", known=SECTIONS["alerts"])
     found = channels(settings)
-    remind = duration(settings.get("remind_after", "never"), setting="alerts.remind_after")
+    remind = None
+    try:
+        remind = duration(settings.get("remind_after", "never"), setting="alerts.remind_after")
+    except ConfigurationError as error:  # incidents are recorded all the same
+        found.wrong.append(error)
     if found.wrong and dry_run:
         raise found.wrong[0]
     told = _sweep(place, found, now=now or datetime.now(UTC), remind=remind, dry_run=dry_run)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from pipelines.causes import by_cause, named
 from pipelines.ledger import MISSED, Ledger
 from pipelines.place import Place
 from pipelines.settings import SECTIONS, per_table, section, share, truth
@@ -84,6 +85,7 @@ def is_event(row: dict[str, Any]) -> bool:
 def _found(ledger: Ledger, place: Place, *, now: datetime, first: bool) -> Iterator[Found]:
     vendors, at_work = standing(ledger, place, now=now), _at_work(ledger)
     yield from _of_the_run(ledger)
+    yield from _of_dbt(ledger, now=now)
     for vendor in vendors:
         failing = list(_of_vendor(vendor))
         if vendor["vendor"] not in at_work:
@@ -115,6 +117,20 @@ def _of_the_run(ledger: Ledger) -> Iterator[Found]:
                 why=why,
                 todo="Mend what it says, then: nightload run",
                 run_id=run["run_id"],
+            )
+
+
+def _of_dbt(ledger: Ledger, *, now: datetime) -> Iterator[Found]:
+    """The last dbt failed; an old one is of somebody who no longer uses it."""
+    for row in ledger.query("SELECT * FROM dbt_runs ORDER BY run_id DESC LIMIT 1"):
+        if row["status"] == "failed" and datetime.fromisoformat(row["started_at"]) >= now - NEWS:
+            yield Found(
+                topic="dbt",
+                kind="dbt",
+                what="dbt failed",
+                why=row["error"] or f"{row['failed']} of its models and tests failed",
+                todo="Fix what it says, then: nightload run --then dbt",
+                run_id=row["run_id"],
             )
 
 
@@ -151,8 +167,20 @@ def _of_vendor(vendor: dict[str, Any]) -> Iterator[Found]:
             run_id=vendor["run_id"],
         )
         return
+    whole = _of_one_cause(vendor)
+    if whole is not None:
+        tables, why = whole
+        yield Found(
+            topic=f"vendor {name}",
+            kind="vendor",
+            vendor=name,
+            what=f"tables of {name} failed for one reason",
+            why=f"{named(tables)}: {why}",
+            todo=f"Fix what it says ({name} can be tried with: nightload check {name}), {again}",
+            run_id=vendor["run_id"],
+        )
     for table in vendor["tables"]:
-        if table["status"] not in ("failed", "mismatch") or table["left_out"]:
+        if table["status"] not in ("failed", "mismatch") or table["left_out"] or (whole and table["table"] in whole[0]):
             continue
         differs = table["status"] == "mismatch"
         anew = f"Fetch it anew: nightload run --full --table {table['table']}"
@@ -170,6 +198,16 @@ def _of_vendor(vendor: dict[str, Any]) -> Iterator[Found]:
             else f"Mend what it says, {again}",
             run_id=table["run_id"],
         )
+
+
+def _of_one_cause(vendor: dict[str, Any]) -> tuple[list[str], str] | None:
+    """The tables that failed in the last run, and why, if the cause is the vendor's: a key, a host, a limit.
+
+    It is, if no table failed for another reason and no other part of the run was larger.
+    """
+    last = [table for table in vendor["tables"] if table["run_id"] == vendor["run_id"]]
+    causes = by_cause((t["table"], t["error"] or "") for t in last if t["status"] == "failed")
+    return causes[0] if len(causes) == 1 and max(2, len(last) / 2) <= len(causes[0][0]) else None
 
 
 def _counts(table: dict[str, Any]) -> str:

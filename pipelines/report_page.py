@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from pipelines.causes import alike, by_cause, cause_of, named, shared
 from pipelines.files import replace
 from pipelines.incidents import change_in_words
 from pipelines.ledger import Ledger
@@ -111,14 +112,16 @@ def _incidents(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if not rows:
         return
     yield '<section aria-labelledby="now"><h2 id="now">Wrong now</h2>\n'
-    for row in list(reversed(rows))[:INCIDENTS]:
-        where = f" · {_e(row['subject'])}" if row["subject"] else ""
+    groups = alike(rows[::-1])
+    for group in groups[:INCIDENTS]:
+        row, subjects = group[0], [row["subject"] for row in group if row["subject"]]
+        where = f" · {_e(named(subjects))}" if subjects else ""
         yield (
             f'<article class="incident"><h3>{_badge("failed", row["kind"])} {_e(row["what"])}{where}</h3>'
-            f"<p>{_e(row['why'])}</p><p><b>What to do:</b> {_e(row['todo'])}</p>"
+            f"<p>{_e(shared([row['why'] for row in group]))}</p><p><b>What to do:</b> {_e(row['todo'])}</p>"
             f'<p class="muted">since {_time(row["opened_at"])} · run {_e(row["run_id"])}</p></article>\n'
         )
-    yield _more(len(rows), INCIDENTS)
+    yield _more(len(groups), INCIDENTS)
     yield "</section>\n"
 
 
@@ -276,12 +279,15 @@ def _counts(vendors: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         good = len(tables) - len(wrong)
         told = f"{good} of {len(tables)} tables proven" + (f", {len(late)} stale" if late else "")
         yield f"<details{' open' if wrong else ''}><summary><b>{_e(vendor['vendor'])}</b> {told}</summary>"
+        causes = by_cause((table["table"], table["error"]) for table in tables[:TABLES] if table["error"])
+        why = {table: error if table == group[0] else f"as {group[0]}" for group, error in causes for table in group}
         yield from _grid(
             f"counts of {vendor['vendor']}",
             ("table", "status", "vendor", "extracted", "landed", "live", "last good"),
             (
                 [
-                    f"{_e(table['table'])}" + (f'<p class="why">{_e(table["error"])}</p>' if table["error"] else ""),
+                    f"{_e(table['table'])}"
+                    + (f'<p class="why">{_e(why[table["table"]])}</p>' if table["error"] else ""),
                     _badge(table["status"]) + (" " + _badge("failed", "stale") if table["fresh"] is False else ""),
                     *(_count(table[name]) for name in ("vendor_count", "extracted", "landed", "live")),
                     _time(table["last_good"]),
@@ -348,16 +354,22 @@ def _errors(ledger: Ledger, now: datetime) -> Iterator[str]:
         "SELECT run_id, vendor, dataset || '.' || table_name, error FROM run_tables WHERE error IS NOT NULL UNION ALL "
         "SELECT run_id, '', 'the run', error FROM runs WHERE error IS NOT NULL) e JOIN runs r USING (run_id) "
         "WHERE r.started_at >= ? GROUP BY 1, 2, 3) ORDER BY last DESC, times DESC LIMIT ?",
-        (since, ERRORS),
+        (since, ERRORS * 20),
     )
     yield '<section aria-labelledby="errors"><h2 id="errors">What was said in the last three months</h2>\n'
     if not rows:
         yield '<p class="muted">nothing went wrong</p>'
+    causes: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
+        causes.setdefault((row["vendor"], cause_of(row["error"])), []).append(row)
+    for group in list(causes.values())[:ERRORS]:
+        times = Counter[str]()
+        for row in group:
+            times[row["subject"]] += row["times"]
+        count = max(times.values())
         yield (
-            f'<article class="said"><h3>{_e(row["subject"])}</h3><p>{_e(row["error"])}</p>'
-            f'<p class="muted">{row["times"]:,} {_plural("time", row["times"])}, last {_time(row["last"])}</p>'
-            "</article>\n"
+            f'<article class="said"><h3>{_e(named(list(times)))}</h3><p>{_e(shared([r["error"] for r in group]))}</p>'
+            f'<p class="muted">{count:,} {_plural("time", count)}, last {_time(group[0]["last"])}</p></article>\n'
         )
     yield "</section>\n"
 

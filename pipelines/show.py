@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.causes import alike, by_cause, named, shared
 from pipelines.report import TableReport
 from sources.errors import one_line
 from sources.redaction import redact
@@ -83,7 +85,7 @@ class Progress:
 def show_run(report: RunReport, place: Place) -> None:
     """The counts of every table, then what to do about what went wrong."""
     for vendor in report.vendors:
-        grid = _grid("table", "vendor", "extracted", "landed", "live", "gone", "status")
+        grid = grid_of("table", "vendor", "extracted", "landed", "live", "gone", "status")
         for table in _told(vendor.tables):
             counts = (table.vendor_count, table.extracted, table.landed, table.live, table.deleted or None)
             grid.add_row(Text(table.table), *map(_number, counts), _state(table.status))
@@ -92,14 +94,10 @@ def show_run(report: RunReport, place: Place) -> None:
             _state(vendor.status),
         )
         if vendor.tables:
-            console.print(grid)
+            print_grid(grid)
         if vendor.error:
             say("  [red]✗[/] ", vendor.error)
-        for table in vendor.tables:
-            if table.error:
-                say(f"  [red]✗[/] {escape(table.table)}: ", table.error)
-            for note in table.notes:
-                say(f"  [yellow]![/] {escape(table.table)}: ", note)
+        say_of_tables((each.table, each.error, each.notes) for each in vendor.tables)
     for name in report.skipped:
         console.print(f"{name}: skipped, it has no key (its README says which: sources/{name})", highlight=False)
     console.print(f"run {report.run_id} ", _state(report.status), f" → {place.shown}")
@@ -152,7 +150,7 @@ def show_status(found: Mapping[str, Any]) -> None:
             say("  [red]✗[/] ", vendor["error"])
         for change in vendor["drift"]:
             say("  [yellow]![/] ", _change(change))
-        grid = _grid("table", "vendor", "extracted", "landed", "live", "last good", "", "status")
+        grid = grid_of("table", "vendor", "extracted", "landed", "live", "last good", "", "status")
         well = [table for table in vendor["tables"] if table["status"] in ("ok", "unchanged") and table["fresh"]]
         many = len(vendor["tables"]) > MANY
         for table in (table for table in vendor["tables"] if not (many and table in well)):
@@ -164,16 +162,17 @@ def show_status(found: Mapping[str, Any]) -> None:
             least = min(table["last_good"] for table in well)
             live = _number(sum(table["live"] or 0 for table in well))
             grid.add_row(f"{len(well)} tables", "", "", "", live, least, _freshness(True), _state("ok"))
-        console.print(grid)
+        print_grid(grid)
     if dbt := found["dbt"]:
         console.print(
             f"dbt  last run {dbt['finished_at'] or dbt['started_at']}  ", _state(dbt["status"]), highlight=False
         )
         if dbt["error"]:
             say("  [red]✗[/] ", dbt["error"])
-    for incident in found["incidents"]:
-        about = f"{incident['subject']}: " if incident["subject"] else ""
-        say("[red]✗[/] ", f"{about}{incident['what']}, since {incident['opened_at']}: {incident['why']}")
+    for group in alike(found["incidents"]):
+        incident, subjects = group[0], [each["subject"] for each in group if each["subject"]]
+        about, why = f"{named(subjects)}: " if subjects else "", shared([each["why"] for each in group])
+        say("[red]✗[/] ", f"{about}{incident['what']}, since {incident['opened_at']}: {why}")
         say("    ", incident["todo"])
     for event in found["noticed"]:
         about = f"{event['subject']}: " if event["subject"] else ""
@@ -191,6 +190,20 @@ def show_status(found: Mapping[str, Any]) -> None:
         console.print(f"run {last['run_id']} ", _state(last["status"]), started, highlight=False)
 
 
+def say_of_tables(tables: Iterable[tuple[str, str | None, Sequence[str]]]) -> None:
+    """The errors and notes of (table, error, notes); an error of one cause once, with the tables that it concerns."""
+    tables = list(tables)
+    errors = {
+        group[0]: (group, error) for group, error in by_cause((name, error) for name, error, _ in tables if error)
+    }
+    for name, _, notes in tables:
+        if name in errors:
+            group, error = errors[name]
+            say(f"  [red]✗[/] {escape(named(group))}: ", error)
+        for note in notes:
+            say(f"  [yellow]![/] {escape(name)}: ", note)
+
+
 def _freshness(fresh: bool | None) -> Text:
     return {True: Text("fresh", style="green"), False: Text("stale", style="red"), None: Text("")}[fresh]
 
@@ -205,7 +218,7 @@ def show_runs(rows: Sequence[Mapping[str, Any]]) -> None:
     if not rows:
         console.print("no run yet; start one with: nightload run")
         return
-    grid = _grid("run", "began", "ended", "vendors", "tables", "landed", "not good", "status", "replay")
+    grid = grid_of("run", "began", "ended", "vendors", "tables", "landed", "not good", "status", "replay")
     for row in rows:
         grid.add_row(
             row["run_id"],
@@ -218,7 +231,7 @@ def show_runs(rows: Sequence[Mapping[str, Any]]) -> None:
             _state(row["status"]),
             Text("kept" if row["kept"] else "", style="dim"),
         )
-    console.print(grid)
+    print_grid(grid)
 
 
 def show_run_info(found: Mapping[str, Any]) -> None:
@@ -240,7 +253,7 @@ def show_run_info(found: Mapping[str, Any]) -> None:
         for each in vendor["tries"] if len(vendor["tries"]) > 1 else ():
             tables = f" ({', '.join(each['tables'])})" if each["tables"] else ""
             say(f"  [dim]try {each['attempt']}[/] ", f"{each['started_at']}{tables}: {each['error'] or each['status']}")
-        grid = _grid("table", "vendor", "extracted", "landed", "live", "gone", "seconds", "status")
+        grid = grid_of("table", "vendor", "extracted", "landed", "live", "gone", "seconds", "status")
         for table in vendor["tables"]:
             names = ("vendor_count", "extracted", "landed", "live")
             counts = [_number(table[name]) for name in names] + [_number(table["deleted"] or None)]
@@ -248,18 +261,14 @@ def show_run_info(found: Mapping[str, Any]) -> None:
                 Text(one_line(table["table"])), *counts, f"{table['seconds'] or 0:.1f}", _state(table["status"])
             )
         if vendor["tables"]:
-            console.print(grid)
+            print_grid(grid)
         for change in vendor["schema_changes"]:
             say("  [yellow]![/] ", _change({"table": f"{change['dataset']}.{change['table_name']}", **change}))
-        for table in vendor["tables"]:
-            if table["error"]:
-                say(f"  [red]✗[/] {escape(table['table'])}: ", table["error"])
-            for note in table["notes"]:
-                say(f"  [yellow]![/] {escape(table['table'])}: ", note)
+        say_of_tables((each["table"], each["error"], each["notes"]) for each in vendor["tables"])
 
 
 def show_tables(rows: Sequence[Mapping[str, Any]]) -> None:
-    grid = _grid("table", "mode", "key", "cursor", "last good", "live", "about")
+    grid = grid_of("table", "mode", "key", "cursor", "last good", "live", "about")
     for row in rows:
         grid.add_row(
             Text(row["table"]),
@@ -270,14 +279,14 @@ def show_tables(rows: Sequence[Mapping[str, Any]]) -> None:
             _number(row["live"]),
             Text(one_line(row["about"])),
         )
-    console.print(grid)
+    print_grid(grid)
 
 
 def show_copied(copied: Sequence[Copied], place: Place) -> None:
-    grid = _grid("table", "landed")
+    grid = grid_of("table", "landed")
     for each in copied:
         grid.add_row(Text(each.table), _number(each.rows))
-    console.print(grid)
+    print_grid(grid)
     console.print(f"{len(copied)} tables, {sum(each.rows for each in copied):,} rows → {place.shown}")
     console.print("Name it in NIGHTLOAD_WAREHOUSE, and the next night goes on there.")
 
@@ -287,17 +296,34 @@ def show_rows(table: str, columns: Sequence[Mapping[str, str]], rows: Sequence[M
 
     grid = Table(title=Text(table), title_justify="left")
     for column in columns:
-        grid.add_column(Text(f"{column['name']}\n{column['type']}"))
+        grid.add_column(Text(f"{column['name']}\n{column['type']}"), no_wrap=True)
     for row in rows:
         grid.add_row(*(Text("" if value is None else shown(redact(str(value))[:60])) for value in row.values()))
+    print_grid(grid)
+
+
+def print_grid(grid: Table) -> None:
+    """Print a table. What is copied from it (an id, a table's name) stays whole, however narrow the terminal is."""
+    least = 1
+    for column in grid.columns:
+        lines = str(column.header).splitlines() + [str(cell) for cell in column.cells]
+        least += (3 if grid.box else 2) + (max(map(cell_len, lines), default=0) if column.no_wrap else 1)
+    if least > console.width:
+        grid.width = least
     console.print(grid)
 
 
-def _grid(*names: str) -> Table:
+def grid_of(*names: str, right: Collection[str] = ("vendor", "extracted", "landed", "live", "gone")) -> Table:
+    """A table without lines; its first column stays whole."""
     grid = Table(box=None, pad_edge=True, padding=(0, 2, 0, 0))
-    for name in names:
-        counts = name in ("vendor", "extracted", "landed", "live", "gone")
-        grid.add_column(name, justify="right" if counts else "left", overflow="fold", style=None, header_style="dim")
+    for number, name in enumerate(names):
+        grid.add_column(
+            name,
+            justify="right" if name in right else "left",
+            overflow="fold",
+            no_wrap=number == 0,
+            header_style="dim",
+        )
     return grid
 
 

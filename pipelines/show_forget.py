@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from pipelines.forget import Found
 from pipelines.place import Place
-from pipelines.show import console, say
+from pipelines.show import grid_of, print_grid, say
 from sources.errors import ConfigurationError, one_line
 
 
@@ -19,12 +18,10 @@ def show_found(found: Found, place: Place) -> None:
     if not found.traces:
         say("", f"found nowhere in {place.shown}")
     else:
-        table = Table(title=None, box=None)
-        for name in ("table", "column", "rows", "to do"):
-            table.add_column(name, justify="right" if name == "rows" else "left")
+        table = grid_of("table", "column", "rows", "to do", right=("rows",))
         for trace in found.traces:
             table.add_row(Text(trace.place.where), Text(one_line(trace.place.column)), str(trace.rows), trace.action)
-        console.print(table)
+        print_grid(table)
     if any(trace.action == "not nightload's" for trace in found.traces):
         say("", "tables that nightload does not load stay as they are: build them anew, or delete there yourself")
     if found.links:

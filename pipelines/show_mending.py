@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Self
 
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
 from rich.text import Text
 
-from pipelines.show import COLOURS, console, progress_console, say
+from pipelines.show import COLOURS, console, grid_of, print_grid, progress_console, say
 
 if TYPE_CHECKING:
     from pipelines.backfill import Done
@@ -87,11 +86,11 @@ class Chunks:
 
 
 def show_plan(plan: Plan) -> None:
-    rows = _grid("days", "calls", "")
+    rows = grid_of("days", "calls", "", right=("calls",))
     for chunk in plan.chunks:
         told = "" if chunk.done or chunk.calls is None else _calls(chunk.calls.least, chunk.calls.beyond)
         rows.add_row(str(chunk.days), told, Text("done", style=COLOURS["done"]) if chunk.done else Text(""))
-    console.print(rows)
+    print_grid(rows)
     skipped = len(plan.chunks) - len(plan.due)
     more = f", {skipped} are done and skipped (--again loads them once more)" if skipped else ""
     say("", f"{plan.table}: {len(plan.due)} chunks of days in {plan.zone}{more}")
@@ -134,10 +133,10 @@ def show_states(found: Sequence[Remembered]) -> None:
     if not found:
         console.print("nothing is remembered yet; the first night begins it")
         return
-    rows = _grid("table", "rows came last", "remembered")
+    rows = grid_of("table", "rows came last", "remembered")
     for each in found:
         rows.add_row(Text(each.name), each.loaded_at or "", Text("\n".join(each.lines)))
-    console.print(rows)
+    print_grid(rows)
 
 
 def show_forgets(found: Sequence[Remembered]) -> None:
@@ -146,21 +145,21 @@ def show_forgets(found: Sequence[Remembered]) -> None:
         return
     from pipelines.state import in_words
 
-    rows = _grid("table", "would be forgotten")
+    rows = grid_of("table", "would be forgotten")
     for each in found:
         rows.add_row(Text(each.name), Text("\n".join(f"{k}: {in_words(v)}" for k, v in sorted(each.forgets.items()))))
-    console.print(rows)
+    print_grid(rows)
     console.print("Rows stay; the next night fetches these tables anew, as far back as their settings say.")
 
 
 def show_doomed(doomed: Sequence[Doomed], place: Place) -> None:
-    rows = _grid("table", "rows", "with it")
+    rows = grid_of("table", "rows", "with it", right=("rows",))
     for each in doomed:
         told = [f"{each.dataset}.{name} ({count:,} rows)" for name, count in each.asides]
         told += [f"remembered: {', '.join(each.state)}"] if each.state else []
         told += [f"views on it: {', '.join(each.views)}"] if each.views else []
         rows.add_row(Text(each.name), "" if each.rows is None else f"{each.rows:,}", Text("\n".join(told)))
-    console.print(rows)
+    print_grid(rows)
     total = sum((each.rows or 0) + sum(count for _, count in each.asides) for each in doomed)
     say(
         "",
@@ -169,12 +168,3 @@ def show_doomed(doomed: Sequence[Doomed], place: Place) -> None:
     )
     if any(each.views for each in doomed) and place.postgres is None:
         console.print("The views answer again when a night has loaded their tables.")
-
-
-def _grid(*names: str) -> Table:
-    rows = Table(box=None, padding=(0, 2, 0, 0))
-    for name in names:
-        rows.add_column(
-            name, justify="right" if name in ("rows", "calls") else "left", overflow="fold", header_style="dim"
-        )
-    return rows

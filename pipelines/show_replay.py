@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
 from rich.text import Text
 
 from pipelines.replay import Replayed
-from pipelines.show import _grid, _number, console, say
+from pipelines.show import _number, console, grid_of, print_grid, say, say_of_tables
 
 
 def show_replayed(done: Replayed) -> None:
     """Each table then and now, and what was not kept."""
-    grid = _grid("table", "vendor", "extracted", "digest", "", "")
+    grid = grid_of("table", "vendor", "extracted", "digest", "", "")
     for each in done.compared:
         verdict = {True: ("same", "green"), False: ("differs", "red"), None: ("not compared", "yellow")}[each.same]
         counts = (_number(each.now["vendor_count"]), _number(each.now["extracted"]))
         grid.add_row(Text(each.table), *counts, each.now["digest"][:12], Text(*verdict), Text(each.why))
-    console.print(grid)
-    for each in done.compared:
-        if each.now["error"]:
-            say(f"  [red]✗[/] {escape(each.table)}: ", each.now["error"])
+    print_grid(grid)
+    say_of_tables((each.table, each.now["error"], ()) for each in done.compared)
     for why in dict.fromkeys(done.left_out.values()):
         say("  [yellow]![/] not kept: ", why)
     for line in done.torn:

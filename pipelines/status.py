@@ -14,6 +14,8 @@ from pipelines.place import Place
 from pipelines.settings import SECTIONS, duration, per_table, section
 from sources.errors import ConfigurationError
 
+WARNINGS = ("drift",)
+"""The kinds of incidents that are no errors."""
 GOOD = "('ok', 'unchanged', 'warning')"
 STALE_AFTER = "26h"
 NEWS = timedelta(days=7)
@@ -51,8 +53,11 @@ def last_runs(place: Place, *, now: datetime | None = None) -> dict[str, Any]:
             "noticed": noticed(ledger, since=now - NEWS),
             "incidents": [
                 {
-                    name: row[name]
-                    for name in ("kind", "subject", "what", "why", "todo", "run_id", "opened_at", "seen_at")
+                    "severity": "warning" if row["kind"] in WARNINGS else "error",
+                    **{
+                        name: row[name]
+                        for name in ("kind", "subject", "what", "why", "todo", "run_id", "opened_at", "seen_at")
+                    },
                 }
                 for row in ledger.incidents()
                 if row["closed_at"] is None

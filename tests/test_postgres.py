@@ -21,8 +21,10 @@ from postgres_server import execute, fresh_database, with_database
 from reference import truth
 from sandbox_process import SandboxProcess
 from sources.walks import Mode, Outcome
+from test_readme import ROOT, blocks
 from test_run import edit, few_tables
 
+README = ROOT / "README.md"
 ROLE, ROLE_PASSWORD = "night_loader", "CANARY-role-password"
 
 
@@ -301,6 +303,52 @@ def test_a_role_that_may_make_no_schema_loads_into_those_made_for_it(
     assert least.main("run").code == 0
     assert (1, "changed") in snippets(sql)
     assert sql("SELECT count(*) FROM pg_tables WHERE schemaname LIKE '%staging'") == [(0,)]
+
+
+def readme_sql(first: str) -> list[str]:
+    """The statements of README's block of SQL that begins so."""
+    (block,) = [block for block in blocks(README, "sql") if block.startswith(first)]
+    return [statement.strip() for statement in block.split(";") if statement.strip()]
+
+
+@pytest.mark.parametrize("typed", ["before the first load", "after the first load", "after, by the role itself"])
+def test_the_grants_of_the_readme_let_analysts_read_whenever_typed(
+    typed: str, night: Night, sandbox: SandboxProcess, postgres: str, url: str, sql: Any
+) -> None:
+    sql("DROP ROLE IF EXISTS analysts", "DROP ROLE IF EXISTS nightload")
+    analyst = with_database(postgres, "nightload_only").replace("postgres:CANARY-postgres", "analysts:CANARY-analyst")
+    loader = with_database(postgres, "nightload_only").replace("postgres:CANARY-postgres", "nightload:CANARY-loader")
+    role, grant = (each.replace("'…'", "'CANARY-loader'") for each in readme_sql("CREATE ROLE nightload"))
+    grants = readme_sql("GRANT USAGE ON SCHEMA tune TO analysts")
+    sql(role, "CREATE ROLE analysts LOGIN PASSWORD 'CANARY-analyst'")
+    try:
+        night.database = Database(loader, night.database.mirror)
+        if typed == "before the first load":
+            sql(*readme_sql("CREATE SCHEMA nightload"), *grants)
+        else:
+            sql(grant.replace("analytics", "nightload_only"))
+        assert night.main("run", "tune").code == 0
+        tables = [
+            name
+            for (name,) in sql("SELECT tablename FROM pg_tables WHERE schemaname = 'tune' AND tablename !~ '^_dlt'")
+        ]
+        if typed != "before the first load":
+            with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+                execute(analyst, f"SELECT * FROM tune.{tables[0]}")
+            execute(url if typed == "after the first load" else loader, *grants)
+
+        def may_read_all() -> bool:
+            return all(execute(analyst, f'SELECT count(*) FROM tune."{name}"') for name in tables)
+
+        assert tables and may_read_all()
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            execute(analyst, f"DELETE FROM tune.{tables[0]}")
+        assert night.main("run", "tune", "--full").code == 0
+        assert night.main("drop", f"tune.{tables[0]}", "--yes").code == 0
+        assert night.main("run", "tune").code == 0
+        assert may_read_all(), "of new tables too"
+    finally:
+        sql(*(f"DROP OWNED BY {name} CASCADE" for name in ("analysts", "nightload")), "DROP ROLE analysts, nightload")
 
 
 def test_a_right_that_is_missing_is_named(least: Night, sandbox: SandboxProcess, sql: Any) -> None:

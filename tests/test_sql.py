@@ -201,6 +201,12 @@ def test_statements_are_answered_one_after_another_until_one_is_refused(there: W
 def test_an_option_that_nobody_has_is_no_query(there: Warehouse) -> None:
     assert there.night.main("sql", "SELECT 1", "--cvs").code == 2
     assert there.night.main("sql", "--cvs").code == 2
+    for arguments in (("--cvs", "SELECT 1"), ("SELECT 1", "--cvs"), ("--cvs",), ("--limt=5", "SELECT 1")):
+        ran = there.night.main("sql", *arguments)
+        assert (ran.code, ran.out) == (2, ""), arguments
+        assert f"Did you mean {'--limit' if '--limt=5' in arguments else '--csv'}?" in ran.err
+    for query in ("-- a comment\nSELECT 1 AS a", "--comment\nSELECT 1 AS a", "-- 1 - 1\nSELECT 1 AS a"):
+        assert there.night.main("sql", "--csv", query).out == "a\n1\n", query
 
 
 def test_sql_comes_from_stdin(there: Warehouse) -> None:

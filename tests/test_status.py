@@ -6,12 +6,14 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from conftest import Night
 from ledger_story import NOON, Story, command, story
 from pipelines import schedules, status
+from pipelines.alerts import sweep
 from pipelines.settings import duration, section
 from pipelines.status import last_runs, run_info
 from sandbox_process import SandboxProcess
@@ -19,6 +21,7 @@ from sources.errors import ConfigurationError
 from test_ledger import few_tables
 
 GOOD = {"tune.clicks": {}, "tune.campaigns": {}}
+NEVER = '[status]\nstale_after = "never"\n'
 
 
 @pytest.fixture
@@ -104,6 +107,54 @@ def test_one_stale_table_is_named_where_its_vendor_is_fresh(told: Story) -> None
     told.night(1, {"tune": {"tune.campaigns": {}, "tune.clicks": {"status": "failed", "error": "no"}}})
     told.night(0, {"tune": {"tune.campaigns": {}}})
     assert stale(told) == ["tune.clicks"]
+
+
+@pytest.mark.parametrize(
+    ("tables", "code"),
+    [
+        ("the key is not accepted", 1),
+        ({**GOOD, "tune.clicks": {"status": "failed", "error": "HTTP 500"}}, 1),
+        ({**GOOD, "tune.clicks": {"status": "mismatch", "error": "9 rows came, 8 landed"}}, 1),
+        (GOOD, 0),
+    ],
+    ids=["vendor", "table", "counts", "good"],
+)
+def test_status_after_a_run_with_an_error_exits_1_though_nothing_is_stale(
+    tables: Any, code: int, tmp_path: Path
+) -> None:
+    with story(tmp_path) as told:
+        told.settings(NEVER)
+        told.night(1, {"tune": GOOD})
+        told.night(0, {"tune": tables})
+        sweep(told.place, now=NOON)
+    assert command(tmp_path).main("status").code == code
+    assert command(tmp_path).main("status", "--stale-only").code == 0
+    severities = [each["severity"] for each in command(tmp_path).main("status", "--json").json["incidents"]]
+    assert severities == ["error"] * code
+
+
+def test_status_with_drift_and_no_error_exits_0(tmp_path: Path) -> None:
+    with story(tmp_path) as told:
+        told.settings(NEVER)
+        run_id = told.night(0, {"tune": GOOD})
+        change = {"run_id": run_id, "changed_at": NOON.isoformat(), "vendor": "tune", "dataset": "tune"}
+        told.ledger.record(
+            "schema_changes", [{**change, "table_name": "clicks", "column_name": "ip", "change": "dark"}]
+        )
+        sweep(told.place, now=NOON)
+    ran = command(tmp_path).main("status", "--json")
+    assert ([each["severity"] for each in ran.json["incidents"]], ran.code) == (["warning"], 0)
+
+
+def test_status_after_dbt_failed_exits_1(tmp_path: Path) -> None:
+    with story(tmp_path) as told:
+        told.settings(NEVER)
+        run_id = told.night(0, {"tune": GOOD})
+        told.ledger.open_dbt(run_id)
+        told.ledger.close_dbt(run_id, {"status": "failed", "failed": 2})
+        sweep(told.place, now=NOON)
+    ran = command(tmp_path).main("status", "--json")
+    assert ([each["kind"] for each in ran.json["incidents"]], ran.code) == (["dbt"], 1)
 
 
 def test_the_exit_code_is_for_monitors(tmp_path: Path) -> None:

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from pipelines import place as places
 from pipelines.commands import FAILED, OK, USAGE, Home, WarehouseUrl, app, engine, say_error
-from sources.errors import ConfigurationError
+from sources.errors import ConfigurationError, did_you_mean
 
 
-# a query may begin with a comment, and that with two dashes
-@app.command(context_settings={"ignore_unknown_options": True})
+class _WithQuery(TyperCommand):
+    """A query may begin with a comment, and that with two dashes; a misspelt option is not taken for one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        known = [option for each in self.get_params(ctx) for option in each.opts if option.startswith("-")]
+        for word in itertools.takewhile(lambda arg: arg != "--", args):
+            name = word.partition("=")[0]
+            if re.fullmatch(r"--?[A-Za-z][\w-]*", name) and name not in known:
+                todo = did_you_mean(name, known, f"It has: {', '.join(known)}; a query stands in quotes")
+                raise ConfigurationError(what=f"nightload sql has no option {name}", todo=todo)
+        return super().parse_args(ctx, args)
+
+
+@app.command(cls=_WithQuery, context_settings={"ignore_unknown_options": True})
 def sql(
     query: Annotated[
         str | None, typer.Argument(help="One or more statements; - reads them from stdin. Without: a shell.")

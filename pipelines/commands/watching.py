@@ -15,8 +15,18 @@ from sources.redaction import install
 
 
 @app.command()
-def status(home: Home = None, warehouse: WarehouseUrl = None, as_json: AsJson = False) -> None:
-    """Last run per vendor, freshness, counts, what is open; exits with 1 when something is stale."""
+def status(
+    stale_only: Annotated[
+        bool, typer.Option("--stale-only", help="Exit with 1 only when something is stale, whatever failed.")
+    ] = False,
+    home: Home = None,
+    warehouse: WarehouseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Last run per vendor, freshness, counts, what is open; exits with 1 on an open error and when something is stale.
+
+    An incident is an error, unless it is drift.
+    """
     from pipelines.status import last_runs
 
     found = last_runs(places.find(home, warehouse))
@@ -26,7 +36,8 @@ def status(home: Home = None, warehouse: WarehouseUrl = None, as_json: AsJson = 
         from pipelines.show import show_status
 
         show_status(found)
-    raise typer.Exit(FAILED if found["stale"] or not found["vendors"] else OK)
+    errors = [] if stale_only else [each for each in found["incidents"] if each["severity"] == "error"]
+    raise typer.Exit(FAILED if found["stale"] or errors or not found["vendors"] else OK)
 
 
 @app.command(name="runs")
