@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from pipelines.ledger import Ledger
 from pipelines.place import Place
-from sources.errors import ConfigurationError, NightloadError, summarize
+from sources.core.errors import ConfigurationError, NightloadError, summarize
 
 log = logging.getLogger(__name__)
 

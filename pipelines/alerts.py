@@ -24,8 +24,8 @@ from pipelines.ledger import Ledger
 from pipelines.place import Place
 from pipelines.settings import SECTIONS, Section, duration, section, text
 from pipelines.status import NEWS, opened, stale, standing
-from sources.errors import ConfigurationError, NightloadError, one_line, summarize
-from sources.redaction import register_secret
+from sources.core.errors import ConfigurationError, NightloadError, one_line, summarize
+from sources.core.redaction import register_secret
 
 log = logging.getLogger(__name__)
 

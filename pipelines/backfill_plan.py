@@ -22,8 +22,8 @@ from pipelines.state import states_of
 from pipelines.status import GOOD
 from pipelines.warehouse import quote
 from pipelines.warehouse.reader import Reader, open_reader
-from sources.days import Calls, Days
-from sources.errors import ConfigurationError
+from sources.core.dates import Calls, Days
+from sources.core.errors import ConfigurationError
 from sources.extraction import Extraction
 from sources.vendor import TellsCalls, Vendor, package
 from sources.walks import Mode, Table

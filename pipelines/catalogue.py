@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pipelines.place import OWN_DATASET
 from pipelines.warehouse.reader import Reader
-from sources.errors import ConfigurationError, did_you_mean
+from sources.core.errors import ConfigurationError, did_you_mean
 
 TABLES = {
     "duckdb": (

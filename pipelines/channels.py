@@ -17,7 +17,7 @@ from email.utils import formatdate, make_msgid
 from functools import wraps
 from typing import IO, Any, ParamSpec
 
-from sources.errors import ConfigurationError, NightloadError, one_line
+from sources.core.errors import ConfigurationError, NightloadError, one_line
 
 SECONDS = 10
 COMMAND_SECONDS = 60

@@ -11,8 +11,8 @@ import typer
 
 from pipelines import __version__, private
 from pipelines.commands import FAILED, OK, app, code_of, say_error
-from sources.errors import NightloadError, no_room, summarize
-from sources.redaction import install
+from sources.core.errors import NightloadError, no_room, summarize
+from sources.core.redaction import install
 
 for chapter in ("loading", "replaying", "watching", "asking", "mending", "tending"):
     import_module(f"pipelines.commands.{chapter}")  # which makes its commands, in this order

@@ -25,9 +25,10 @@ from pipelines.pace import read_pace
 from pipelines.place import OWN_DATASET, Place
 from pipelines.request import refuse_unknown_table
 from pipelines.settings import SECTIONS, duration, merged, per_table, share, text, truth, unknown_settings
-from sources import VENDORS, configuration, policy
-from sources.configuration import DLT_SECTIONS, documents
-from sources.errors import ConfigurationError, NightloadError, did_you_mean, refuse_together
+from sources import VENDORS, policy
+from sources.core import config
+from sources.core.config import DLT_SECTIONS, documents
+from sources.core.errors import ConfigurationError, NightloadError, did_you_mean, refuse_together
 from sources.vendor import package
 from sources.walks import Table
 
@@ -59,7 +60,7 @@ def unknown(place: Place) -> list[ConfigurationError]:
     vendors |= {variable.lower().split("__")[1] for variable in os.environ if variable.startswith("SOURCES__")}
     for vendor in VENDORS:
         if vendor in vendors:
-            found += configuration.unknown_settings(vendor, _spec(vendor))
+            found += config.unknown_settings(vendor, _spec(vendor))
     return found + _unknown_tables(tables)
 
 

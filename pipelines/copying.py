@@ -16,7 +16,7 @@ from pipelines.schema import name_again
 from pipelines.warehouse import Session, lock, open_warehouse, quote
 from pipelines.warehouse.reader import Reader, open_reader
 from sources import VENDORS
-from sources.errors import ConfigurationError, CountMismatch
+from sources.core.errors import ConfigurationError, CountMismatch
 from sources.naming import without_system_columns
 from sources.vendor import package
 

@@ -14,7 +14,7 @@ from typing import Any
 from pipelines.ledger import Ledger
 from pipelines.place import OWN_DATASET, Place
 from pipelines.warehouse.reader import open_reader
-from sources.errors import NightloadError, summarize
+from sources.core.errors import NightloadError, summarize
 
 log = logging.getLogger(__name__)
 

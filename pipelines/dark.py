@@ -15,7 +15,7 @@ from typing import Any
 
 from pipelines.place import OWN_DATASET
 from pipelines.warehouse.session import Session, replace_rows
-from sources.quoting import literal, quote
+from sources.core.sql import literal, quote
 from sources.walks import Mode, Outcome
 
 DARK, LIT, GONE = "dark", "values again", "dropped column"

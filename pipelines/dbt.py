@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from pipelines.ledger import Ledger
 from pipelines.place import Place
 from pipelines.warehouse import Warehouse
-from sources.errors import ConfigurationError, NightloadError, one_line, summarize
+from sources.core.errors import ConfigurationError, NightloadError, one_line, summarize
 
 log = logging.getLogger(__name__)
 

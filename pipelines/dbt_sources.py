@@ -21,7 +21,7 @@ from pathlib import Path
 from pipelines.place import OWN_DATASET, Place
 from pipelines.warehouse.reader import Reader, open_reader
 from sources import VENDORS
-from sources.errors import ConfigurationError
+from sources.core.errors import ConfigurationError
 from sources.vendor import package
 
 OWN_TABLES = {

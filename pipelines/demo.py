@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pipelines.place import Place, find
-from sources.errors import ConfigurationError
+from sources.core.errors import ConfigurationError
 
 console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
 

@@ -24,8 +24,8 @@ from pipelines.place import OWN_DATASET
 from pipelines.relations import Relation, is_history, key_of, relations
 from pipelines.warehouse.reader import Reader
 from sources.columns import DELETED_AT
-from sources.errors import ConfigurationError
-from sources.quoting import quote
+from sources.core.errors import ConfigurationError
+from sources.core.sql import quote
 
 STYLE = """
 body{font:16px/1.45 system-ui,sans-serif;margin:0 auto;max-width:70rem;padding:0 .8rem 3rem}

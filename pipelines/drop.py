@@ -21,7 +21,7 @@ from pipelines.state import datasets_of, pipeline_of, record, refuse_unknown, st
 from pipelines.warehouse import Warehouse, quote
 from pipelines.warehouse.reader import Reader, open_reader
 from pipelines.warehouse.session import void_backfills
-from sources.errors import ConfigurationError, NightloadError
+from sources.core.errors import ConfigurationError, NightloadError
 
 _ASIDE = "_before_[0-9]{8}_[0-9]{6}"
 """What a run adds to the name of a table that it puts aside."""

@@ -13,7 +13,7 @@ from pipelines.catalogue import ColumnThere
 from pipelines.rows import as_text
 from pipelines.warehouse.reader import Reader
 from sources.columns import VALID_FROM
-from sources.quoting import quote
+from sources.core.sql import quote
 
 MOST = 3
 LONGEST = 40

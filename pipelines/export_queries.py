@@ -20,7 +20,7 @@ from typing import Any
 from pipelines.find_tables import base_url
 from pipelines.place import Place
 from pipelines.published import Row, live_rows, not_loaded, published, unpacked
-from sources.errors import ConfigurationError, NightloadError
+from sources.core.errors import ConfigurationError, NightloadError
 
 ARCHIVED = "archived"
 MAX_NAME = 140

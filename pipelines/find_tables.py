@@ -16,8 +16,8 @@ from typing import Any
 from pipelines.place import Place
 from pipelines.published import Read, Row, live_rows, not_loaded, published, unpacked
 from pipelines.table_names import Used, tables_of
-from sources.configuration import raw
-from sources.errors import ConfigurationError, one_line, summarize
+from sources.core.config import raw
+from sources.core.errors import ConfigurationError, one_line, summarize
 
 DIALECTS = {
     "athena": "athena",

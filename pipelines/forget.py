@@ -28,9 +28,9 @@ from pipelines.warehouse import Session, lock, open_warehouse
 from pipelines.warehouse.reader import Reader, open_reader
 from pipelines.warehouse.session import add_rows
 from sources import VENDORS
-from sources.errors import ConfigurationError, NightloadError
+from sources.core.errors import ConfigurationError, NightloadError
+from sources.core.redaction import register_secret
 from sources.policy import read_policy
-from sources.redaction import register_secret
 from sources.vendor import package
 
 TABLE = "forgets"

@@ -8,7 +8,7 @@ import secrets
 from pipelines.place import OWN_DATASET, Place
 from pipelines.warehouse.reader import Reader, open_reader
 from pipelines.warehouse.session import Session, add_rows
-from sources.quoting import quote
+from sources.core.sql import quote
 from sources.terms import Forgotten, Known, normal, phrase, salted
 
 TABLE = "forgotten"

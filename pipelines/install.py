@@ -23,7 +23,7 @@ from pipelines.kubernetes import cron_jobs
 from pipelines.place import Place
 from pipelines.private import owner_of
 from pipelines.schedules import Schedule, in_numbers, parse_cron
-from sources.errors import ConfigurationError, one_line
+from sources.core.errors import ConfigurationError, one_line
 
 STOP = 120
 """Seconds that a run has between SIGTERM and SIGKILL."""

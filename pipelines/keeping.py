@@ -29,7 +29,7 @@ from pipelines.pages import Choice, Reader, Writer, read, write
 from pipelines.place import Place
 from pipelines.settings import SECTIONS, section
 from sources import kept
-from sources.errors import ConfigurationError, summarize
+from sources.core.errors import ConfigurationError, summarize
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from pipelines.schedules import Schedule, parse_cron
-from sources.errors import ConfigurationError
+from sources.core.errors import ConfigurationError
 
 HEAD = """\
 # nightload as CronJobs. Before the first night:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.place import OWN_DATASET
 from pipelines.private import state_folder
-from sources.errors import ConfigurationError, NightloadError, NoRoom, no_room
+from sources.core.errors import ConfigurationError, NightloadError, NoRoom, no_room
 
 if TYPE_CHECKING:
     from pipelines.warehouse.reader import Reader

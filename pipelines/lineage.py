@@ -18,8 +18,8 @@ from pipelines.channels import post
 from pipelines.ledger import Ledger
 from pipelines.place import Place
 from pipelines.settings import SECTIONS, section, text
-from sources.errors import NightloadError
-from sources.redaction import register_secret
+from sources.core.errors import NightloadError
+from sources.core.redaction import register_secret
 
 PRODUCER = f"https://pypi.org/project/nightload/{__version__}"
 SCHEMA = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"

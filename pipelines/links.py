@@ -12,9 +12,9 @@ from pipelines.traces import Trace, Wanted, in_parts
 from pipelines.warehouse.reader import Reader
 from pipelines.warehouse.session import Session
 from sources import VENDORS
-from sources.configuration import raw
+from sources.core.config import raw
+from sources.core.sql import quote
 from sources.naming import identifier_for
-from sources.quoting import quote
 
 DATAWORKS = "https://dataworks.console.aliyun.com/"
 _RESULT = re.compile(r"tonalytica_results\.query_(?P<query_id>[0-9]+)")

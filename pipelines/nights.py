@@ -16,7 +16,7 @@ from pipelines import __version__
 from pipelines.ledger import MISSED, Ledger
 from pipelines.place import Place
 from pipelines.schedules import Schedule
-from sources.errors import NightloadError, summarize
+from sources.core.errors import NightloadError, summarize
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from pipelines.place import OWN_DATASET
 from pipelines.schedules import parse_period
 from pipelines.settings import SECTIONS, section, text
 from sources import VENDORS
-from sources.errors import ConfigurationError, Recovery
+from sources.core.errors import ConfigurationError, Recovery
 
 PASSING = (Recovery.RETRY, Recovery.WAIT)
 """What may be well by itself in a while."""

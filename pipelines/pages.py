@@ -25,7 +25,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines import files
-from sources.errors import NightloadError, summarize
+from sources.core.errors import NightloadError, summarize
 from sources.kept import Asked, Kept
 from sources.personal import CLOSED, DECLARED, Mark, is_personal
 

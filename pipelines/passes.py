@@ -30,8 +30,8 @@ from pipelines.tries import Prepared
 from pipelines.warehouse import quote
 from pipelines.warehouse.capable import Capable
 from pipelines.warehouse.session import void_backfills
-from sources import interruption
-from sources.errors import AccessDenied, ConfigurationError, NightloadError, Unreachable, summarize
+from sources.core import cancellation
+from sources.core.errors import AccessDenied, ConfigurationError, NightloadError, Unreachable, summarize
 from sources.extraction import Extraction
 from sources.naming import MAX_BYTES, shorten, tag_for
 from sources.vendor import Vendor
@@ -243,7 +243,7 @@ def _refused(night: Night, pipeline: dlt.Pipeline, outcomes: Sequence[Outcome]) 
     for table, error in errors.items():
         outcome = tables.get(table)
         why = night.warehouse.refusal(error, where=f"{pipeline.dataset_name}.{table}")
-        if outcome is None or why is None or interruption.heard(error):
+        if outcome is None or why is None or cancellation.heard(error):
             raise error
         log.debug("%s.%s was refused", pipeline.dataset_name, table, exc_info=error)
         log.info("%s.%s: %s", pipeline.dataset_name, table, summarize(why))

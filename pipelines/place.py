@@ -14,8 +14,8 @@ from typing import Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from pipelines.private import owner_of
-from sources.errors import ConfigurationError
-from sources.redaction import register_secret
+from sources.core.errors import ConfigurationError
+from sources.core.redaction import register_secret
 
 OWN_DATASET = "nightload"
 DEFAULT = "duckdb:///data/warehouse.duckdb"

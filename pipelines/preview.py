@@ -16,9 +16,9 @@ from filelock import FileLock, Timeout
 from pipelines.place import Place
 from pipelines.private import state_folder
 from pipelines.request import refuse_unknown_table, vendor_of
-from sources.errors import ConfigurationError
+from sources.core.errors import ConfigurationError
+from sources.core.sql import literal
 from sources.extraction import Extraction
-from sources.quoting import literal
 from sources.scratch import spilling_into
 from sources.vendor import package
 

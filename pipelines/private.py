@@ -12,7 +12,7 @@ import resource
 from contextlib import suppress
 from pathlib import Path
 
-from sources.errors import ConfigurationError
+from sources.core.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 

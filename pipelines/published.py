@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines.place import Place
 from pipelines.warehouse.reader import open_reader
-from sources.errors import ConfigurationError
+from sources.core.errors import ConfigurationError
 
 Row = dict[str, Any]
 Read = Callable[[str], list[Row]]

@@ -9,7 +9,7 @@ from itertools import takewhile
 from pipelines.catalogue import ColumnThere
 from pipelines.warehouse.reader import Reader
 from sources.columns import DELETED_AT, VALID_TO
-from sources.quoting import quote
+from sources.core.sql import quote
 
 FOUND = 0.9
 """Share of the distinct values that must be found: a vendor forgets rows that others still point to."""

@@ -33,7 +33,7 @@ from pipelines.pages import Reader
 from pipelines.place import Place
 from pipelines.status import run_info
 from sources import kept
-from sources.errors import ConfigurationError
+from sources.core.errors import ConfigurationError
 from sources.naming import without_system_columns
 from sources.terms import Forgotten
 from sources.walks import Outcome

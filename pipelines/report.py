@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipelines.dbt import DbtReport
-from sources.errors import Recovery
+from sources.core.errors import Recovery
 
 
 @dataclass(kw_only=True)

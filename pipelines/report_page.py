@@ -21,8 +21,8 @@ from pipelines.ledger import Ledger
 from pipelines.place import Place
 from pipelines.report_style import STYLE
 from pipelines.status import noticed, opened, stale, standing
-from sources.errors import ConfigurationError
-from sources.redaction import redact
+from sources.core.errors import ConfigurationError
+from sources.core.redaction import redact
 
 WEEKS, BARS, RUNS, CHANGES, ERRORS, TABLES, INCIDENTS = 54, 45, 14, 60, 40, 250, 30
 STEP = 12

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.place import Place
 from sources import VENDORS
-from sources.errors import ConfigurationError
+from sources.core.errors import ConfigurationError
 from sources.vendor import package
 from sources.walks import Table
 

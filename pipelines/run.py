@@ -37,8 +37,9 @@ from pipelines.side_by_side import SideBySide
 from pipelines.tries import Try, again, may_come_again, whole
 from pipelines.warehouse import Locked, lock, open_warehouse
 from pipelines.warehouse.reader import open_reader
-from sources import VENDORS, interruption
-from sources.errors import NightloadError, Recovery, no_room, summarize
+from sources import VENDORS
+from sources.core import cancellation
+from sources.core.errors import NightloadError, Recovery, no_room, summarize
 from sources.extraction import Extraction
 from sources.policy import read_policy
 from sources.scratch import spilling_into
@@ -145,7 +146,7 @@ def _recorded(place: Place, ledger: Ledger, run_id: str) -> Iterator[None]:
         ledger.withdraw_run(run_id)
         raise
     except BaseException as stopped:
-        interrupted, why = interruption.heard(stopped), no_room(stopped) or stopped
+        interrupted, why = cancellation.heard(stopped), no_room(stopped) or stopped
         if not ledger.is_closed(run_id):
             set_right(place, ledger, run_id)
             told = "interrupted" if interrupted or isinstance(stopped, SystemExit) else summarize(why)
@@ -314,13 +315,13 @@ def _finish(night: Night, attempt: Try, failed: BaseException | None) -> list[Tr
     except NightloadError as error:
         report.failed(summarize(error), error.recovery)
     except PipelineStepFailed as error:
-        if interruption.heard(error.exception):  # which dlt wraps
+        if cancellation.heard(error.exception):  # which dlt wraps
             raise KeyboardInterrupt from None
         log.debug("%s failed", attempt.vendor, exc_info=True)
         why = _why(night, error.exception)
         report.failed(f"{error.step} failed: {summarize(why)}", getattr(why, "recovery", None))
     except Exception as error:
-        if interruption.heard(error):
+        if cancellation.heard(error):
             raise
         log.debug("%s failed", attempt.vendor, exc_info=True)
         why = _why(night, error)

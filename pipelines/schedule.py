@@ -33,8 +33,8 @@ from pipelines.private import state_folder
 from pipelines.rota import Clock, Due, Rota
 from pipelines.schedules import Schedule
 from pipelines.warehouse.session import Locked
-from sources.errors import ConfigurationError, NoRoom, no_room
-from sources.redaction import install
+from sources.core.errors import ConfigurationError, NoRoom, no_room
+from sources.core.redaction import install
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from sources import VENDORS
-from sources.errors import ConfigurationError
+from sources.core.errors import ConfigurationError
 
 SETTINGS = ("cron", "zone", "vendors", "tables", "then", "deadline", "grace", "retry_after")
 THEN = ("dbt",)

@@ -9,8 +9,8 @@ import dlt
 
 from pipelines.place import OWN_DATASET
 from pipelines.warehouse.session import Session, replace_rows
+from sources.core.sql import quote
 from sources.naming import without_system_columns
-from sources.quoting import quote
 
 COLUMNS = {
     "dataset": "TEXT",

@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from sources.errors import ConfigurationError, did_you_mean, summarize
+from sources.core.errors import ConfigurationError, did_you_mean, summarize
 
 Section = dict[str, Any]
 

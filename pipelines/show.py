@@ -16,8 +16,8 @@ from rich.text import Text
 
 from pipelines.causes import alike, by_cause, named, shared
 from pipelines.report import TableReport
-from sources.errors import one_line
-from sources.redaction import redact
+from sources.core.errors import one_line
+from sources.core.redaction import redact
 
 if TYPE_CHECKING:
     from pipelines.copying import Copied

@@ -10,7 +10,7 @@ from rich.text import Text
 from pipelines.forget import Found
 from pipelines.place import Place
 from pipelines.show import grid_of, print_grid, say
-from sources.errors import ConfigurationError, one_line
+from sources.core.errors import ConfigurationError, one_line
 
 
 def show_found(found: Found, place: Place) -> None:

@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from sources import interruption
+from sources.core import cancellation
 
 Job = TypeVar("Job")
 
@@ -79,7 +79,7 @@ class SideBySide(Generic[Job]):
     ) -> None:
         if kind is None:
             return
-        interruption.stop()
+        cancellation.stop()
         for thread in self._threads:
             thread.join()
-        interruption.go_on()
+        cancellation.go_on()

@@ -20,7 +20,7 @@ from pipelines.place import Place
 from pipelines.rows import output, write_csv, write_json, write_table
 from pipelines.statements import split
 from pipelines.warehouse.reader import Answer, Reader, interrupted, open_reader
-from sources.errors import ConfigurationError, NightloadError, Unavailable, summarize
+from sources.core.errors import ConfigurationError, NightloadError, Unavailable, summarize
 
 TABLE_ROWS = 100
 """Rows of a table, unless told otherwise: more scroll away."""

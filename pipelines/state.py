@@ -29,7 +29,7 @@ from pipelines.request import refuse_unknown_table, vendor_of
 from pipelines.warehouse import Session, Warehouse, lock, open_warehouse, quote
 from pipelines.warehouse.reader import Reader, open_reader
 from sources import VENDORS
-from sources.errors import ConfigurationError
+from sources.core.errors import ConfigurationError
 from sources.vendor import package
 from sources.walks import RESET, Table
 

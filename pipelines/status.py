@@ -12,7 +12,7 @@ from pipelines import schedules
 from pipelines.ledger import MEMORY, Ledger, run_id_of
 from pipelines.place import Place
 from pipelines.settings import SECTIONS, duration, per_table, section
-from sources.errors import ConfigurationError
+from sources.core.errors import ConfigurationError
 
 WARNINGS = ("drift",)
 """The kinds of incidents that are no errors."""

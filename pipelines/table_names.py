@@ -17,7 +17,7 @@ from sqlglot import exp
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import ParseError, SqlglotError, TokenError
 
-from sources.errors import one_line, summarize
+from sources.core.errors import one_line, summarize
 
 # It warns about each statement that it does not know; here that is a problem of the text, and told as one.
 logging.getLogger("sqlglot").setLevel(logging.ERROR)

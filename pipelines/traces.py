@@ -15,8 +15,8 @@ from pipelines.place import OWN_DATASET
 from pipelines.warehouse.reader import Reader
 from pipelines.warehouse.session import Session
 from sources.columns import Kind
+from sources.core.sql import quote
 from sources.personal import is_about_whom_it_names, mark_of
-from sources.quoting import quote
 from sources.screening import judge
 from sources.terms import Sought, is_column, normal, sought, words
 

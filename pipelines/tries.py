@@ -15,7 +15,7 @@ import dlt
 
 from pipelines.pace import PASSING, Pace
 from pipelines.report import TableReport, VendorReport
-from sources.errors import one_line
+from sources.core.errors import one_line
 from sources.extraction import Extraction
 from sources.vendor import Part, Vendor
 

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from sources.errors import ConfigurationError
-from sources.redaction import redact
+from sources.core.errors import ConfigurationError
+from sources.core.redaction import redact
 
 
 def setting(vendor: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import httpx
 import orjson
 
-from sources.errors import one_line
+from sources.core.errors import one_line
 
 ERROR_BYTES = 2**18
 UNPARSED: Final = object()

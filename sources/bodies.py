@@ -11,7 +11,7 @@ import httpx
 
 from sources.addresses import setting
 from sources.call import Call
-from sources.errors import Unavailable
+from sources.core.errors import Unavailable
 from sources.failures import Failure, broken
 from sources.unpacking import Bomb, gunzip
 

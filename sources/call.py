@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypedDict
 
 import httpx
 
-from sources.errors import ConfigurationError, NightloadError
+from sources.core.errors import ConfigurationError, NightloadError
 from sources.kept import Asked
 
 CONNECT_TIMEOUT = 10.0

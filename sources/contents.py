@@ -10,8 +10,8 @@ import duckdb
 import orjson
 
 from sources.columns import Column, Kind
+from sources.core.sql import literal, quote
 from sources.fast_way import Misfit, json_lists, json_rows, place_of, proven, texts, time_or_null
-from sources.quoting import literal, quote
 from sources.scratch import connect, one_row
 from sources.spool import Spool, iter_rows, labels_of
 from sources.tables import SAMPLE_ROWS, Converted

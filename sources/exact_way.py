@@ -14,9 +14,9 @@ import duckdb
 import orjson
 
 from sources.columns import EXACT_DOUBLE, Column, Kind, Real, clean, kind_of, settle
-from sources.errors import BrokenAnswer, TypeFlip
+from sources.core.errors import BrokenAnswer, TypeFlip
+from sources.core.sql import quote
 from sources.fast_way import date_or_null, is_zero_date, json_rows, time_or_null
-from sources.quoting import quote
 from sources.scratch import ROW_BYTES, allow, extra_memory, write_parquet
 from sources.spool import Spool, spooled_rows
 

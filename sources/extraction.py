@@ -30,8 +30,8 @@ from dlt.extract import DltResource
 from sources import kept, naming, policy
 from sources.columns import Column, clean, label_of
 from sources.contents import filled, stray_columns
-from sources.days import Days
-from sources.errors import (
+from sources.core.dates import Days
+from sources.core.errors import (
     AccessDenied,
     ConfigurationError,
     CountMismatch,

@@ -11,7 +11,7 @@ import httpx
 from sources.addresses import host_port, setting
 from sources.answers import ERROR_BYTES, UNPARSED, parse, pause_asked, plain_text, vendor_text
 from sources.call import CONNECT_TIMEOUT, Call
-from sources.errors import (
+from sources.core.errors import (
     AccessDenied,
     BrokenAnswer,
     ConfigurationError,

@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 import duckdb
 
 from sources.columns import EXACT_DOUBLE, NO_TEXT, NUMERIC_ORDER, REPLACEMENT, ZERO_DATE, Column, Kind
-from sources.quoting import literal, quote
+from sources.core.sql import literal, quote
 from sources.scratch import ROW_BYTES, write_parquet
 from sources.spool import Spool
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dlt.common.schema.typing import TColumnSchema
 
 from sources.columns import NUMERIC_ORDER
-from sources.errors import CountMismatch, EmptyAnswer, TypeFlip
+from sources.core.errors import CountMismatch, EmptyAnswer, TypeFlip
 from sources.screening import Screened
 from sources.tables import Converted
 from sources.walks import Mode, Outcome, Table, Walk

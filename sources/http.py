@@ -1,6 +1,6 @@
 """How vendors are spoken to: limited, retried where that is safe, bounded in time and size, and silent about secrets.
 
-One `Http` serves one vendor, from any number of threads. Whatever goes wrong leaves as an error of `sources.errors`
+One `Http` serves one vendor, from any number of threads. Whatever goes wrong leaves as an error of `sources.core.errors`
 that names method, host and path; query strings and header values are never told, and no httpx exception escapes
 (httpx puts the full URL into its texts and log lines).
 """
@@ -24,18 +24,18 @@ from typing import Any, Self, TypeVar, Unpack
 import httpx
 import orjson
 
-from sources import interruption
 from sources.addresses import checked_base_url, is_loopback, origin, place, setting
 from sources.answers import ERROR_BYTES, UNPARSED, Answer, Spooled, flaw_of, head_of, parse
 from sources.bodies import bounded
 from sources.call import CONNECT_TIMEOUT, Call, Options, PauseAsked, Scalar, checked_headers
-from sources.errors import BrokenAnswer, ConfigurationError
+from sources.core import cancellation
+from sources.core.errors import BrokenAnswer, ConfigurationError
+from sources.core.redaction import install, masked, register_secret
 from sources.failures import Failure, broken, inspected, look_at_head, lost, refusal, refuse_web_page
 from sources.kept import Asked, asked, pause, player_of, recorder_of
 from sources.limiter import Limiter, Rate
 from sources.links import Links
 from sources.recording import played, recorded
-from sources.redaction import install, masked, register_secret
 from sources.retrying import Retries
 
 Result = TypeVar("Result")
@@ -94,7 +94,7 @@ class Http:
         sends: Iterable[str] | None = None,
         links: Links | None = None,
         masks: bool = False,
-        sleep: Callable[[float], None] = interruption.sleep,
+        sleep: Callable[[float], None] = cancellation.sleep,
     ) -> None:
         # Here, not only in the command line: the dlt sources are also used without it, and httpx logs URLs.
         install()
@@ -279,7 +279,7 @@ class Http:
         return self._retries.run(call, lambda: self._attempt(call, receive, streams=streams))
 
     def _attempt(self, call: Call, receive: Receive[Result], *, streams: bool) -> Result | Failure:
-        interruption.check()
+        cancellation.check()
         player = player_of(self.vendor)
         if player is None:
             self._limiters[call.group].take()
@@ -322,7 +322,7 @@ class Http:
             data=call.form,
             headers=call.headers,
             timeout=_waits(call.patience.seconds) if call.patience else self._client.timeout,
-            extensions={"trace": interruption.watch},
+            extensions={"trace": cancellation.watch},
         )
         for hop in itertools.count():
             if self._sign:

@@ -3,7 +3,7 @@
 `sources.http` gives each answer to whoever records this vendor, or takes it from whoever plays it instead of sending
 the request. What is kept is what came, decoded, less
 
-- every registered secret, in each spelling (`sources.redaction`);
+- every registered secret, in each spelling (`sources.core.redaction`);
 - of JSON documents: members that are called like credentials (each Redash query carries a key, each public dashboard
   an address that is one), links that open a file by their signature, and of people who stand in a row about something
   else all but their ids: no table has them;
@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qsl
 
-from sources import interruption
-from sources.redaction import MASK, Masking, mask_known, redact
+from sources.core import cancellation
+from sources.core.redaction import MASK, Masking, mask_known, redact
 
 Held = TypeVar("Held")
 
@@ -146,7 +146,7 @@ def walking(table: str) -> Iterator[None]:
 def pause(vendor: str, seconds: float) -> None:
     """Sleep while a vendor works; a replay does not wait for what has happened."""
     if player_of(vendor) is None:
-        interruption.sleep(seconds)
+        cancellation.sleep(seconds)
 
 
 def table_of_now() -> str:

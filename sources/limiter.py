@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sources import interruption
+from sources.core import cancellation
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Limiter:
         rate: Rate | None,
         *,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = interruption.sleep,
+        sleep: Callable[[float], None] = cancellation.sleep,
     ) -> None:
         self._interval = 1 / rate.per_second if rate else 0.0
         self._tolerance = self._interval * (rate.burst - 1) if rate else 0.0

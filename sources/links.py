@@ -18,7 +18,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-from sources.errors import BrokenAnswer, ConfigurationError
+from sources.core.errors import BrokenAnswer, ConfigurationError
 
 _PORTS = {"http": 80, "https": 443}
 HOST = re.compile(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[?[0-9A-Fa-f:]+\]?")

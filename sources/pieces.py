@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import orjson
 
 from sources.columns import Column
-from sources.errors import RowTooLong
+from sources.core.errors import RowTooLong
 from sources.scratch import LONGEST_ROW
 from sources.spool import Spool
 

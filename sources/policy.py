@@ -19,11 +19,11 @@ from typing import Any
 import dlt
 
 from sources.columns import Column
-from sources.configuration import raw
-from sources.errors import ConfigurationError, did_you_mean, refuse_together
+from sources.core.config import raw
+from sources.core.errors import ConfigurationError, did_you_mean, refuse_together
+from sources.core.redaction import register_secret
 from sources.naming import tag_for
 from sources.personal import is_personal, objects_of
-from sources.redaction import register_secret
 
 SECTION = "personal"
 SETTINGS = ("default", "salt", "columns")

@@ -10,7 +10,7 @@ from dlt.common.schema.typing import TColumnSchema
 
 from sources import naming, policy
 from sources.columns import Column
-from sources.errors import ConfigurationError
+from sources.core.errors import ConfigurationError
 from sources.hints import columns_of, version_of
 from sources.personal import objects_of
 from sources.policy import Policy

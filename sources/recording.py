@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 import httpx
 
 from sources.call import Call
+from sources.core.redaction import redact
 from sources.kept import HEADERS as KEPT_HEADERS
 from sources.kept import Masked, Player, Recorder, may_be_kept, table_of_now
-from sources.redaction import redact
 
 
 def played(call: Call, player: Player) -> httpx.Response:

@@ -9,9 +9,9 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from sources import interruption
 from sources.call import Call
-from sources.errors import NightloadError, Unavailable, VendorError, one_line
+from sources.core import cancellation
+from sources.core.errors import NightloadError, Unavailable, VendorError, one_line
 from sources.failures import Failure
 from sources.kept import player_of
 from sources.limiter import Limiter
@@ -37,7 +37,7 @@ class Retries:
         for tries in itertools.count(1):
             outcome = attempt()
             if isinstance(outcome, Failure):
-                interruption.check()  # then it is no failure of the vendor
+                cancellation.check()  # then it is no failure of the vendor
             # Errors are raised out here, not where they are met: they must not carry httpx's as their context.
             if not isinstance(outcome, Failure):
                 return outcome

@@ -13,7 +13,7 @@ from typing import Any
 
 import duckdb
 
-from sources.quoting import literal, quote
+from sources.core.sql import literal, quote
 
 MEMORY = "100MB"
 ROW_BYTES = 16 * 2**20

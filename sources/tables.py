@@ -18,11 +18,11 @@ from pathlib import Path
 import duckdb
 
 from sources.columns import LOAD_ID, Column, Kind, kind_of, settle
-from sources.errors import BrokenAnswer
+from sources.core.errors import BrokenAnswer
+from sources.core.sql import literal, quote
 from sources.exact_way import convert_exact
 from sources.fast_way import Misfit, convert_fast, time_or_null
 from sources.pieces import split
-from sources.quoting import literal, quote
 from sources.scratch import (
     ROW_BYTES,
     allow,

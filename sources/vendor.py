@@ -20,8 +20,8 @@ from typing import Any, Protocol, cast, runtime_checkable
 from dlt.extract import DltSource
 
 from sources import VENDORS
-from sources.days import Calls, Days
-from sources.errors import ConfigurationError, NightloadError
+from sources.core.dates import Calls, Days
+from sources.core.errors import ConfigurationError, NightloadError
 from sources.extraction import Extraction
 from sources.http import Http
 from sources.walks import Table

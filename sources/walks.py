@@ -12,9 +12,9 @@ from typing import Any
 import pendulum
 
 from sources.columns import Column
-from sources.days import Days
-from sources.errors import NightloadError, Recovery
-from sources.quoting import quote
+from sources.core.dates import Days
+from sources.core.errors import NightloadError, Recovery
+from sources.core.sql import quote
 from sources.spool import Spool
 from sources.tables import Converted
 

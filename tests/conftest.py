@@ -215,7 +215,7 @@ class Night:
     def main(self, *args: str, env: Mapping[str, str] | None = None) -> Ran:
         """The command line inside this process: quicker, and all its settings come from the environment."""
         from pipelines import cli
-        from sources import redaction
+        from sources.core import redaction
 
         redaction.clear()  # a process begins without the secrets of another
         out, err, root = io.StringIO(), io.StringIO(), logging.getLogger()
@@ -254,7 +254,7 @@ class Night:
         """One night in this process."""
         from pipelines.request import Request
         from pipelines.run import exit_code, run
-        from sources import redaction
+        from sources.core import redaction
 
         redaction.clear()  # a process begins without the secrets of another
         handler = signal.getsignal(signal.SIGTERM)

@@ -11,7 +11,7 @@ import pytest
 
 from conftest import Database, Night
 from sources.columns import Column, Kind
-from sources.errors import TypeFlip
+from sources.core.errors import TypeFlip
 from sources.extraction import Extraction
 from sources.growingio.charts import Chart, Question, Reader
 from sources.growingio.client import _windowed

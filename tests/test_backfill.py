@@ -20,7 +20,7 @@ from conftest import DATABASES, Database, Night, one_database
 from pipelines import place as places
 from pipelines.warehouse import Locked, lock, open_warehouse, turn
 from sandbox_process import SandboxProcess, start_sandbox
-from sources.days import Days
+from sources.core.dates import Days
 from sources.growingio.settings import Settings
 from sources.growingio.windows import newest_day
 from sources.limiter import Rate

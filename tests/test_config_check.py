@@ -10,8 +10,8 @@ import pytest
 from conftest import Night, one_database
 from pipelines import config_check
 from pipelines import place as places
-from sources import configuration
-from sources.configuration import DLT_SECTIONS
+from sources.core import config as configuration
+from sources.core.config import DLT_SECTIONS
 
 CONFIG = """
 [sources.tonalytica]

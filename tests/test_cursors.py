@@ -12,7 +12,7 @@ import pytest
 
 from sources.columns import Column, Kind
 from sources.contents import greatest, newest_text
-from sources.days import latest, on_clock
+from sources.core.dates import latest, on_clock
 from sources.spool import Spool
 from sources.tables import Converted, to_parquet
 

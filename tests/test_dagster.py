@@ -28,7 +28,7 @@ from pipelines.orchestration.__main__ import home_of_dagster
 from pipelines.orchestration.dagster_assets import FRESH, NIGHT, PROVEN, Load, asset_key, definitions
 from sandbox_process import SandboxProcess
 from sources import VENDORS
-from sources.redaction import register_secret
+from sources.core.redaction import register_secret
 from sources.vendor import package
 from tune_facts import DAILY, TODAY
 

@@ -20,13 +20,7 @@ import sources.dataworks as package
 from conftest import Database, Night, one_database
 from dataworks_truth import TABLES, Truth, same
 from sandbox_process import SandboxProcess, start_sandbox
-from sources.dataworks import settings as has
-from sources.dataworks.client import Calls, Client
-from sources.dataworks.definitions import Row
-from sources.dataworks.details import Policy, complete
-from sources.dataworks.refusals import inspect_for, pause_asked
-from sources.dataworks.signature import Signer, _pairs, v3_signature
-from sources.errors import (
+from sources.core.errors import (
     AccessDenied,
     BrokenAnswer,
     ConfigurationError,
@@ -36,6 +30,12 @@ from sources.errors import (
     Refused,
     Unavailable,
 )
+from sources.dataworks import settings as has
+from sources.dataworks.client import Calls, Client
+from sources.dataworks.definitions import Row
+from sources.dataworks.details import Policy, complete
+from sources.dataworks.refusals import inspect_for, pause_asked
+from sources.dataworks.signature import Signer, _pairs, v3_signature
 from sources.extraction import Extraction
 
 FIXTURES = Path(__file__).parent / "fixtures" / "dataworks"

@@ -9,8 +9,8 @@ import pytest
 
 from people import VENDORS, home_of
 from sandbox_process import SandboxProcess, start_sandbox
-from sources.errors import NightloadError, Unavailable
-from sources.fetching import once
+from sources.core.concurrency import once
+from sources.core.errors import NightloadError, Unavailable
 
 
 class Lists:

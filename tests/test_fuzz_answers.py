@@ -31,7 +31,7 @@ from conftest import Night
 from fuzzing import DEEP
 from sandbox_process import SandboxProcess, start_sandbox
 from sources import VENDORS, retrying
-from sources.errors import NightloadError
+from sources.core.errors import NightloadError
 from sources.extraction import Extraction
 from sources.vendor import package
 from sources.walks import Outcome

@@ -14,10 +14,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fuzzing import VALUES, WELL_FORMED, cheap, damaged, soon
+from sources.core.errors import ConfigurationError, NightloadError
 from sources.dataworks import refusals as dataworks
 from sources.dataworks.settings import LIST_PROJECTS
 from sources.envelope import cut_array
-from sources.errors import ConfigurationError, NightloadError
 from sources.growingio import client as growingio
 from sources.growingio.shapes import unique
 from sources.links import Links

@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fuzzing import VALUES, WELL_FORMED, cheap, damaged, soon
-from sources.errors import NightloadError
+from sources.core.errors import NightloadError
 from sources.thinkingengine.lines import blocks, elements, in_order_of, labels_from, read_block
 from sources.thinkingengine.refusals import envelope_of, refusal
 

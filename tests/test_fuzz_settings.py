@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from fuzzing import TEXTS, VALUES, WELL_FORMED, cheap, soon
 from pipelines.schedules import FIELDS, Schedule, parse_cron, parse_period, read
-from sources import redaction
-from sources.errors import ConfigurationError, NightloadError, one_line
+from sources.core import redaction
+from sources.core.errors import ConfigurationError, NightloadError, one_line
 from sources.naming import MAX_BYTES, columns_for, identifier_for, tag_for
 from sources.thinkingengine.queries import Query, literal, read_queries, ready_made, render
 from sources.thinkingengine.settings import Settings

@@ -27,7 +27,7 @@ import sources.growingio as package
 from conftest import Database, Night, one_database
 from sandbox_process import SandboxProcess, start_sandbox
 from sources.columns import Column, Kind
-from sources.errors import (
+from sources.core.errors import (
     AccessDenied,
     BrokenAnswer,
     ConfigurationError,

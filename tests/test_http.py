@@ -27,9 +27,10 @@ import certifi
 import httpx
 import pytest
 
-from sources import redaction
 from sources.call import Patience
-from sources.errors import (
+from sources.core import redaction
+from sources.core.concurrency import in_order
+from sources.core.errors import (
     AccessDenied,
     BrokenAnswer,
     ConfigurationError,
@@ -40,7 +41,6 @@ from sources.errors import (
     Unavailable,
     summarize,
 )
-from sources.fetching import in_order
 from sources.http import Http
 from sources.limiter import Limiter, Rate
 from sources.retrying import TRIES

@@ -10,17 +10,17 @@ from contextlib import closing
 import pytest
 from dlt.destinations.exceptions import DestinationConnectionError
 
-from sources import interruption
-from sources.fetching import in_order
+from sources.core import cancellation
+from sources.core.cancellation import Stopped
+from sources.core.concurrency import in_order
 from sources.http import Http
-from sources.interruption import Stopped
 from sources.limiter import Rate
 
 
 @pytest.fixture(autouse=True)
 def going_on() -> Iterator[None]:
     yield
-    interruption.go_on()
+    cancellation.go_on()
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_wait_for_an_answer_is_ended(silent: socket.socket) -> None:
         waiting = Waiting(lambda: http.json("GET", "rows"))
         with silent.accept()[0] as connection:
             assert connection.recv(1000).startswith(b"GET /rows")
-            interruption.stop()
+            cancellation.stop()
             assert waiting.stopped()
         assert (http.requests, http.retries) == (1, 0)
 
@@ -71,7 +71,7 @@ def test_answers_that_several_threads_wait_for_are_ended(silent: socket.socket) 
         connections = [silent.accept()[0] for _ in range(3)]
         for connection in connections:
             connection.recv(1000)
-        interruption.stop()
+        cancellation.stop()
         assert waiting.stopped()
         assert http.requests == 3
         for connection in connections:
@@ -82,18 +82,18 @@ def test_a_pause_is_ended(silent: socket.socket) -> None:
     with Http(vendor="acme", base_url=url_of(silent), rates={"default": Rate(0.001)}) as http:
         http._limiters["default"].hold(1000)
         waiting = Waiting(lambda: http.json("GET", "rows"))
-        sleeping = Waiting(lambda: interruption.sleep(1000))
-        interruption.stop()
+        sleeping = Waiting(lambda: cancellation.sleep(1000))
+        cancellation.stop()
         assert waiting.stopped() and sleeping.stopped()
         assert http.requests == 0
 
 
 def test_afterwards_vendors_are_asked_again(silent: socket.socket) -> None:
-    interruption.stop()
+    cancellation.stop()
     with Http(vendor="acme", base_url=url_of(silent)) as http:
         with pytest.raises(Stopped):
             http.json("GET", "rows")
-        interruption.go_on()
+        cancellation.go_on()
         waiting = Waiting(lambda: http.json("GET", "rows"))
         with silent.accept()[0] as connection:
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
@@ -111,5 +111,5 @@ def test_a_signal_is_heard_though_dlt_wraps_what_duckdb_makes_of_it() -> None:
             except DestinationConnectionError as told:
                 return told
 
-    assert interruption.heard(wrapped("Query interrupted"))
-    assert not interruption.heard(wrapped("the file is locked"))
+    assert cancellation.heard(wrapped("Query interrupted"))
+    assert not cancellation.heard(wrapped("the file is locked"))

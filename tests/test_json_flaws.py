@@ -16,8 +16,8 @@ import pytest
 
 from sources.answers import flaw_of
 from sources.bodies import _unmarked
+from sources.core.errors import BrokenAnswer
 from sources.envelope import cut_array
-from sources.errors import BrokenAnswer
 from sources.http import Http
 from sources.thinkingengine.refusals import envelope_of
 from sources.tonalytica.client import read_result

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from pipelines.pages import SUFFIX, Choice, NotKept, Reader, Writer
-from sources import kept, redaction
-from sources.errors import BrokenAnswer, Refused, Unavailable
-from sources.fetching import in_order
+from sources import kept
+from sources.core import redaction
+from sources.core.concurrency import in_order
+from sources.core.errors import BrokenAnswer, Refused, Unavailable
 from sources.http import Http
 from test_http import Server, cut, say
 

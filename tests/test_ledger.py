@@ -27,7 +27,7 @@ from pipelines.warehouse.postgres import RUN_LOCK
 from pipelines.warehouse.postgres_connection import connect
 from redash import LABELS
 from sandbox_process import SandboxProcess
-from sources.errors import ConfigurationError, NightloadError, NoRoom
+from sources.core.errors import ConfigurationError, NightloadError, NoRoom
 
 METADATA = [name for name in LABELS if name != "query_results"]
 

@@ -15,7 +15,7 @@ import pytest
 
 from sources import http as http_room
 from sources import unpacking
-from sources.errors import BrokenAnswer, ConfigurationError, Unavailable, Unreachable
+from sources.core.errors import BrokenAnswer, ConfigurationError, Unavailable, Unreachable
 from sources.http import Http
 from sources.links import Links
 from sources.tune.exports import _unpack

@@ -19,7 +19,7 @@ from pipelines.ledger import Ledger
 from pipelines.warehouse.duckdb_file import DuckDbFile
 from sources import pieces
 from sources.columns import Column, Kind
-from sources.errors import OutOfMemory, RowTooLong, of_duckdb
+from sources.core.errors import OutOfMemory, RowTooLong, of_duckdb
 from sources.pieces import split
 from sources.spool import Spool, iter_rows
 from sources.tables import to_parquet

@@ -20,7 +20,7 @@ from pipelines.lineage import emit
 from pipelines.metrics import write
 from receivers import http_receiver
 from sandbox_process import SandboxProcess
-from sources.errors import NightloadError
+from sources.core.errors import NightloadError
 from test_ledger import few_tables
 
 GOOD = {"tune.clicks": {}, "tune.campaigns": {}}

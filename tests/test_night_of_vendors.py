@@ -33,7 +33,7 @@ from pipelines.warehouse import WarehouseBusy, duckdb_file
 from pipelines.warehouse.duckdb_file import DuckDbFile
 from reference import truth
 from sandbox_process import SandboxProcess
-from sources.errors import NoRoom, Unavailable
+from sources.core.errors import NoRoom, Unavailable
 from sources.http import Http
 from sources.tune.settings import ENDPOINTS
 from test_run import METADATA

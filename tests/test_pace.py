@@ -15,7 +15,7 @@ from pipelines.ledger import Ledger
 from pipelines.pace import Pace, Publish, parse_until, read_pace
 from pipelines.report import TableReport, VendorReport
 from pipelines.tries import whole
-from sources.errors import ConfigurationError
+from sources.core.errors import ConfigurationError
 from sources.scratch import connect
 
 NOW = datetime(2026, 3, 28, 1, 0, tzinfo=UTC)

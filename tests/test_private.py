@@ -20,7 +20,7 @@ from pipelines.schedule import serve
 from pipelines.schedules import Schedule
 from pipelines.warehouse import lock
 from sandbox_process import SandboxProcess
-from sources.errors import ConfigurationError
+from sources.core.errors import ConfigurationError
 
 SETTINGS = """[metrics]
 file = "out/nightload.prom"

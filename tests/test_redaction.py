@@ -13,9 +13,9 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from sources import redaction
-from sources.errors import ConfigurationError, TypeFlip, summarize
-from sources.redaction import RedactingFilter, clear, install, redact, register_secret
+from sources.core import redaction
+from sources.core.errors import ConfigurationError, TypeFlip, summarize
+from sources.core.redaction import RedactingFilter, clear, install, redact, register_secret
 
 SECRET = 'k/ey+42 "é\\x'
 

@@ -17,7 +17,7 @@ from ledger_story import NOON, Story, command, story
 from pipelines.alerts import sweep
 from pipelines.report_page import write
 from sandbox_process import SandboxProcess
-from sources.redaction import clear, register_secret
+from sources.core.redaction import clear, register_secret
 from test_ledger import few_tables
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}

@@ -30,7 +30,7 @@ from pipelines.ledger import Ledger
 from pipelines.nights import Nights
 from pipelines.rota import Clock, Rota
 from pipelines.schedules import Schedule, parse_cron, parse_period, read
-from sources.errors import ConfigurationError
+from sources.core.errors import ConfigurationError
 
 # -- when it is due ------------------------------------------------------------------------------------
 

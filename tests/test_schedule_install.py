@@ -21,7 +21,7 @@ from pipelines import place as places
 from pipelines.install import Installer, install_schedules, on_calendar, with_block, write_units
 from pipelines.kubernetes import cron_jobs
 from pipelines.schedules import Schedule, parse_cron
-from sources.errors import ConfigurationError
+from sources.core.errors import ConfigurationError
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 BERLIN = ZoneInfo("Europe/Berlin")

@@ -12,7 +12,7 @@ import pytest
 
 from conftest import Night
 from sandbox_process import SandboxProcess
-from sources import redaction
+from sources.core import redaction
 from test_export_queries import edit
 from test_replay import bodies, run_ids
 

@@ -257,7 +257,7 @@ def test_no_process_of_a_night_has_a_key_in_its_arguments(night: Night, sandbox:
 @pytest.mark.parametrize("url", ["postgresql://u:CANARY%2Bpw@h/db", "postgresql://u@h/db?password=CANARY%2Bpw"])
 def test_the_databases_password_is_known_wherever_it_stands(url: str, tmp_path: Path) -> None:
     from pipelines import place
-    from sources import redaction
+    from sources.core import redaction
 
     redaction.clear()
     place.at(url, tmp_path)
@@ -266,7 +266,7 @@ def test_the_databases_password_is_known_wherever_it_stands(url: str, tmp_path: 
 
 def test_the_databases_password_of_the_environment_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipelines import place
-    from sources import redaction
+    from sources.core import redaction
 
     redaction.clear()
     monkeypatch.setenv("PGPASSWORD", "CANARY+pw")

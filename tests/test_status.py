@@ -17,7 +17,7 @@ from pipelines.alerts import sweep
 from pipelines.settings import duration, section
 from pipelines.status import last_runs, run_info
 from sandbox_process import SandboxProcess
-from sources.errors import ConfigurationError
+from sources.core.errors import ConfigurationError
 from test_ledger import few_tables
 
 GOOD = {"tune.clicks": {}, "tune.campaigns": {}}

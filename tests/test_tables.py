@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from reference import expected, found, loads
 from sources.columns import Column, Kind, Real, join
+from sources.core.errors import BrokenAnswer, TypeFlip
 from sources.envelope import cut_array
-from sources.errors import BrokenAnswer, TypeFlip
 from sources.hints import at_least
 from sources.spool import Spool, iter_rows
 from sources.tables import Converted, to_parquet

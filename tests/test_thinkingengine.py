@@ -22,7 +22,7 @@ from conftest import Database, Night, one_database
 from sandbox.thinkingengine.data import COLUMNS, EVENT_NAMES, has_property
 from sandbox_process import SandboxProcess, start_sandbox
 from sources.columns import Column, Kind
-from sources.errors import (
+from sources.core.errors import (
     AccessDenied,
     BrokenAnswer,
     ConfigurationError,

@@ -8,7 +8,7 @@ import pytest
 
 from conftest import Night, one_database
 from sandbox_process import SandboxProcess
-from sources.errors import Refused
+from sources.core.errors import Refused
 from sources.tonalytica import Tonalytica, _could_be
 from test_tonalytica import asked, edit, only, query
 

@@ -28,7 +28,15 @@ from pipelines.warehouse import open_warehouse
 from sandbox.tune.models import MODELS
 from sandbox_process import SandboxProcess, start_sandbox
 from sources.columns import Column, Kind
-from sources.errors import AccessDenied, ConfigurationError, NightloadError, Recovery, Refused, Unavailable, summarize
+from sources.core.errors import (
+    AccessDenied,
+    ConfigurationError,
+    NightloadError,
+    Recovery,
+    Refused,
+    Unavailable,
+    summarize,
+)
 from sources.extraction import Extraction
 from sources.spool import Spool
 from sources.tables import to_parquet

@@ -15,7 +15,7 @@ import pytest
 import sources.tune as package
 from conftest import Database, Night, Ran, one_database
 from sandbox_process import SandboxProcess, start_sandbox
-from sources.errors import BrokenAnswer, ConfigurationError
+from sources.core.errors import BrokenAnswer, ConfigurationError
 from sources.tune.delimited import to_array
 from sources.tune.exports import Downloads
 from sources.tune.periods import Calendar
@@ -440,7 +440,7 @@ def test_a_job_that_fails_or_never_ends_is_told(night: Night, go: Go, vendor: Ve
 
 
 def test_polls_wait_as_the_sheet_has_it(vendor: Vendor) -> None:
-    from sources.errors import NotReady
+    from sources.core.errors import NotReady
     from sources.tune.exports import wait_for
 
     waits: list[float] = []

@@ -14,9 +14,9 @@ import typer
 
 from pipelines import place as places
 from sources import VENDORS
-from sources.errors import NightloadError, Recovery, summarize
-from sources.interruption import heard
-from sources.redaction import install
+from sources.core.cancellation import heard
+from sources.core.errors import NightloadError, Recovery, summarize
+from sources.core.redaction import install
 
 OK, FAILED, USAGE, LOCKED, MISMATCH = range(5)
 

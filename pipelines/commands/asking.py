@@ -12,7 +12,7 @@ from typer.core import TyperCommand
 
 from pipelines import place as places
 from pipelines.commands import FAILED, OK, USAGE, Home, WarehouseUrl, app, engine, say_error
-from sources.errors import ConfigurationError, did_you_mean
+from sources.core.errors import ConfigurationError, did_you_mean
 
 
 class _WithQuery(TyperCommand):

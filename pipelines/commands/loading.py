@@ -25,7 +25,7 @@ from pipelines.commands import (
     print_json,
 )
 from sources import VENDORS
-from sources.errors import NightloadError, Recovery, summarize
+from sources.core.errors import NightloadError, Recovery, summarize
 
 
 class Then(StrEnum):

@@ -10,7 +10,7 @@ import typer
 
 from pipelines import place as places
 from pipelines.commands import FAILED, AsJson, DryRun, Home, Verbose, WarehouseUrl, Yes, app, engine, print_json
-from sources.errors import ConfigurationError
+from sources.core.errors import ConfigurationError
 
 state = typer.Typer(help="What is remembered between two nights: cursors, windows, digests; shown and forgotten.")
 app.add_typer(state, name="state")

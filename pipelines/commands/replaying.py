@@ -41,7 +41,7 @@ def replay(
     with engine(place, verbose=verbose, quiet=as_json), telling(place) if into else nullcontext():
         from pipelines.replay import replay as play
         from pipelines.show_replay import show_replayed
-        from sources.errors import ConfigurationError
+        from sources.core.errors import ConfigurationError
 
         if check and (to is not None or into):
             raise ConfigurationError(what="--check loads nowhere", todo="Leave it out, or --to and --into")

@@ -10,7 +10,7 @@ import typer
 from pipelines import place as places
 from pipelines.commands import FAILED, AsJson, DryRun, Home, Verbose, WarehouseUrl, Yes, app, engine, print_json
 from pipelines.rows import output
-from sources.errors import ConfigurationError
+from sources.core.errors import ConfigurationError
 
 
 @app.command(name="find-tables")

@@ -11,7 +11,7 @@ import typer
 from pipelines import place as places
 from pipelines.commands import FAILED, OK, AsJson, Home, RunId, Verbose, WarehouseUrl, app, print_json
 from pipelines.rows import output
-from sources.redaction import install
+from sources.core.redaction import install
 
 
 @app.command()

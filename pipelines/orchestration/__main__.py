@@ -20,7 +20,7 @@ from pipelines import place as places
 from pipelines import schedules
 from pipelines.commands import code_of, say_error
 from pipelines.place import Place
-from sources.errors import ConfigurationError, NightloadError
+from sources.core.errors import ConfigurationError, NightloadError
 
 STOP = 150
 """Seconds that all have to end before they are killed: a run has 120 of its own."""

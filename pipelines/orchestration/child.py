@@ -12,7 +12,7 @@ from typing import Any
 
 from pipelines.nights import COMMAND
 from pipelines.place import Place
-from sources.redaction import redact
+from sources.core.redaction import redact
 
 STOP = 120.0
 """Seconds between SIGTERM, which ends a run cleanly, and SIGKILL."""

@@ -27,7 +27,7 @@ from pipelines.request import vendor_of
 from pipelines.schedules import Schedule
 from pipelines.settings import SECTIONS, section, text
 from sources import VENDORS
-from sources.errors import ConfigurationError, NightloadError
+from sources.core.errors import ConfigurationError, NightloadError
 from sources.naming import tag_for
 from sources.vendor import package
 

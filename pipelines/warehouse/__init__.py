@@ -10,8 +10,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pipelines.place import OWN_DATASET, Place
 from pipelines.private import state_folder
 from pipelines.warehouse.session import Locked, Session, Warehouse, WarehouseBusy, WarehouseRefused
-from sources.errors import ConfigurationError, NoRoom, no_room
-from sources.quoting import quote
+from sources.core.errors import ConfigurationError, NoRoom, no_room
+from sources.core.sql import quote
 
 PATIENCE = 900.0
 """Seconds that a run waits for one chunk of a backfill to end."""

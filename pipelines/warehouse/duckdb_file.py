@@ -43,8 +43,8 @@ from pipelines.warehouse.session import (
 )
 from pipelines.warehouse.table_by_table import DuckDbFileJob, TableByTable
 from pipelines.warehouse.types import ColumnType
-from sources.errors import ConfigurationError, NightloadError, Unavailable, no_room, of_duckdb, summarize
-from sources.quoting import literal, quote
+from sources.core.errors import ConfigurationError, NightloadError, Unavailable, no_room, of_duckdb, summarize
+from sources.core.sql import literal, quote
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from pipelines.warehouse.reader import (
     warehouse_alone,
 )
 from pipelines.warehouse.types import ColumnType, from_duckdb
-from sources.quoting import literal, quote
+from sources.core.sql import literal, quote
 
 ROWS_AT_ONCE = 1000
 PARQUET = "FORMAT parquet, ROW_GROUP_SIZE 30720"

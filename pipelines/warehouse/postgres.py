@@ -38,8 +38,8 @@ from pipelines.warehouse.session import (
     write_ledger,
 )
 from pipelines.warehouse.types import ColumnType
-from sources.errors import NightloadError, Unavailable, summarize
-from sources.quoting import quote
+from sources.core.errors import NightloadError, Unavailable, summarize
+from sources.core.sql import quote
 
 if TYPE_CHECKING:
     from dlt.common.destination import AnyDestination

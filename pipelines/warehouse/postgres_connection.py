@@ -11,7 +11,7 @@ import psycopg2
 from psycopg2 import errors, extensions
 
 from pipelines.warehouse.session import WarehouseRefused
-from sources.errors import Unavailable
+from sources.core.errors import Unavailable
 
 LOCK_WAIT = 60
 """Seconds to wait for a table that somebody has locked."""

@@ -32,7 +32,7 @@ from pgpq import schema as postgres_types
 from pipelines.warehouse.capable import Capable
 from pipelines.warehouse.postgres_connection import Shared
 from pipelines.warehouse.table_by_table import OneTableJob, TableByTable
-from sources.quoting import quote
+from sources.core.sql import quote
 
 ROWS_AT_ONCE = 4096
 """Seven times as many are no faster, and take 45 MB more."""

@@ -16,8 +16,8 @@ from pipelines.warehouse.postgres_connection import to_pyformat
 from pipelines.warehouse.postgres_views import DEPENDENT
 from pipelines.warehouse.reader import Answer, acts, cannot_set, interrupted, only_reads, refused
 from pipelines.warehouse.types import ColumnType, from_postgres
-from sources.errors import NightloadError, Unavailable
-from sources.quoting import quote
+from sources.core.errors import NightloadError, Unavailable
+from sources.core.sql import quote
 
 ROWS_AT_ONCE = 1000
 READS = ("SELECT", "WITH", "VALUES", "TABLE", "SHOW", "EXPLAIN")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import psycopg2
 
 from pipelines.warehouse.session import Session, WarehouseRefused
-from sources.quoting import quote
+from sources.core.sql import quote
 
 DEPENDENT = """
 WITH RECURSIVE hanging (oid, depth) AS (

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 from pipelines.place import Place
 from pipelines.statements import SETTINGS
 from pipelines.warehouse.types import ColumnType
-from sources.errors import ConfigurationError, NightloadError
+from sources.core.errors import ConfigurationError, NightloadError
 
 
 @dataclass(frozen=True)

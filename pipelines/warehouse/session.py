@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from pipelines.ledger import INCIDENTS, TABLES, Ledger, key_of
 from pipelines.place import OWN_DATASET
 from pipelines.warehouse.types import ColumnType
-from sources.errors import ConfigurationError, NightloadError, Unavailable
-from sources.quoting import literal, quote
+from sources.core.errors import ConfigurationError, NightloadError, Unavailable
+from sources.core.sql import literal, quote
 
 if TYPE_CHECKING:
     from dlt.common.destination import AnyDestination

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sources.errors import NightloadError
+from sources.core.errors import NightloadError
 
 # what nightload and dlt make; anything else is somebody's own table
 _SAME = {

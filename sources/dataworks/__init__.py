@@ -16,15 +16,15 @@ import dlt
 from dlt.extract import DltResource
 
 from sources.columns import Column, Kind
-from sources.configuration import is_set, settings_of
+from sources.core.concurrency import once
+from sources.core.config import is_set, settings_of
+from sources.core.errors import ConfigurationError, NightloadError, NotReady, Refused
 from sources.dataworks import definitions
 from sources.dataworks import settings as has
 from sources.dataworks.client import Client, Listed
 from sources.dataworks.definitions import Row
 from sources.dataworks.details import Completed, Memory, Policy, complete
-from sources.errors import ConfigurationError, NightloadError, NotReady, Refused
 from sources.extraction import Extraction
-from sources.fetching import once
 from sources.spool import labels_of
 from sources.vendor import Part
 from sources.walks import Fetch, Mode, Table, Walk

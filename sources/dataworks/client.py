@@ -20,10 +20,10 @@ from zoneinfo import ZoneInfo
 
 import httpx
 
+from sources.core.errors import AccessDenied, BrokenAnswer, CountMismatch, NightloadError, NotReady, Refused
 from sources.dataworks.refusals import ClockRefused, inspect_for, pause_asked
 from sources.dataworks.settings import ACTIONS, DATASET, MOST_PAGES, VENDOR, VERSION, WALKS, Action, Settings
 from sources.dataworks.signature import Signer
-from sources.errors import AccessDenied, BrokenAnswer, CountMismatch, NightloadError, NotReady, Refused
 from sources.http import Http
 from sources.limiter import Rate
 

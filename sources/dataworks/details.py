@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from sources.core.errors import ConfigurationError, NotReady, Refused
 from sources.dataworks.definitions import Row, clean, has_details
-from sources.errors import ConfigurationError, NotReady, Refused
 
 Memory = dict[str, Any]
 """`<workspace>/<api>` → [fingerprint of the list's row, when it was fetched, the details as JSON text]."""

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sources.call import Inspect
-from sources.dataworks.settings import VENDOR, Action
-from sources.errors import (
+from sources.core.errors import (
     AccessDenied,
     BrokenAnswer,
     ConfigurationError,
@@ -18,6 +17,7 @@ from sources.errors import (
     Unavailable,
     VendorError,
 )
+from sources.dataworks.settings import VENDOR, Action
 
 _CLOCK = re.compile(r"^InvalidTimeStamp|^IllegalTimestamp", re.IGNORECASE)
 _NONCE = re.compile(r"^SignatureNonceUsed", re.IGNORECASE)

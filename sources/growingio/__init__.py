@@ -23,11 +23,11 @@ from dlt.extract import DltResource, DltSource
 
 from sources import naming
 from sources.columns import Column
-from sources.configuration import is_set, settings_of, unmatched
-from sources.days import Calls, Days
-from sources.errors import BrokenAnswer, NightloadError, NotReady, Refused
+from sources.core.concurrency import in_order, once
+from sources.core.config import is_set, settings_of, unmatched
+from sources.core.dates import Calls, Days
+from sources.core.errors import BrokenAnswer, NightloadError, NotReady, Refused
 from sources.extraction import Extraction
-from sources.fetching import in_order, once
 from sources.growingio import delimited, rules, segments, shapes
 from sources.growingio import settings as has
 from sources.growingio.charts import Chart, Question, Reader, Reading

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sources.errors import BrokenAnswer, NightloadError, Refused
+from sources.core.errors import BrokenAnswer, NightloadError, Refused
 from sources.growingio import shapes
 from sources.growingio.client import STOPPING, Client, Series, TimedOut, TooMany
 from sources.growingio.settings import INTERVALS, KINDS, VENDOR, Settings, intervals_of

@@ -23,8 +23,7 @@ from typing import Any, TypeVar
 
 from sources.answers import parse
 from sources.call import Patience, Scalar
-from sources.envelope import cut_array
-from sources.errors import (
+from sources.core.errors import (
     AccessDenied,
     BrokenAnswer,
     NightloadError,
@@ -34,11 +33,12 @@ from sources.errors import (
     Unreachable,
     one_line,
 )
+from sources.core.redaction import register_secret
+from sources.envelope import cut_array
 from sources.growingio.settings import LINK_HOSTS, VENDOR, Settings, wrong
 from sources.http import Http
 from sources.limiter import Rate
 from sources.links import Links, bad_link
-from sources.redaction import register_secret
 
 log = logging.getLogger(__name__)
 

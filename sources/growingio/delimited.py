@@ -18,9 +18,9 @@ from pathlib import Path
 import duckdb
 
 from sources.columns import LOAD_ID, clean
-from sources.errors import BrokenAnswer
+from sources.core.errors import BrokenAnswer
+from sources.core.sql import literal, quote
 from sources.growingio.shapes import unique
-from sources.quoting import literal, quote
 from sources.scratch import connect, extra_memory, one_row, parquet
 from sources.spool import Part
 

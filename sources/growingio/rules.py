@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sources.errors import BrokenAnswer
+from sources.core.errors import BrokenAnswer
 from sources.growingio.delimited import Dialect
 from sources.growingio.settings import VENDOR
 

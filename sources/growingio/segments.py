@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo
 
 from sources import naming
 from sources.columns import Column, Kind
-from sources.configuration import unmatched
-from sources.errors import (
+from sources.core.config import unmatched
+from sources.core.errors import (
     AccessDenied,
     BrokenAnswer,
     ConfigurationError,
@@ -20,13 +20,13 @@ from sources.errors import (
     NightloadError,
     Unreachable,
 )
+from sources.core.redaction import register_secret
 from sources.gates import guard_floor
 from sources.growingio import delimited
 from sources.growingio.client import Client, TooMany, path_id
 from sources.growingio.settings import DATASET, SEGMENTATION_USERS, VENDOR, Settings, wrong
 from sources.naming import identifier_for
 from sources.policy import HASH, Policy, read_policy
-from sources.redaction import register_secret
 from sources.spool import Part
 from sources.walks import Walk
 

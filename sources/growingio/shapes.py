@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sources.columns import label_of
-from sources.errors import BrokenAnswer
+from sources.core.errors import BrokenAnswer
 from sources.growingio.settings import HOUR_MS, PADDED_TIME, TIME_LABELS
 
 _STEP = re.compile(r"第\s*(\d+)\s*步(人数|转化率)")

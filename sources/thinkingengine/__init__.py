@@ -18,12 +18,12 @@ import dlt
 from dlt.extract import DltResource
 
 from sources.columns import Column, Kind
-from sources.configuration import is_set, settings_of
 from sources.contents import filled, greatest, texts_of
-from sources.days import Calls, Days, latest, on_clock
-from sources.errors import ConfigurationError, NightloadError
+from sources.core.concurrency import in_order
+from sources.core.config import is_set, settings_of
+from sources.core.dates import Calls, Days, latest, on_clock
+from sources.core.errors import ConfigurationError, NightloadError
 from sources.extraction import Extraction
-from sources.fetching import in_order
 from sources.tables import Converted
 from sources.thinkingengine import settings as has
 from sources.thinkingengine.client import Client, Taken

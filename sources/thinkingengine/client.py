@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from sources.call import Patience
-from sources.errors import BrokenAnswer, CountMismatch, NotReady, Refused
-from sources.fetching import in_order
+from sources.core.concurrency import in_order
+from sources.core.errors import BrokenAnswer, CountMismatch, NotReady, Refused
 from sources.http import Http
 from sources.limiter import Rate
 from sources.spool import Spool

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from sources.columns import Column
-from sources.configuration import unmatched
-from sources.errors import BrokenAnswer, ConfigurationError, NightloadError, Refused
-from sources.fetching import once
+from sources.core.concurrency import once
+from sources.core.config import unmatched
+from sources.core.errors import BrokenAnswer, ConfigurationError, NightloadError, Refused
 from sources.spool import labels_of
 from sources.thinkingengine import settings as has
 from sources.thinkingengine.client import Client

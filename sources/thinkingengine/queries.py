@@ -15,8 +15,8 @@ import pendulum
 
 from sources import naming
 from sources.columns import Kind
-from sources.days import Days
-from sources.quoting import quote
+from sources.core.dates import Days
+from sources.core.sql import quote
 from sources.thinkingengine.reading import check_places, check_sql
 from sources.thinkingengine.settings import VENDOR, Settings, lookback, refuse_unknown, wrong
 from sources.walks import Mode, Table

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from sources.errors import (
+from sources.core.errors import (
     AccessDenied,
     BrokenAnswer,
     ConfigurationError,

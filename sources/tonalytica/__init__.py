@@ -24,10 +24,10 @@ import dlt
 from dlt.extract import DltResource, DltSource
 
 from sources.columns import Column, Kind, key_of, label_of
-from sources.configuration import is_set, settings_of, unmatched
-from sources.errors import AccessDenied, ConfigurationError, NightloadError, NotReady, Refused, Unreachable
+from sources.core.concurrency import once
+from sources.core.config import is_set, settings_of, unmatched
+from sources.core.errors import AccessDenied, ConfigurationError, NightloadError, NotReady, Refused, Unreachable
 from sources.extraction import Extraction
-from sources.fetching import once
 from sources.spool import iter_rows, labels_of
 from sources.tonalytica import settings as has
 from sources.tonalytica.client import Client, Listed, Result, StillQueued

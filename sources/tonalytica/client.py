@@ -17,9 +17,17 @@ from typing import Any
 
 from sources.answers import parse
 from sources.call import Patience
+from sources.core.concurrency import in_order
+from sources.core.errors import (
+    AccessDenied,
+    BrokenAnswer,
+    CountMismatch,
+    NightloadError,
+    NotReady,
+    Refused,
+    Unavailable,
+)
 from sources.envelope import cut_array
-from sources.errors import AccessDenied, BrokenAnswer, CountMismatch, NightloadError, NotReady, Refused, Unavailable
-from sources.fetching import in_order
 from sources.http import Http
 from sources.limiter import Rate
 from sources.tonalytica.settings import (

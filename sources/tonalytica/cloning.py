@@ -17,8 +17,16 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from sources.configuration import settings_of
-from sources.errors import BrokenAnswer, ConfigurationError, NightloadError, Refused, Unavailable, Unreachable, one_line
+from sources.core.config import settings_of
+from sources.core.errors import (
+    BrokenAnswer,
+    ConfigurationError,
+    NightloadError,
+    Refused,
+    Unavailable,
+    Unreachable,
+    one_line,
+)
 from sources.tonalytica import settings as has
 from sources.tonalytica.client import Client
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pendulum
 
-from sources.errors import BrokenAnswer, ConfigurationError
+from sources.core.errors import BrokenAnswer, ConfigurationError
 
 FORMATS = {
     "date": "YYYY-MM-DD",

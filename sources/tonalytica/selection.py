@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from sources.errors import ConfigurationError, did_you_mean
+from sources.core.errors import ConfigurationError, did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,12 +18,12 @@ import dlt
 from dlt.extract import DltResource
 
 from sources.columns import Column
-from sources.configuration import is_set, settings_of
 from sources.contents import keys_apart, newest_text
-from sources.days import Calls, Days, latest, on_clock
-from sources.errors import AccessDenied, ConfigurationError, CountMismatch, Refused
+from sources.core.concurrency import in_order
+from sources.core.config import is_set, settings_of
+from sources.core.dates import Calls, Days, latest, on_clock
+from sources.core.errors import AccessDenied, ConfigurationError, CountMismatch, Refused
 from sources.extraction import Extraction
-from sources.fetching import in_order
 from sources.spool import Spool, iter_rows, labels_of
 from sources.tables import Converted
 from sources.tune.client import Client, Request

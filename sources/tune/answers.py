@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sources.call import Scalar
-from sources.errors import BrokenAnswer, CountMismatch
+from sources.core.errors import BrokenAnswer, CountMismatch
 from sources.spool import Spool, labels_of
 from sources.tune.client import Client
 from sources.tune.delimited import to_array

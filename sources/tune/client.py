@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 from sources.answers import UNPARSED, Answer, parse
 from sources.call import Inspect, Patience, Scalar
-from sources.envelope import cut_array
-from sources.errors import (
+from sources.core.concurrency import in_order
+from sources.core.errors import (
     AccessDenied,
     BrokenAnswer,
     ConfigurationError,
@@ -26,10 +26,10 @@ from sources.errors import (
     VendorError,
     one_line,
 )
-from sources.fetching import in_order
+from sources.core.redaction import register_secret
+from sources.envelope import cut_array
 from sources.http import Http
 from sources.limiter import Limiter, Rate
-from sources.redaction import register_secret
 from sources.tune.fields import Metadata, types_of
 from sources.tune.settings import PERSONAL, VENDOR, Settings
 

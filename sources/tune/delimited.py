@@ -17,8 +17,8 @@ from pathlib import Path
 import duckdb
 import orjson
 
-from sources.errors import BrokenAnswer
-from sources.quoting import literal, quote
+from sources.core.errors import BrokenAnswer
+from sources.core.sql import literal, quote
 
 _HEAD = 2**20
 _LINE = 16 * 2**20

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult
 
-from sources.errors import AccessDenied, BrokenAnswer, NotReady, Refused, Unavailable
+from sources.core.errors import AccessDenied, BrokenAnswer, NotReady, Refused, Unavailable
+from sources.core.redaction import masked, register_secret
 from sources.http import Http
 from sources.kept import pause
 from sources.links import Links, bad_link
-from sources.redaction import masked, register_secret
 from sources.tune.settings import LINK_HOSTS, VENDOR, Settings
 from sources.unpacking import Bomb, gunzip
 

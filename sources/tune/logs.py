@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sources.call import Scalar
+from sources.core.errors import ConfigurationError, CountMismatch, NightloadError
 from sources.envelope import cut_array
-from sources.errors import ConfigurationError, CountMismatch, NightloadError
 from sources.http import Http
 from sources.limiter import Rate
 from sources.tune.answers import Answer, Question, download, flatten, parsed

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
-from sources.days import Days
+from sources.core.dates import Days
 
 UNITS = ("day", "week", "month", "year")
 _DAY = timedelta(days=1)

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from sources.columns import Column
-from sources.days import Days
-from sources.errors import (
+from sources.core.concurrency import in_order
+from sources.core.dates import Days
+from sources.core.errors import (
     AccessDenied,
     ConfigurationError,
     CountMismatch,
@@ -26,7 +27,6 @@ from sources.errors import (
     Refused,
     Unreachable,
 )
-from sources.fetching import in_order
 from sources.gates import guard_floor
 from sources.spool import Spool
 from sources.tune.answers import Answer, Question, export, find

@@ -17,8 +17,8 @@ from dlt.common.configuration.specs import BaseConfiguration
 from dlt.common.typing import TSecretStrValue
 
 from sources import naming
-from sources.configuration import check_ranges, check_rate, check_zone
-from sources.errors import ConfigurationError, did_you_mean
+from sources.core.config import check_ranges, check_rate, check_zone
+from sources.core.errors import ConfigurationError, did_you_mean
 from sources.walks import Mode, Table
 
 VENDOR = "tune"

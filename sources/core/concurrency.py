@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, Generic, TypeVar
 
-from sources.errors import NightloadError
+from sources.core.errors import NightloadError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -23,8 +23,8 @@ from dlt.common.configuration.resolve import resolve_configuration
 from dlt.common.configuration.specs import BaseConfiguration
 
 from sources import VENDORS
-from sources.errors import ConfigurationError, did_you_mean, refuse_together, summarize
-from sources.redaction import register_secret
+from sources.core.errors import ConfigurationError, did_you_mean, refuse_together, summarize
+from sources.core.redaction import register_secret
 
 TSettings = TypeVar("TSettings", bound=BaseConfiguration)
 
