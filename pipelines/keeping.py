@@ -28,8 +28,8 @@ from typing import Any
 from pipelines.pages import Choice, Reader, Writer, read, write
 from pipelines.place import Place
 from pipelines.settings import SECTIONS, section
-from sources import kept
 from sources.core.errors import ConfigurationError, summarize
+from sources.http import cassette
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class Keeping:
             room = max(0, self._choice.max_bytes - size_of(self.folder))
             writer = self._writers[name] = Writer(self.folder / name, self._choice, room=room)
         writer.forget(anew or ())
-        with kept.recording(name, writer):
+        with cassette.recording(name, writer):
             try:
                 yield
             finally:

@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from pipelines import files
 from sources.core.errors import NightloadError, summarize
-from sources.kept import Asked, Kept
+from sources.http.cassette import Asked, Kept
 from sources.personal import CLOSED, DECLARED, Mark, is_personal
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class NotKept(NightloadError):
 
 
 class Writer:
-    """Records one vendor in one run; the `Recorder` of `sources.kept`. From any number of threads.
+    """Records one vendor in one run; the `Recorder` of `sources.http.cassette`. From any number of threads.
 
     Nothing that goes wrong here fails a night: recording ends, and why is told in the folder.
     """
@@ -254,7 +254,7 @@ class _Answer:
 
 
 class Reader:
-    """Plays one vendor of one run; the `Player` of `sources.kept`. From any number of threads.
+    """Plays one vendor of one run; the `Player` of `sources.http.cassette`. From any number of threads.
 
     `torn`: what is not there to its end, in words; `left_out`: tables that were not kept, and why; `masked`: tables of
     which some columns were masked.

@@ -32,8 +32,8 @@ from pipelines.keeping import Recorded, kept_runs
 from pipelines.pages import Reader
 from pipelines.place import Place
 from pipelines.status import run_info
-from sources import kept
 from sources.core.errors import ConfigurationError
+from sources.http import cassette
 from sources.naming import without_system_columns
 from sources.terms import Forgotten
 from sources.walks import Outcome
@@ -73,7 +73,7 @@ class Replaying:
 
     @contextmanager
     def playing(self, vendor: str) -> Iterator[None]:
-        with kept.playing(vendor, self.reader(vendor)):
+        with cassette.playing(vendor, self.reader(vendor)):
             yield
 
     def columns(self, vendor: str) -> dict[str, Mapping[str, Any]]:

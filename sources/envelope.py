@@ -10,8 +10,8 @@ from typing import Any
 
 import orjson
 
-from sources.answers import UNPARSED, flaw_of, parse
 from sources.core.errors import BrokenAnswer
+from sources.http.response import UNPARSED, flaw_of, parse
 
 _TRIED = 2**26
 """So many bytes does `cut_array` try as envelopes; then it reads the array: a body may hold a `]` in every place."""

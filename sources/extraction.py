@@ -27,7 +27,7 @@ import pendulum
 from dlt.common.schema.typing import TColumnSchema
 from dlt.extract import DltResource
 
-from sources import kept, naming, policy
+from sources import naming, policy
 from sources.columns import Column, clean, label_of
 from sources.contents import filled, stray_columns
 from sources.core.dates import Days
@@ -44,6 +44,7 @@ from sources.core.errors import (
 from sources.exact_way import plain
 from sources.gates import compare_counts, guard_floor, reckon_total, refuse_flips
 from sources.hints import at_least, columns_of, disposition_of, dlt_columns, extras_of, name_columns, table_hints
+from sources.http import cassette
 from sources.policy import Policy, read_policy
 from sources.protection import Protection
 from sources.screening import screen
@@ -194,7 +195,7 @@ class Extraction:
                 self.on_progress(f"{dataset}.{name}")
             state = dlt.current.resource_state(table.name)
             stored = schema.tables.get(name, {}).get("columns", {})
-            with kept.walking(f"{dataset}.{name}"):
+            with cassette.walking(f"{dataset}.{name}"):
                 item, new_state = self._fetch(table, fetch, outcome, dict(state), stored)
             if item is not None:
                 yield item
@@ -282,11 +283,11 @@ class Extraction:
 
     def _meet(self, outcome: Outcome, walk: Walk, columns: Sequence[Column]) -> None:
         """Tell whoever records which columns the table has, and whether some of them are protected."""
-        if kept.recorder_of(self.vendor) is not None:
+        if cassette.recorder_of(self.vendor) is not None:
             told = [*self.policy.of(outcome.dataset, outcome.table, columns).values(), *walk.decided.values()]
             labels = [column.label for column in columns]
             protected = any(each != policy.KEEP for each in told)
-            kept.met(self.vendor, f"{outcome.dataset}.{outcome.table}", labels, protected=protected)
+            cassette.met(self.vendor, f"{outcome.dataset}.{outcome.table}", labels, protected=protected)
 
     def _fetch_once(
         self, table: Table, fetch: Fetch, outcome: Outcome, state: dict[str, Any], stored: Mapping[str, TColumnSchema]

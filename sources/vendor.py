@@ -23,7 +23,7 @@ from sources import VENDORS
 from sources.core.dates import Calls, Days
 from sources.core.errors import ConfigurationError, NightloadError
 from sources.extraction import Extraction
-from sources.http import Http
+from sources.http.client import Http
 from sources.walks import Table
 
 

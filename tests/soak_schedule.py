@@ -30,7 +30,7 @@ from broken import PROTECTIONS
 from pipelines import cli, schedule
 from pipelines.nights import COMMAND
 from pipelines.rota import Clock as Clocks
-from sources import retrying
+from sources.http import retry
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def main() -> None:
     end_with(int(os.environ["SOAK_PID"]))
     folder = Path(os.environ["SOAK"])
     clock = set_clock(folder)
-    retrying._BACKOFF_BASE = 0.01
+    retry._BACKOFF_BASE = 0.01
     PROTECTIONS[os.environ.get("SOAK_BROKEN", "nothing")]()
     if sys.argv[1:2] == ["schedule"]:
 

@@ -23,7 +23,7 @@ from sandbox_process import SandboxProcess, start_sandbox
 from sources.core.dates import Days
 from sources.growingio.settings import Settings
 from sources.growingio.windows import newest_day
-from sources.limiter import Rate
+from sources.http.rate_limit import Rate
 from sources.tune.client import Client
 from sources.tune.periods import Calendar
 from sources.tune.settings import Settings as TuneSettings
@@ -55,7 +55,7 @@ def vendor(process: SandboxProcess) -> Vendor:
 
 @pytest.fixture
 def night(vendor: Vendor, tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch) -> Night:
-    monkeypatch.setattr("sources.retrying._BACKOFF_BASE", 0.01)
+    monkeypatch.setattr("sources.http.retry._BACKOFF_BASE", 0.01)
     (home := tmp_path / "home").mkdir()
     night = Night(home=home, database=database)
     night.set("tune", base_url=vendor.process.tune["base_url"], api_key=vendor.key, requests_per_second=10000)

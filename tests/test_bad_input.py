@@ -233,7 +233,7 @@ def bad_vendor() -> Iterator[str]:
 def test_is_told_in_one_line_and_changes_nothing(
     name: str, good: Night, bad_vendor: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sources.retrying._BACKOFF_BASE", 0.01)
+    monkeypatch.setattr("sources.http.retry._BACKOFF_BASE", 0.01)
     night, case = copy(good, name), CONFIGURATION[name]
     settings = dict(case.settings)
     if bad := settings.pop("bad", None):
@@ -290,11 +290,11 @@ def test_a_wrong_path_below_the_right_host_is_told(good: Night) -> None:
 def test_a_vendor_that_does_not_answer_is_given_up(
     night: Night, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sources import http
+    from sources.http import client as http
 
     defaults = http.Http.__init__.__kwdefaults__
     monkeypatch.setitem(defaults, "timeout", 0.2)
-    monkeypatch.setattr("sources.retrying._BACKOFF_BASE", 0.01)
+    monkeypatch.setattr("sources.http.retry._BACKOFF_BASE", 0.01)
     sandbox.control("tonalytica", "POST", "options", {"latency": 0.5})
     ran = night.run("tonalytica")
     assert ran.code == 1
@@ -330,7 +330,7 @@ def test_one_broken_table_fails_alone(
     sandbox: SandboxProcess,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sources.retrying._BACKOFF_BASE", 0.01)
+    monkeypatch.setattr("sources.http.retry._BACKOFF_BASE", 0.01)
     night.set(exclude=[*(name for name in METADATA if name not in ("alerts", "query_snippets")), "results"])
     assert night.run("tonalytica").code == 0
     before = night.rows("SELECT * FROM tonalytica.alerts ORDER BY id")

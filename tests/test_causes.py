@@ -84,7 +84,7 @@ def test_the_vendor_well_again_is_one_alert(tmp_path: Path) -> None:
 def test_run_where_the_vendor_as_a_whole_refuses_says_it_once(
     cause: str, night: Night, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sources.retrying._BACKOFF_BASE", 0.01)
+    monkeypatch.setattr("sources.http.retry._BACKOFF_BASE", 0.01)
     if cause == "limit":
         later = {"status": 429, "headers": {"Retry-After": "3600"}}
         sandbox.control("tune", "POST", "faults", [{"match": {}, "times": -1, "do": later}])

@@ -54,7 +54,7 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sources.retrying._BACKOFF_BASE", 0.01)
+    monkeypatch.setattr("sources.http.retry._BACKOFF_BASE", 0.01)
 
 
 @pytest.fixture

@@ -30,9 +30,10 @@ import pytest
 from conftest import Night
 from fuzzing import DEEP
 from sandbox_process import SandboxProcess, start_sandbox
-from sources import VENDORS, retrying
+from sources import VENDORS
 from sources.core.errors import NightloadError
 from sources.extraction import Extraction
+from sources.http import retry
 from sources.vendor import package
 from sources.walks import Outcome
 
@@ -169,7 +170,7 @@ def driven(
     with Relay(target=ready["base_url"]).serve() as relay:
         told = {name: value for name, value in ready.items() if isinstance(value, str) and name != "control_url"}
         night.set(vendor, **told | {"base_url": relay.url}, requests_per_second=1000)
-        with mock.patch.object(retrying, "_BACKOFF_BASE", 0.001):
+        with mock.patch.object(retry, "_BACKOFF_BASE", 0.001):
             yield Driven(vendor, relay, night)
 
 

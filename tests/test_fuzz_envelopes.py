@@ -20,7 +20,7 @@ from sources.dataworks.settings import LIST_PROJECTS
 from sources.envelope import cut_array
 from sources.growingio import client as growingio
 from sources.growingio.shapes import unique
-from sources.links import Links
+from sources.http.download_links import Links
 from sources.spool import iter_rows
 from sources.thinkingengine import refusals as thinkingengine
 from sources.tonalytica import client as tonalytica

@@ -27,7 +27,6 @@ import certifi
 import httpx
 import pytest
 
-from sources.call import Patience
 from sources.core import redaction
 from sources.core.concurrency import in_order
 from sources.core.errors import (
@@ -41,9 +40,10 @@ from sources.core.errors import (
     Unavailable,
     summarize,
 )
-from sources.http import Http
-from sources.limiter import Limiter, Rate
-from sources.retrying import TRIES
+from sources.http.client import Http
+from sources.http.rate_limit import Limiter, Rate
+from sources.http.request import Patience
+from sources.http.retry import TRIES
 
 QUERY_CANARY = "q-canary-91f3"
 HEADER_CANARY = "h-canary-77ab"
@@ -1040,9 +1040,11 @@ def test_retries_are_logged_with_vendor_path_reason_and_wait(
     server: Server, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.on("/x", say(503), say(429), OK)
-    with caplog.at_level(logging.INFO, logger="sources.retrying"):
+    with caplog.at_level(logging.INFO, logger="sources.http.retry"):
         connect().json("GET", "x", params={"pass": QUERY_CANARY})
-    lines = [(record.levelname, record.getMessage()) for record in caplog.records if record.name == "sources.retrying"]
+    lines = [
+        (record.levelname, record.getMessage()) for record in caplog.records if record.name == "sources.http.retry"
+    ]
     assert [level for level, _ in lines] == ["INFO", "WARNING"]
     assert lines[0][1].startswith("acme GET /x: the vendor answered 503; again in ")
 

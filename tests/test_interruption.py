@@ -13,8 +13,8 @@ from dlt.destinations.exceptions import DestinationConnectionError
 from sources.core import cancellation
 from sources.core.cancellation import Stopped
 from sources.core.concurrency import in_order
-from sources.http import Http
-from sources.limiter import Rate
+from sources.http.client import Http
+from sources.http.rate_limit import Rate
 
 
 @pytest.fixture(autouse=True)

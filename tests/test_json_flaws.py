@@ -14,11 +14,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from sources.answers import flaw_of
-from sources.bodies import _unmarked
 from sources.core.errors import BrokenAnswer
 from sources.envelope import cut_array
-from sources.http import Http
+from sources.http.body import _unmarked
+from sources.http.client import Http
+from sources.http.response import flaw_of
 from sources.thinkingengine.refusals import envelope_of
 from sources.tonalytica.client import read_result
 from sources.tune.answers import parsed
@@ -52,7 +52,7 @@ class Says(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def http(monkeypatch: pytest.MonkeyPatch) -> Iterator[Http]:
-    monkeypatch.setattr("sources.retrying._BACKOFF_BASE", 0.001)
+    monkeypatch.setattr("sources.http.retry._BACKOFF_BASE", 0.001)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Says)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with Http(vendor="shop", base_url=f"http://127.0.0.1:{server.server_port}") as client:

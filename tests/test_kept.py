@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from pipelines.pages import SUFFIX, Choice, NotKept, Reader, Writer
-from sources import kept
 from sources.core import redaction
 from sources.core.concurrency import in_order
 from sources.core.errors import BrokenAnswer, Refused, Unavailable
-from sources.http import Http
+from sources.http import cassette
+from sources.http.client import Http
 from test_http import Server, cut, say
 
 ROOM = 100 * 2**20
@@ -44,7 +44,7 @@ class Recording:
     def http(self, **settings: Any) -> Http:
         return Http(**{"vendor": "acme", "base_url": self.server.url, "sleep": self.sleeps.append, **settings})
 
-    def record(self, choice: Choice = EVERYTHING) -> kept.Recorder:
+    def record(self, choice: Choice = EVERYTHING) -> cassette.Recorder:
         return Writer(self.folder, choice, room=choice.max_bytes)
 
     def reader(self) -> Reader:
@@ -82,13 +82,13 @@ def test_a_vendor_is_played_with_its_refusals_and_its_throttles(
     server.on("/gone", say(404, {"message": "no such thing"}))
     server.on("/down", say(503, {"message": "later"}))
     writer = recording.record()
-    with recording.http(params={"api_key": "one"}) as http, kept.recording("acme", writer), kept.walking(TABLE):
+    with recording.http(params={"api_key": "one"}) as http, cassette.recording("acme", writer), cassette.walking(TABLE):
         told = ask(http, tmp_path)
     writer.close({})
     assert not recording.reader().torn, "an answer that was cut and came again is no damage"
     assert told[0:3] == [{"rows": [1]}, {"rows": [2]}, []]
     hits, sleeps = len(server.seen), len(recording.sleeps)
-    with recording.http(params={"api_key": "other"}) as http, kept.playing("acme", recording.reader()):
+    with recording.http(params={"api_key": "other"}) as http, cassette.playing("acme", recording.reader()):
         assert ask(http, tmp_path) == told
         assert http.requests == 0
     assert len(server.seen) == hits, "nobody was asked"
@@ -100,10 +100,10 @@ def test_what_was_asked_at_once_is_played_in_any_order(server: Server, recording
     for number, body in bodies.items():
         server.on(f"/{number}", say(200, body))
     writer = recording.record()
-    with recording.http() as http, kept.recording("acme", writer), kept.walking(TABLE):
+    with recording.http() as http, cassette.recording("acme", writer), cassette.walking(TABLE):
         list(in_order(lambda number: http.body("GET", str(number)), bodies, width=8))
     (file,) = recording.folder.glob(f"*{SUFFIX}")
-    with recording.http() as http, kept.playing("acme", recording.reader()):
+    with recording.http() as http, cassette.playing("acme", recording.reader()):
         backwards = list(in_order(lambda number: http.body("GET", str(number)).content, reversed(bodies), width=8))
     assert backwards == list(reversed(bodies.values()))
     assert {table for table, _ in recording.reader().bodies()} == {TABLE}, "threads know which table is walked"
@@ -118,7 +118,7 @@ def test_what_was_asked_at_once_is_played_in_any_order(server: Server, recording
 def test_a_byte_that_the_disk_changed_ends_the_file_there(server: Server, recording: Recording) -> None:
     for number in range(3):
         server.on(f"/{number}", say(200, [number] * 50))
-    with recording.http() as http, kept.recording("acme", recording.record()), kept.walking(TABLE):
+    with recording.http() as http, cassette.recording("acme", recording.record()), cassette.walking(TABLE):
         for number in range(3):
             http.json("GET", str(number))
     (file,) = recording.folder.glob(f"*{SUFFIX}")
@@ -138,7 +138,7 @@ def test_a_secret_is_masked_wherever_a_piece_ends(server: Server, recording: Rec
     body = b"".join(b"x" * pad + secret.encode() + b"," for pad in range(2**20 - 40, 2**20 + 10, 7))
     server.on("/rows", say(200, body))
     server.on("/echo", say(200, {"you": f"sent {secret}", "n": 1}))
-    with recording.http() as http, kept.recording("acme", recording.record()), kept.walking(TABLE):
+    with recording.http() as http, cassette.recording("acme", recording.record()), cassette.walking(TABLE):
         assert http.spool("rows", tmp_path / "rows").path.read_bytes() == body, "the run itself has it as it came"
         assert secret in http.json("GET", "echo", params={"q": secret})["you"]
     masked = recording.bytes()
@@ -162,13 +162,13 @@ def test_a_secret_is_masked_wherever_a_piece_ends(server: Server, recording: Rec
 )  # fmt: skip
 def test_of_a_document_goes_what_no_table_has(came: Any, stays: Any) -> None:
     content = json.dumps(came, indent=1).encode()
-    clean = kept.may_be_kept(content, private=["data"])
+    clean = cassette.may_be_kept(content, private=["data"])
     assert clean == content if stays is None else json.loads(clean) == stays
 
 
 def test_a_request_is_known_by_what_it_asks_not_by_how_it_proves_itself() -> None:
     def known(**told: Any) -> str:
-        return kept.asked("GET", "/x", **told).fingerprint
+        return cassette.asked("GET", "/x", **told).fingerprint
 
     same = known(query="a=1&b=2")
     assert same == known(query="b=2&a=1") != known(query="a=1&b=3")
@@ -183,22 +183,22 @@ def test_what_is_missing_is_refused_with_its_reason(server: Server, recording: R
     server.on("/things", say(200, [1]))
     choice = Choice(days=1, max_bytes=ROOM, tables=("acme.*", "tune.account_users"))
     writer = Writer(recording.folder, choice, room=ROOM)
-    with recording.http() as http, kept.recording("acme", writer):
+    with recording.http() as http, cassette.recording("acme", writer):
         for table, path in (
             ("tune.account_users", "users"),
             ("acme.open", "users"),
             ("other.t", "things"),
             ("acme.a", "things"),
         ):
-            with kept.walking(table):
+            with cassette.walking(table):
                 http.json("GET", path, params={"of": table})
-        kept.met("acme", "acme.open", ["n", "email"])
-        kept.met("acme", "acme.a", ["n"])
+        cassette.met("acme", "acme.open", ["n", "email"])
+        cassette.met("acme", "acme.a", ["n"])
         writer.close({})
     reader = recording.reader()
     assert reader.left_out.keys() == {"tune.account_users", "acme.open", "other.t"}
     assert b"z@x" not in b"".join(path.read_bytes() for path in recording.folder.iterdir())
-    with recording.http() as http, kept.playing("acme", reader):
+    with recording.http() as http, cassette.playing("acme", reader):
         assert http.json("GET", "things", params={"of": "acme.a"}) == [1]
         for params, why in [
             ({"of": "acme.a"}, "asked 1 times then, and once more now"),
@@ -222,7 +222,7 @@ def test_keeping_a_large_body_costs_less_than_its_parsing(server: Server, record
             if name == "without":
                 http.spool("rows", tmp_path / "rows")
             else:
-                with kept.recording("acme", recording.record()), kept.walking(TABLE):
+                with cassette.recording("acme", recording.record()), cassette.walking(TABLE):
                     http.spool("rows", tmp_path / "rows")
             spent[name] = time.thread_time() - began
     extra = (spent["with"] - spent["without"]) / (len(body) / 2**20) * 100
@@ -232,9 +232,9 @@ def test_keeping_a_large_body_costs_less_than_its_parsing(server: Server, record
 
 def test_a_broken_answer_that_was_whole_is_played_as_broken(server: Server, recording: Recording) -> None:
     server.on("/x", say(200, b'{"rows": [1'))
-    with recording.http() as http, kept.recording("acme", recording.record()), pytest.raises(BrokenAnswer) as then:
+    with recording.http() as http, cassette.recording("acme", recording.record()), pytest.raises(BrokenAnswer) as then:
         http.json("GET", "x")
-    with recording.http() as http, kept.playing("acme", recording.reader()), pytest.raises(BrokenAnswer) as now:
+    with recording.http() as http, cassette.playing("acme", recording.reader()), pytest.raises(BrokenAnswer) as now:
         http.json("GET", "x")
     assert str(now.value) == str(then.value)
 
@@ -262,7 +262,7 @@ def test_a_secret_that_lies_across_two_pieces_is_masked() -> None:
     body = b"a=s3cr3t-0123456789,b=s3cr3t-0123456789s3cr3t-0123456789"
     for first in range(len(body)):
         for second in (first + 1, first + 9, len(body)):
-            masked = kept.Masked(tape := Noted())
+            masked = cassette.Masked(tape := Noted())
             for piece in (body[:first], body[first:second], body[second:]):
                 masked.write(piece)
             masked.end()

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from sources import http as http_room
-from sources import unpacking
 from sources.core.errors import BrokenAnswer, ConfigurationError, Unavailable, Unreachable
-from sources.http import Http
-from sources.links import Links
+from sources.http import client as http_room
+from sources.http import unpack
+from sources.http.client import Http
+from sources.http.download_links import Links
 from sources.tune.exports import _unpack
 from test_http import Server, say
 
@@ -227,7 +227,7 @@ def test_a_redirect_is_looked_at_like_a_link_and_takes_nothing_along(server: Ser
 def test_a_body_that_becomes_a_thousand_times_larger_is_not_unpacked(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unpacking, "RATIO_FROM", 2**20)
+    monkeypatch.setattr(unpack, "RATIO_FROM", 2**20)
     bomb = gzip.compress(b" " * (4 * 2**20))
     assert len(bomb) * 1000 < 4 * 2**20 * 1.03
     server.on("/bomb", say(200, bomb, Content_Encoding="gzip"))

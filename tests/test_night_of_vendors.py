@@ -34,7 +34,7 @@ from pipelines.warehouse.duckdb_file import DuckDbFile
 from reference import truth
 from sandbox_process import SandboxProcess
 from sources.core.errors import NoRoom, Unavailable
-from sources.http import Http
+from sources.http.client import Http
 from sources.tune.settings import ENDPOINTS
 from test_run import METADATA
 

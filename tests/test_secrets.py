@@ -130,7 +130,7 @@ def test_checking_the_keys_tells_none(night: Night, sandbox: SandboxProcess) -> 
 def test_a_night_that_fails_tells_no_key(
     fault: dict[str, Any], night: Night, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sources.retrying._BACKOFF_BASE", 0.01)
+    monkeypatch.setattr("sources.http.retry._BACKOFF_BASE", 0.01)
     for vendor in sandbox.ready:
         sandbox.control(vendor, "POST", "faults", [{"match": {"path": ""}, "times": -1, "do": fault}])
     ran = night.main("run", "-v", env={"RUNTIME__LOG_LEVEL": "DEBUG"})
@@ -143,7 +143,7 @@ def test_a_night_that_fails_tells_no_key(
 def test_a_vendor_that_repeats_the_key_is_not_repeated(
     manner: str, night: Night, echo: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sources.retrying._BACKOFF_BASE", 0.01)
+    monkeypatch.setattr("sources.http.retry._BACKOFF_BASE", 0.01)
     night.set("tune", api_key=None)
     night.set(base_url=f"{echo}/{manner}", api_key=ODD, exclude=METADATA)
     ran = night.main("run", "-v")

@@ -54,7 +54,7 @@ Go = Callable[..., Ran]
 
 @pytest.fixture
 def night(vendor: Vendor, tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch) -> Night:
-    monkeypatch.setattr("sources.retrying._BACKOFF_BASE", 0.01)
+    monkeypatch.setattr("sources.http.retry._BACKOFF_BASE", 0.01)
     night = Night(home=tmp_path, database=database)
     night.set("tune", base_url=vendor.process.tune["base_url"], api_key=vendor.key, requests_per_second=10000)
     night.set("tune", poll_seconds="0.001", polls_per_hour=10**8)

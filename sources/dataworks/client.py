@@ -24,8 +24,8 @@ from sources.core.errors import AccessDenied, BrokenAnswer, CountMismatch, Night
 from sources.dataworks.refusals import ClockRefused, inspect_for, pause_asked
 from sources.dataworks.settings import ACTIONS, DATASET, MOST_PAGES, VENDOR, VERSION, WALKS, Action, Settings
 from sources.dataworks.signature import Signer
-from sources.http import Http
-from sources.limiter import Rate
+from sources.http.client import Http
+from sources.http.rate_limit import Rate
 
 log = logging.getLogger(__name__)
 

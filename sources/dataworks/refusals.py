@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sources.call import Inspect
 from sources.core.errors import (
     AccessDenied,
     BrokenAnswer,
@@ -18,6 +17,7 @@ from sources.core.errors import (
     VendorError,
 )
 from sources.dataworks.settings import VENDOR, Action
+from sources.http.request import Inspect
 
 _CLOCK = re.compile(r"^InvalidTimeStamp|^IllegalTimestamp", re.IGNORECASE)
 _NONCE = re.compile(r"^SignatureNonceUsed", re.IGNORECASE)

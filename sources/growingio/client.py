@@ -21,8 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sources.answers import parse
-from sources.call import Patience, Scalar
 from sources.core.errors import (
     AccessDenied,
     BrokenAnswer,
@@ -36,9 +34,11 @@ from sources.core.errors import (
 from sources.core.redaction import register_secret
 from sources.envelope import cut_array
 from sources.growingio.settings import LINK_HOSTS, VENDOR, Settings, wrong
-from sources.http import Http
-from sources.limiter import Rate
-from sources.links import Links, bad_link
+from sources.http.client import Http
+from sources.http.download_links import Links, bad_link
+from sources.http.rate_limit import Rate
+from sources.http.request import Patience, Scalar
+from sources.http.response import parse
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from dlt.common.typing import TSecretStrValue
 from sources.columns import Column, Kind
 from sources.core.config import check_ranges, check_zone
 from sources.core.errors import ConfigurationError
-from sources.links import HOST
+from sources.http.download_links import HOST
 from sources.walks import Mode, Table
 
 VENDOR = "growingio"

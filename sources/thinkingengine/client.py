@@ -1,6 +1,6 @@
 """How ThinkingEngine is asked: key, envelope, and SQL as tasks or as one stream. Reads only.
 
-The key is a parameter of every URL (the vendor knows no header for it), so `sources.http` never tells a query string.
+The key is a parameter of every URL (the vendor knows no header for it), so `sources.http.client` never tells a query string.
 SQL may carry it in its form instead.
 """
 
@@ -17,11 +17,11 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from sources.call import Patience
 from sources.core.concurrency import in_order
 from sources.core.errors import BrokenAnswer, CountMismatch, NotReady, Refused
-from sources.http import Http
-from sources.limiter import Rate
+from sources.http.client import Http
+from sources.http.rate_limit import Rate
+from sources.http.request import Patience
 from sources.spool import Spool
 from sources.thinkingengine import settings as has
 from sources.thinkingengine.lines import Block, blocks, in_order_of, labels_from, read_block

@@ -15,8 +15,6 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
-from sources.answers import parse
-from sources.call import Patience
 from sources.core.concurrency import in_order
 from sources.core.errors import (
     AccessDenied,
@@ -28,8 +26,10 @@ from sources.core.errors import (
     Unavailable,
 )
 from sources.envelope import cut_array
-from sources.http import Http
-from sources.limiter import Rate
+from sources.http.client import Http
+from sources.http.rate_limit import Rate
+from sources.http.request import Patience
+from sources.http.response import parse
 from sources.tonalytica.settings import (
     CONCURRENCY,
     MORE_ORDERS,

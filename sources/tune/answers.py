@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sources.call import Scalar
 from sources.core.errors import BrokenAnswer, CountMismatch
+from sources.http.request import Scalar
 from sources.spool import Spool, labels_of
 from sources.tune.client import Client
 from sources.tune.delimited import to_array

@@ -1,6 +1,6 @@
 """How TUNE is asked: key or session, envelope, metadata, counts, pages. Reads only.
 
-Every call is a GET with the key in its query string; there is no other way, so `sources.http` never tells a query. An
+Every call is a GET with the key in its query string; there is no other way, so `sources.http.client` never tells a query. An
 answer carries two statuses, HTTP's and the body's, and either may be the one that says no.
 """
 
@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sources.answers import UNPARSED, Answer, parse
-from sources.call import Inspect, Patience, Scalar
 from sources.core.concurrency import in_order
 from sources.core.errors import (
     AccessDenied,
@@ -28,8 +26,10 @@ from sources.core.errors import (
 )
 from sources.core.redaction import register_secret
 from sources.envelope import cut_array
-from sources.http import Http
-from sources.limiter import Limiter, Rate
+from sources.http.client import Http
+from sources.http.rate_limit import Limiter, Rate
+from sources.http.request import Inspect, Patience, Scalar
+from sources.http.response import UNPARSED, Answer, parse
 from sources.tune.fields import Metadata, types_of
 from sources.tune.settings import PERSONAL, VENDOR, Settings
 

@@ -20,11 +20,11 @@ from urllib.parse import SplitResult
 
 from sources.core.errors import AccessDenied, BrokenAnswer, NotReady, Refused, Unavailable
 from sources.core.redaction import masked, register_secret
-from sources.http import Http
-from sources.kept import pause
-from sources.links import Links, bad_link
+from sources.http.cassette import pause
+from sources.http.client import Http
+from sources.http.download_links import Links, bad_link
+from sources.http.unpack import Bomb, gunzip
 from sources.tune.settings import LINK_HOSTS, VENDOR, Settings
-from sources.unpacking import Bomb, gunzip
 
 log = logging.getLogger(__name__)
 

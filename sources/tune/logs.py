@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sources.call import Scalar
 from sources.core.errors import ConfigurationError, CountMismatch, NightloadError
 from sources.envelope import cut_array
-from sources.http import Http
-from sources.limiter import Rate
+from sources.http.client import Http
+from sources.http.rate_limit import Rate
+from sources.http.request import Scalar
 from sources.tune.answers import Answer, Question, download, flatten, parsed
 from sources.tune.client import Client, Request, refusal
 from sources.tune.exports import Downloads, Ready, job_of, wait_for

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 
 import httpx
 
-from sources.addresses import setting
-from sources.call import Call
 from sources.core.errors import Unavailable
-from sources.failures import Failure, broken
-from sources.unpacking import Bomb, gunzip
+from sources.http.address import setting
+from sources.http.error_mapping import Failure, broken
+from sources.http.request import Call
+from sources.http.unpack import Bomb, gunzip
 
 
 def bounded(

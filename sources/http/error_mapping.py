@@ -8,9 +8,6 @@ from typing import Any, TypeVar
 
 import httpx
 
-from sources.addresses import host_port, setting
-from sources.answers import ERROR_BYTES, UNPARSED, parse, pause_asked, plain_text, vendor_text
-from sources.call import CONNECT_TIMEOUT, Call
 from sources.core.errors import (
     AccessDenied,
     BrokenAnswer,
@@ -21,6 +18,9 @@ from sources.core.errors import (
     Unavailable,
     Unreachable,
 )
+from sources.http.address import host_port, setting
+from sources.http.request import CONNECT_TIMEOUT, Call
+from sources.http.response import ERROR_BYTES, UNPARSED, parse, pause_asked, plain_text, vendor_text
 
 _PASSING = frozenset({429, 500, 502, 503, 504})
 Item = TypeVar("Item")

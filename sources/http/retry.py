@@ -9,12 +9,12 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from sources.call import Call
 from sources.core import cancellation
 from sources.core.errors import NightloadError, Unavailable, VendorError, one_line
-from sources.failures import Failure
-from sources.kept import player_of
-from sources.limiter import Limiter
+from sources.http.cassette import player_of
+from sources.http.error_mapping import Failure
+from sources.http.rate_limit import Limiter
+from sources.http.request import Call
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")

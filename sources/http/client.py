@@ -24,19 +24,19 @@ from typing import Any, Self, TypeVar, Unpack
 import httpx
 import orjson
 
-from sources.addresses import checked_base_url, is_loopback, origin, place, setting
-from sources.answers import ERROR_BYTES, UNPARSED, Answer, Spooled, flaw_of, head_of, parse
-from sources.bodies import bounded
-from sources.call import CONNECT_TIMEOUT, Call, Options, PauseAsked, Scalar, checked_headers
 from sources.core import cancellation
 from sources.core.errors import BrokenAnswer, ConfigurationError
 from sources.core.redaction import install, masked, register_secret
-from sources.failures import Failure, broken, inspected, look_at_head, lost, refusal, refuse_web_page
-from sources.kept import Asked, asked, pause, player_of, recorder_of
-from sources.limiter import Limiter, Rate
-from sources.links import Links
-from sources.recording import played, recorded
-from sources.retrying import Retries
+from sources.http.address import checked_base_url, is_loopback, origin, place, setting
+from sources.http.body import bounded
+from sources.http.cassette import Asked, asked, pause, player_of, recorder_of
+from sources.http.download_links import Links
+from sources.http.error_mapping import Failure, broken, inspected, look_at_head, lost, refusal, refuse_web_page
+from sources.http.rate_limit import Limiter, Rate
+from sources.http.recording import played, recorded
+from sources.http.request import CONNECT_TIMEOUT, Call, Options, PauseAsked, Scalar, checked_headers
+from sources.http.response import ERROR_BYTES, UNPARSED, Answer, Spooled, flaw_of, head_of, parse
+from sources.http.retry import Retries
 
 Result = TypeVar("Result")
 MAX_REDIRECTS = 3

@@ -1,6 +1,6 @@
 """What of a vendor's answers may be kept on disk for a replay, and how a request is known again.
 
-`sources.http` gives each answer to whoever records this vendor, or takes it from whoever plays it instead of sending
+`sources.http.client` gives each answer to whoever records this vendor, or takes it from whoever plays it instead of sending
 the request. What is kept is what came, decoded, less
 
 - every registered secret, in each spelling (`sources.core.redaction`);

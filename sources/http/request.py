@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypedDict
 import httpx
 
 from sources.core.errors import ConfigurationError, NightloadError
-from sources.kept import Asked
+from sources.http.cassette import Asked
 
 CONNECT_TIMEOUT = 10.0
 Scalar = str | int | float | bool | None

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 
 import httpx
 
-from sources.call import Call
 from sources.core.redaction import redact
-from sources.kept import HEADERS as KEPT_HEADERS
-from sources.kept import Masked, Player, Recorder, may_be_kept, table_of_now
+from sources.http.cassette import HEADERS as KEPT_HEADERS
+from sources.http.cassette import Masked, Player, Recorder, may_be_kept, table_of_now
+from sources.http.request import Call
 
 
 def played(call: Call, player: Player) -> httpx.Response:
