@@ -41,12 +41,12 @@ from pipelines.request import Request
 from pipelines.state import states_of
 from pipelines.warehouse import Locked, Warehouse, turn
 from sources import VENDORS
+from sources.convert.duckdb_session import spilling_into
 from sources.core.cancellation import heard
 from sources.core.concurrency import in_order
 from sources.core.errors import AccessDenied, ConfigurationError, NightloadError, Recovery, Unreachable, summarize
 from sources.extraction import Extraction
 from sources.policy import read_policy
-from sources.scratch import spilling_into
 from sources.vendor import Vendor, package
 
 log = logging.getLogger(__name__)

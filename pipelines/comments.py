@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipelines.place import OWN_DATASET
-from sources.columns import DELETED_AT, ROW_VERSION, VALID_FROM, VALID_TO
+from sources.convert.types import DELETED_AT, ROW_VERSION, VALID_FROM, VALID_TO
 from sources.walks import Outcome
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pipelines.report import TableReport
 from pipelines.warehouse import Session, quote
-from sources.columns import DELETED_AT
+from sources.convert.types import DELETED_AT
 from sources.walks import Mode, Outcome
 
 

@@ -23,7 +23,7 @@ from pipelines.examples import examples, personal
 from pipelines.place import OWN_DATASET
 from pipelines.relations import Relation, is_history, key_of, relations
 from pipelines.warehouse.reader import Reader
-from sources.columns import DELETED_AT
+from sources.convert.types import DELETED_AT
 from sources.core.errors import ConfigurationError
 from sources.core.sql import quote
 

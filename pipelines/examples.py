@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pipelines.catalogue import ColumnThere
 from pipelines.rows import as_text
 from pipelines.warehouse.reader import Reader
-from sources.columns import VALID_FROM
+from sources.convert.types import VALID_FROM
 from sources.core.sql import quote
 
 MOST = 3

@@ -16,10 +16,10 @@ from filelock import FileLock, Timeout
 from pipelines.place import Place
 from pipelines.private import state_folder
 from pipelines.request import refuse_unknown_table, vendor_of
+from sources.convert.duckdb_session import spilling_into
 from sources.core.errors import ConfigurationError
 from sources.core.sql import literal
 from sources.extraction import Extraction
-from sources.scratch import spilling_into
 from sources.vendor import package
 
 

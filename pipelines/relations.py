@@ -8,7 +8,7 @@ from itertools import takewhile
 
 from pipelines.catalogue import ColumnThere
 from pipelines.warehouse.reader import Reader
-from sources.columns import DELETED_AT, VALID_TO
+from sources.convert.types import DELETED_AT, VALID_TO
 from sources.core.sql import quote
 
 FOUND = 0.9

@@ -38,11 +38,11 @@ from pipelines.tries import Try, again, may_come_again, whole
 from pipelines.warehouse import Locked, lock, open_warehouse
 from pipelines.warehouse.reader import open_reader
 from sources import VENDORS
+from sources.convert.duckdb_session import spilling_into
 from sources.core import cancellation
 from sources.core.errors import NightloadError, Recovery, no_room, summarize
 from sources.extraction import Extraction
 from sources.policy import read_policy
-from sources.scratch import spilling_into
 from sources.vendor import package
 
 log = logging.getLogger(__name__)

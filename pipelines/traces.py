@@ -14,7 +14,7 @@ from dlt.common.versioned_state import compress_state, decompress_state
 from pipelines.place import OWN_DATASET
 from pipelines.warehouse.reader import Reader
 from pipelines.warehouse.session import Session
-from sources.columns import Kind
+from sources.convert.types import Kind
 from sources.core.sql import quote
 from sources.personal import is_about_whom_it_names, mark_of
 from sources.screening import judge

@@ -28,8 +28,11 @@ from dlt.common.schema.typing import TColumnSchema
 from dlt.extract import DltResource
 
 from sources import naming, policy
-from sources.columns import Column, clean, label_of
-from sources.contents import filled, stray_columns
+from sources.convert.inspect import filled, stray_columns
+from sources.convert.parquet import Converted, to_parquet
+from sources.convert.spool import Spool
+from sources.convert.strict_cast import plain
+from sources.convert.types import Column, clean, label_of
 from sources.core.dates import Days
 from sources.core.errors import (
     AccessDenied,
@@ -41,15 +44,12 @@ from sources.core.errors import (
     of_duckdb,
     summarize,
 )
-from sources.exact_way import plain
 from sources.gates import compare_counts, guard_floor, reckon_total, refuse_flips
 from sources.hints import at_least, columns_of, disposition_of, dlt_columns, extras_of, name_columns, table_hints
 from sources.http import cassette
 from sources.policy import Policy, read_policy
 from sources.protection import Protection
 from sources.screening import screen
-from sources.spool import Spool
-from sources.tables import Converted, to_parquet
 from sources.terms import Forgotten
 from sources.walks import PREVIEW, RESET, Extra, Fetch, Mode, Outcome, Table, Walk
 

@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping
 
 from dlt.common.schema.typing import TColumnSchema
 
-from sources.columns import NUMERIC_ORDER
+from sources.convert.parquet import Converted
+from sources.convert.types import NUMERIC_ORDER
 from sources.core.errors import CountMismatch, EmptyAnswer, TypeFlip
 from sources.screening import Screened
-from sources.tables import Converted
 from sources.walks import Mode, Outcome, Table, Walk
 
 FLOOR = 0.5

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from dlt.common.schema.typing import TColumnSchema
 
 from sources import naming
-from sources.columns import DELETED_AT, NUMERIC_ORDER, ROW_VERSION, VALID_FROM, VALID_TO, Column, Kind, join
+from sources.convert.types import DELETED_AT, NUMERIC_ORDER, ROW_VERSION, VALID_FROM, VALID_TO, Column, Kind, join
 from sources.core.sql import quote
 from sources.walks import Extra, Mode, Outcome, Table, Walk
 

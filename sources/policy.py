@@ -18,7 +18,7 @@ from typing import Any
 
 import dlt
 
-from sources.columns import Column
+from sources.convert.types import Column
 from sources.core.config import raw
 from sources.core.errors import ConfigurationError, did_you_mean, refuse_together
 from sources.core.redaction import register_secret

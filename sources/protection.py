@@ -9,13 +9,13 @@ from typing import Any
 from dlt.common.schema.typing import TColumnSchema
 
 from sources import naming, policy
-from sources.columns import Column
+from sources.convert.parquet import Converted
+from sources.convert.types import Column
 from sources.core.errors import ConfigurationError
 from sources.hints import columns_of, version_of
 from sources.personal import objects_of
 from sources.policy import Policy
 from sources.screening import Screened, screen
-from sources.tables import Converted
 from sources.terms import Forgotten
 from sources.walks import Mode, Outcome, Table, Walk
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 
 import duckdb
 
-from sources.columns import LOAD_ID, Column, Kind
+from sources.convert.duckdb_session import connect, one_row, parquet, still_nullable
+from sources.convert.parquet import Converted, digest_of
+from sources.convert.types import LOAD_ID, Column, Kind
 from sources.core.sql import literal, quote
 from sources.personal import is_about_whom_it_names
 from sources.policy import DROP, HASH
-from sources.scratch import connect, one_row, parquet, still_nullable
-from sources.tables import Converted, digest_of
 from sources.terms import TEXT_OR_NUMBER, WORD_RE2, Forgotten, Sought, lowered_sql, normal_sql, salted
 
 REMEMBERED = 100_000

@@ -11,12 +11,12 @@ from typing import Any
 
 import pendulum
 
-from sources.columns import Column
+from sources.convert.parquet import Converted
+from sources.convert.spool import Spool
+from sources.convert.types import Column
 from sources.core.dates import Days
 from sources.core.errors import NightloadError, Recovery
 from sources.core.sql import quote
-from sources.spool import Spool
-from sources.tables import Converted
 
 FULL_WALK_EVERY = timedelta(days=7)
 RESET = "reset"

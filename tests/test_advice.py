@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from conftest import Database, Night
-from sources.columns import Column, Kind
+from sources.convert.types import Column, Kind
 from sources.core.errors import TypeFlip
 from sources.extraction import Extraction
 from sources.growingio.charts import Chart, Question, Reader

@@ -10,11 +10,11 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from sources.columns import Column, Kind
-from sources.contents import greatest, newest_text
+from sources.convert.inspect import greatest, newest_text
+from sources.convert.parquet import Converted, to_parquet
+from sources.convert.spool import Spool
+from sources.convert.types import Column, Kind
 from sources.core.dates import latest, on_clock
-from sources.spool import Spool
-from sources.tables import Converted, to_parquet
 
 PLAIN = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}"
 EDGE = "2026-02-01 00:00:00"

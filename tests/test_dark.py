@@ -18,10 +18,10 @@ from pipelines.incidents import observe
 from pipelines.status import last_runs
 from receivers import http_receiver
 from sandbox_process import SandboxProcess
-from sources.columns import Column, Kind
-from sources.contents import filled
-from sources.spool import Spool
-from sources.tables import to_parquet
+from sources.convert.inspect import filled
+from sources.convert.parquet import to_parquet
+from sources.convert.spool import Spool
+from sources.convert.types import Column, Kind
 from sources.walks import Mode
 from test_ledger import few_tables
 

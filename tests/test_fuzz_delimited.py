@@ -18,10 +18,10 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from fuzzing import WELL_FORMED, costly, damaged, soon
+from sources.convert.spool import Part
 from sources.core.errors import BrokenAnswer, NightloadError
 from sources.growingio import delimited as growingio
 from sources.naming import columns_for
-from sources.spool import Part
 from sources.tune import delimited as tune
 
 LABELS = st.lists(

@@ -14,14 +14,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fuzzing import VALUES, WELL_FORMED, cheap, damaged, soon
+from sources.convert.json_envelope import cut_array
+from sources.convert.spool import iter_rows
 from sources.core.errors import ConfigurationError, NightloadError
 from sources.dataworks import refusals as dataworks
 from sources.dataworks.settings import LIST_PROJECTS
-from sources.envelope import cut_array
 from sources.growingio import client as growingio
 from sources.growingio.shapes import unique
 from sources.http.download_links import Links
-from sources.spool import iter_rows
 from sources.thinkingengine import refusals as thinkingengine
 from sources.tonalytica import client as tonalytica
 from sources.tonalytica.parameters import resolve

@@ -26,7 +26,9 @@ import pytest
 import sources.growingio as package
 from conftest import Database, Night, one_database
 from sandbox_process import SandboxProcess, start_sandbox
-from sources.columns import Column, Kind
+from sources.convert.parquet import to_parquet
+from sources.convert.spool import Part, Spool
+from sources.convert.types import Column, Kind
 from sources.core.errors import (
     AccessDenied,
     BrokenAnswer,
@@ -45,8 +47,6 @@ from sources.growingio.windows import Calendar, Window, newest_day
 from sources.naming import columns_for
 from sources.policy import HASH
 from sources.screening import screen
-from sources.spool import Part, Spool
-from sources.tables import to_parquet
 from sources.terms import Forgotten
 
 Set = Callable[..., None]

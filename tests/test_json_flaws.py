@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 import pytest
 
+from sources.convert.json_envelope import cut_array
 from sources.core.errors import BrokenAnswer
-from sources.envelope import cut_array
 from sources.http.body import _unmarked
 from sources.http.client import Http
 from sources.http.response import flaw_of

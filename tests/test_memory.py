@@ -17,12 +17,12 @@ from dlt.load.exceptions import LoadClientJobFailed
 from pipelines import place as places
 from pipelines.ledger import Ledger
 from pipelines.warehouse.duckdb_file import DuckDbFile
-from sources import pieces
-from sources.columns import Column, Kind
+from sources.convert import pieces
+from sources.convert.parquet import to_parquet
+from sources.convert.pieces import split
+from sources.convert.spool import Spool, iter_rows
+from sources.convert.types import Column, Kind
 from sources.core.errors import OutOfMemory, RowTooLong, of_duckdb
-from sources.pieces import split
-from sources.spool import Spool, iter_rows
-from sources.tables import to_parquet
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -124,9 +124,9 @@ with warehouse.write() as session:
 WIDE = """
 import json
 import resource
-from sources.columns import Column
-from sources.spool import Spool
-from sources.tables import to_parquet
+from sources.convert.types import Column
+from sources.convert.spool import Spool
+from sources.convert.parquet import to_parquet
 form, columns, rows = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 names = [f"c{number}" for number in range(columns)]
 spool = Spool(Path(sys.argv[1]) / "rows.json")

@@ -14,13 +14,13 @@ import dlt
 import duckdb
 import pytest
 
-from sources.columns import Column, Kind
-from sources.contents import keys_apart, stray_columns
+from sources.convert.inspect import keys_apart, stray_columns
+from sources.convert.parquet import to_parquet
+from sources.convert.spool import Spool
+from sources.convert.types import Column, Kind
 from sources.extraction import Extraction
 from sources.personal import Mark, mark_of
 from sources.policy import Policy
-from sources.spool import Spool
-from sources.tables import to_parquet
 from sources.walks import Mode, Outcome, Table, Walk
 
 ID = Column(label="id", kind=Kind.BIGINT)

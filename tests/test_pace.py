@@ -15,8 +15,8 @@ from pipelines.ledger import Ledger
 from pipelines.pace import Pace, Publish, parse_until, read_pace
 from pipelines.report import TableReport, VendorReport
 from pipelines.tries import whole
+from sources.convert.duckdb_session import connect
 from sources.core.errors import ConfigurationError
-from sources.scratch import connect
 
 NOW = datetime(2026, 3, 28, 1, 0, tzinfo=UTC)
 MINUTES = tuple(timedelta(minutes=number) for number in (5, 15, 30))

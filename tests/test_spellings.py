@@ -9,9 +9,9 @@ import duckdb
 import pytest
 
 from conftest import Database, Night
-from sources.columns import Column, Kind
+from sources.convert.parquet import Converted
+from sources.convert.types import Column, Kind
 from sources.screening import screen
-from sources.tables import Converted
 from sources.terms import Forgotten, Known, normal, phrase, salted
 
 MAIL = "jane@example.com"

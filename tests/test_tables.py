@@ -21,12 +21,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from reference import expected, found, loads
-from sources.columns import Column, Kind, Real, join
+from sources.convert.json_envelope import cut_array
+from sources.convert.parquet import Converted, to_parquet
+from sources.convert.spool import Spool, iter_rows
+from sources.convert.types import Column, Kind, Real, join
 from sources.core.errors import BrokenAnswer, TypeFlip
-from sources.envelope import cut_array
 from sources.hints import at_least
-from sources.spool import Spool, iter_rows
-from sources.tables import Converted, to_parquet
 
 SQL_TYPES = {Kind.BOOL: "BOOLEAN", Kind.BIGINT: "BIGINT", Kind.DOUBLE: "DOUBLE", Kind.DECIMAL: "DECIMAL(38,0)",
              Kind.TEXT: "VARCHAR", Kind.JSON: "JSON", Kind.TIMESTAMP: "TIMESTAMPTZ", Kind.DATE: "DATE"}  # fmt: skip
@@ -437,9 +437,9 @@ def test_a_row_of_many_megabytes_lands(megabytes: int, tmp_path: Path) -> None:
 PEAK = """
 import json, resource, sys
 from pathlib import Path
-from sources.columns import Column, Kind
-from sources.spool import Spool
-from sources.tables import to_parquet
+from sources.convert.types import Column, Kind
+from sources.convert.spool import Spool
+from sources.convert.parquet import to_parquet
 folder, slow = Path(sys.argv[1]), sys.argv[2] == "exact"
 spool = Spool(folder / "rows.json")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

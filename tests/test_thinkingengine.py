@@ -21,7 +21,9 @@ import sources.thinkingengine as package
 from conftest import Database, Night, one_database
 from sandbox.thinkingengine.data import COLUMNS, EVENT_NAMES, has_property
 from sandbox_process import SandboxProcess, start_sandbox
-from sources.columns import Column, Kind
+from sources.convert.parquet import to_parquet
+from sources.convert.spool import Spool, iter_rows, spooled_rows
+from sources.convert.types import Column, Kind
 from sources.core.errors import (
     AccessDenied,
     BrokenAnswer,
@@ -36,8 +38,6 @@ from sources.core.errors import (
     VendorError,
 )
 from sources.extraction import Extraction
-from sources.spool import Spool, iter_rows, spooled_rows
-from sources.tables import to_parquet
 from sources.thinkingengine import settings as has
 from sources.thinkingengine.client import Client, checked
 from sources.thinkingengine.lines import elements, read_block

@@ -16,8 +16,8 @@ from conftest import Night, one_database
 from redash import LABELS, assert_warehouse_is_the_truth
 from reference import columns_of, differences, truth
 from sandbox_process import SandboxProcess, start_sandbox
+from sources.convert.spool import Spool
 from sources.core.errors import ConfigurationError, CountMismatch
-from sources.spool import Spool
 from sources.tonalytica import _spool_tagged
 from sources.tonalytica.client import Client, Result
 from sources.tonalytica.settings import ORDERS, Settings

@@ -27,7 +27,9 @@ from pipelines.ledger import Ledger
 from pipelines.warehouse import open_warehouse
 from sandbox.tune.models import MODELS
 from sandbox_process import SandboxProcess, start_sandbox
-from sources.columns import Column, Kind
+from sources.convert.parquet import to_parquet
+from sources.convert.spool import Spool
+from sources.convert.types import Column, Kind
 from sources.core.errors import (
     AccessDenied,
     ConfigurationError,
@@ -38,8 +40,6 @@ from sources.core.errors import (
     summarize,
 )
 from sources.extraction import Extraction
-from sources.spool import Spool
-from sources.tables import to_parquet
 from sources.tune.client import Request
 from sources.tune.fields import is_dropped
 from sources.tune.settings import ENDPOINTS, PERSONAL

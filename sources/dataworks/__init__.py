@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 import dlt
 from dlt.extract import DltResource
 
-from sources.columns import Column, Kind
+from sources.convert.spool import labels_of
+from sources.convert.types import Column, Kind
 from sources.core.concurrency import once
 from sources.core.config import is_set, settings_of
 from sources.core.errors import ConfigurationError, NightloadError, NotReady, Refused
@@ -25,7 +26,6 @@ from sources.dataworks.client import Client, Listed
 from sources.dataworks.definitions import Row
 from sources.dataworks.details import Completed, Memory, Policy, complete
 from sources.extraction import Extraction
-from sources.spool import labels_of
 from sources.vendor import Part
 from sources.walks import Fetch, Mode, Table, Walk
 

@@ -13,7 +13,7 @@ from dlt.common.configuration import configspec
 from dlt.common.configuration.specs import BaseConfiguration
 from dlt.common.typing import TSecretStrValue
 
-from sources.columns import Column, Kind
+from sources.convert.types import Column, Kind
 from sources.core.config import check_ranges, check_rate, check_zone
 from sources.core.errors import ConfigurationError, did_you_mean
 from sources.walks import Mode, Table

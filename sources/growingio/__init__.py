@@ -22,7 +22,8 @@ import dlt
 from dlt.extract import DltResource, DltSource
 
 from sources import naming
-from sources.columns import Column
+from sources.convert.spool import labels_of
+from sources.convert.types import Column
 from sources.core.concurrency import in_order, once
 from sources.core.config import is_set, settings_of, unmatched
 from sources.core.dates import Calls, Days
@@ -34,7 +35,6 @@ from sources.growingio.charts import Chart, Question, Reader, Reading
 from sources.growingio.client import STOPPING, Client, check_credentials
 from sources.growingio.points import SLICE, Row, Writer, wide_columns
 from sources.growingio.windows import Bucket, Calendar, groups, newest_day
-from sources.spool import labels_of
 from sources.vendor import Part
 from sources.walks import Fetch, Mode, Table, Walk, noting
 

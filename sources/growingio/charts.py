@@ -16,12 +16,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from sources.convert.spool import iter_rows
 from sources.core.errors import BrokenAnswer, NightloadError, Refused
 from sources.growingio import shapes
 from sources.growingio.client import STOPPING, Client, Series, TimedOut, TooMany
 from sources.growingio.settings import INTERVALS, KINDS, VENDOR, Settings, intervals_of
 from sources.growingio.windows import Bucket, Calendar, Window, groups
-from sources.spool import iter_rows
 
 _SAMPLE = 200
 _ODD = {

@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sources.convert.json_envelope import cut_array
 from sources.core.errors import (
     AccessDenied,
     BrokenAnswer,
@@ -32,7 +33,6 @@ from sources.core.errors import (
     one_line,
 )
 from sources.core.redaction import register_secret
-from sources.envelope import cut_array
 from sources.growingio.settings import LINK_HOSTS, VENDOR, Settings, wrong
 from sources.http.client import Http
 from sources.http.download_links import Links, bad_link

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import duckdb
 
-from sources.columns import LOAD_ID, clean
+from sources.convert.duckdb_session import connect, extra_memory, one_row, parquet
+from sources.convert.spool import Part
+from sources.convert.types import LOAD_ID, clean
 from sources.core.errors import BrokenAnswer
 from sources.core.sql import literal, quote
 from sources.growingio.shapes import unique
-from sources.scratch import connect, extra_memory, one_row, parquet
-from sources.spool import Part
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sources.columns import Column, Kind
+from sources.convert.types import Column, Kind
 from sources.growingio import shapes
 from sources.growingio.charts import Answer, Question, Reader, Reading
 from sources.growingio.settings import HOURLY_ZEROS, Settings, wrong

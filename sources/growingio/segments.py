@@ -10,7 +10,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from sources import naming
-from sources.columns import Column, Kind
+from sources.convert.spool import Part
+from sources.convert.types import Column, Kind
 from sources.core.config import unmatched
 from sources.core.errors import (
     AccessDenied,
@@ -27,7 +28,6 @@ from sources.growingio.client import Client, TooMany, path_id
 from sources.growingio.settings import DATASET, SEGMENTATION_USERS, VENDOR, Settings, wrong
 from sources.naming import identifier_for
 from sources.policy import HASH, Policy, read_policy
-from sources.spool import Part
 from sources.walks import Walk
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from dlt.common.configuration import configspec
 from dlt.common.configuration.specs import BaseConfiguration
 from dlt.common.typing import TSecretStrValue
 
-from sources.columns import Column, Kind
+from sources.convert.types import Column, Kind
 from sources.core.config import check_ranges, check_zone
 from sources.core.errors import ConfigurationError
 from sources.http.download_links import HOST

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sources.columns import label_of
+from sources.convert.types import label_of
 from sources.core.errors import BrokenAnswer
 from sources.growingio.settings import HOUR_MS, PADDED_TIME, TIME_LABELS
 

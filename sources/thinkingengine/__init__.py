@@ -17,14 +17,14 @@ from zoneinfo import ZoneInfo
 import dlt
 from dlt.extract import DltResource
 
-from sources.columns import Column, Kind
-from sources.contents import filled, greatest, texts_of
+from sources.convert.inspect import filled, greatest, texts_of
+from sources.convert.parquet import Converted
+from sources.convert.types import Column, Kind
 from sources.core.concurrency import in_order
 from sources.core.config import is_set, settings_of
 from sources.core.dates import Calls, Days, latest, on_clock
 from sources.core.errors import ConfigurationError, NightloadError
 from sources.extraction import Extraction
-from sources.tables import Converted
 from sources.thinkingengine import settings as has
 from sources.thinkingengine.client import Client, Taken
 from sources.thinkingengine.metadata import Metadata, read_filters

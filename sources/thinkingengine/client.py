@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from sources.convert.spool import Spool
 from sources.core.concurrency import in_order
 from sources.core.errors import BrokenAnswer, CountMismatch, NotReady, Refused
 from sources.http.client import Http
 from sources.http.rate_limit import Rate
 from sources.http.request import Patience
-from sources.spool import Spool
 from sources.thinkingengine import settings as has
 from sources.thinkingengine.lines import Block, blocks, in_order_of, labels_from, read_block
 from sources.thinkingengine.reading import limited

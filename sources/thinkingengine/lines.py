@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from sources.columns import label_of
+from sources.convert.types import label_of
 from sources.core.errors import BrokenAnswer
 from sources.thinkingengine.refusals import envelope_of, refusal
 from sources.thinkingengine.settings import VENDOR

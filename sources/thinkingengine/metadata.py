@@ -10,11 +10,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from sources.columns import Column
+from sources.convert.spool import labels_of
+from sources.convert.types import Column
 from sources.core.concurrency import once
 from sources.core.config import unmatched
 from sources.core.errors import BrokenAnswer, ConfigurationError, NightloadError, Refused
-from sources.spool import labels_of
 from sources.thinkingengine import settings as has
 from sources.thinkingengine.client import Client
 from sources.thinkingengine.models import long_rows, over_limit, read_metrics

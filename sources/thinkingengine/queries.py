@@ -14,7 +14,7 @@ from typing import Any
 import pendulum
 
 from sources import naming
-from sources.columns import Kind
+from sources.convert.types import Kind
 from sources.core.dates import Days
 from sources.core.sql import quote
 from sources.thinkingengine.reading import check_places, check_sql

@@ -23,12 +23,12 @@ from typing import Any
 import dlt
 from dlt.extract import DltResource, DltSource
 
-from sources.columns import Column, Kind, key_of, label_of
+from sources.convert.spool import iter_rows, labels_of
+from sources.convert.types import Column, Kind, key_of, label_of
 from sources.core.concurrency import once
 from sources.core.config import is_set, settings_of, unmatched
 from sources.core.errors import AccessDenied, ConfigurationError, NightloadError, NotReady, Refused, Unreachable
 from sources.extraction import Extraction
-from sources.spool import iter_rows, labels_of
 from sources.tonalytica import settings as has
 from sources.tonalytica.client import Client, Listed, Result, StillQueued
 from sources.tonalytica.parameters import resolve

@@ -15,6 +15,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
+from sources.convert.json_envelope import cut_array
 from sources.core.concurrency import in_order
 from sources.core.errors import (
     AccessDenied,
@@ -25,7 +26,6 @@ from sources.core.errors import (
     Refused,
     Unavailable,
 )
-from sources.envelope import cut_array
 from sources.http.client import Http
 from sources.http.rate_limit import Rate
 from sources.http.request import Patience

@@ -17,15 +17,15 @@ from zoneinfo import ZoneInfo
 import dlt
 from dlt.extract import DltResource
 
-from sources.columns import Column
-from sources.contents import keys_apart, newest_text
+from sources.convert.inspect import keys_apart, newest_text
+from sources.convert.parquet import Converted
+from sources.convert.spool import Spool, iter_rows, labels_of
+from sources.convert.types import Column
 from sources.core.concurrency import in_order
 from sources.core.config import is_set, settings_of
 from sources.core.dates import Calls, Days, latest, on_clock
 from sources.core.errors import AccessDenied, ConfigurationError, CountMismatch, Refused
 from sources.extraction import Extraction
-from sources.spool import Spool, iter_rows, labels_of
-from sources.tables import Converted
 from sources.tune.client import Client, Request
 from sources.tune.fields import Metadata, Plan, column_of, is_dropped, plan
 from sources.tune.reports import reports_of, table_of_report

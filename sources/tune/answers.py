@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sources.convert.spool import Spool, labels_of
 from sources.core.errors import BrokenAnswer, CountMismatch
 from sources.http.request import Scalar
-from sources.spool import Spool, labels_of
 from sources.tune.client import Client
 from sources.tune.delimited import to_array
 from sources.tune.exports import Downloads, Ready, job_of, wait_for

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from sources.convert.json_envelope import cut_array
 from sources.core.concurrency import in_order
 from sources.core.errors import (
     AccessDenied,
@@ -25,7 +26,6 @@ from sources.core.errors import (
     one_line,
 )
 from sources.core.redaction import register_secret
-from sources.envelope import cut_array
 from sources.http.client import Http
 from sources.http.rate_limit import Limiter, Rate
 from sources.http.request import Inspect, Patience, Scalar

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sources.columns import Column, Kind
+from sources.convert.types import Column, Kind
 from sources.tune.settings import CREDENTIAL, FIELD, PERSONAL, Endpoint, Settings, filter_fields, unknown, wrong
 
 _KINDS: dict[Kind, str] = {

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sources.convert.json_envelope import cut_array
 from sources.core.errors import ConfigurationError, CountMismatch, NightloadError
-from sources.envelope import cut_array
 from sources.http.client import Http
 from sources.http.rate_limit import Rate
 from sources.http.request import Scalar

@@ -13,7 +13,7 @@ from datetime import date
 from typing import Any
 
 from sources import naming
-from sources.columns import Column, Kind
+from sources.convert.types import Column, Kind
 from sources.tune.fields import column_of
 from sources.tune.periods import UNITS, Calendar
 from sources.tune.settings import FIELD, Settings, filter_of, names_of, unknown, wrong

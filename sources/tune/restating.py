@@ -15,7 +15,8 @@ from datetime import UTC, date, timedelta
 from pathlib import Path
 from typing import Any
 
-from sources.columns import Column
+from sources.convert.spool import Spool
+from sources.convert.types import Column
 from sources.core.concurrency import in_order
 from sources.core.dates import Days
 from sources.core.errors import (
@@ -28,7 +29,6 @@ from sources.core.errors import (
     Unreachable,
 )
 from sources.gates import guard_floor
-from sources.spool import Spool
 from sources.tune.answers import Answer, Question, export, find
 from sources.tune.client import Client
 from sources.tune.exports import Downloads, downloads

@@ -18,10 +18,10 @@ from zoneinfo import ZoneInfo
 
 import duckdb
 
-from sources.columns import EXACT_DOUBLE, NO_TEXT, NUMERIC_ORDER, REPLACEMENT, ZERO_DATE, Column, Kind
+from sources.convert.duckdb_session import ROW_BYTES, write_parquet
+from sources.convert.spool import Spool
+from sources.convert.types import EXACT_DOUBLE, NO_TEXT, NUMERIC_ORDER, REPLACEMENT, ZERO_DATE, Column, Kind
 from sources.core.sql import literal, quote
-from sources.scratch import ROW_BYTES, write_parquet
-from sources.spool import Spool
 
 NO_NUMBER = r"(^|[:\[,])\s*[-+]?((?i:nan|inf(inity)?)|[0-9.]+[eE][+]?[0-9]{4,})\s*($|[\],}])"
 """Where a number is due in JSON: a value that DuckDB reads and that is not one."""

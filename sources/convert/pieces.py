@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 import orjson
 
-from sources.columns import Column
+from sources.convert.duckdb_session import LONGEST_ROW
+from sources.convert.spool import Spool
+from sources.convert.types import Column
 from sources.core.errors import RowTooLong
-from sources.scratch import LONGEST_ROW
-from sources.spool import Spool
 
 SIZE = 2 * 2**20
 _TRIED = 4

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import orjson
 
-from sources.columns import LOAD_ID, Real
+from sources.convert.types import LOAD_ID, Real
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class Spool:
         self.widths: set[int] = set()
         self.parts: list[Part] = []
         self.pieces: list[Path] = []
-        """The rows once more, in small files, where `sources.pieces` made them."""
+        """The rows once more, in small files, where `sources.convert.pieces` made them."""
         self._file: IO[bytes] = path.open("wb")
         self._file.write(b"[")
         self._empty = True

@@ -9,12 +9,12 @@ from itertools import islice
 import duckdb
 import orjson
 
-from sources.columns import Column, Kind
+from sources.convert.duckdb_session import connect, one_row
+from sources.convert.fast_cast import Misfit, json_lists, json_rows, place_of, proven, texts, time_or_null
+from sources.convert.parquet import SAMPLE_ROWS, Converted
+from sources.convert.spool import Spool, iter_rows, labels_of
+from sources.convert.types import Column, Kind
 from sources.core.sql import literal, quote
-from sources.fast_way import Misfit, json_lists, json_rows, place_of, proven, texts, time_or_null
-from sources.scratch import connect, one_row
-from sources.spool import Spool, iter_rows, labels_of
-from sources.tables import SAMPLE_ROWS, Converted
 
 Tree = dict[str, "Tree"]
 

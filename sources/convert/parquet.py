@@ -1,8 +1,8 @@
 """From a vendor's JSON rows to one parquet file with one exact type per column.
 
-Rows are spooled to disk as one JSON array (`sources.spool`), and DuckDB converts the array to parquet
-in bounded memory: the fastest form there is, and every table takes it (`sources.fast_way`). Where a value
-does not fit, the exact way (`sources.exact_way`) finds what each column really holds, and either widens the
+Rows are spooled to disk as one JSON array (`sources.convert.spool`), and DuckDB converts the array to parquet
+in bounded memory: the fastest form there is, and every table takes it (`sources.convert.fast_cast`). Where a value
+does not fit, the exact way (`sources.convert.strict_cast`) finds what each column really holds, and either widens the
 column (types that the vendor does not declare) or raises `TypeFlip`.
 """
 
@@ -17,13 +17,7 @@ from pathlib import Path
 
 import duckdb
 
-from sources.columns import LOAD_ID, Column, Kind, kind_of, settle
-from sources.core.errors import BrokenAnswer
-from sources.core.sql import literal, quote
-from sources.exact_way import convert_exact
-from sources.fast_way import Misfit, convert_fast, time_or_null
-from sources.pieces import split
-from sources.scratch import (
+from sources.convert.duckdb_session import (
     ROW_BYTES,
     allow,
     connect,
@@ -34,7 +28,13 @@ from sources.scratch import (
     still_nullable,
     write_parquet,
 )
-from sources.spool import Part, Spool, spooled_rows
+from sources.convert.fast_cast import Misfit, convert_fast, time_or_null
+from sources.convert.pieces import split
+from sources.convert.spool import Part, Spool, spooled_rows
+from sources.convert.strict_cast import convert_exact
+from sources.convert.types import LOAD_ID, Column, Kind, kind_of, settle
+from sources.core.errors import BrokenAnswer
+from sources.core.sql import literal, quote
 
 SAMPLE_ROWS = 500
 SAMPLE_BYTES = 2**20

@@ -13,12 +13,12 @@ from typing import Any
 import duckdb
 import orjson
 
-from sources.columns import EXACT_DOUBLE, Column, Kind, Real, clean, kind_of, settle
+from sources.convert.duckdb_session import ROW_BYTES, allow, extra_memory, write_parquet
+from sources.convert.fast_cast import date_or_null, is_zero_date, json_rows, time_or_null
+from sources.convert.spool import Spool, spooled_rows
+from sources.convert.types import EXACT_DOUBLE, Column, Kind, Real, clean, kind_of, settle
 from sources.core.errors import BrokenAnswer, TypeFlip
 from sources.core.sql import quote
-from sources.fast_way import date_or_null, is_zero_date, json_rows, time_or_null
-from sources.scratch import ROW_BYTES, allow, extra_memory, write_parquet
-from sources.spool import Spool, spooled_rows
 
 
 def convert_exact(
