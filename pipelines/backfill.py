@@ -46,7 +46,7 @@ from sources.core.cancellation import heard
 from sources.core.concurrency import in_order
 from sources.core.errors import AccessDenied, ConfigurationError, NightloadError, Recovery, Unreachable, summarize
 from sources.extraction import Extraction
-from sources.policy import read_policy
+from sources.privacy.policy import read_policy
 from sources.vendor import Vendor, package
 
 log = logging.getLogger(__name__)

@@ -25,10 +25,11 @@ from pipelines.pace import read_pace
 from pipelines.place import OWN_DATASET, Place
 from pipelines.request import refuse_unknown_table
 from pipelines.settings import SECTIONS, duration, merged, per_table, share, text, truth, unknown_settings
-from sources import VENDORS, policy
+from sources import VENDORS
 from sources.core import config
 from sources.core.config import DLT_SECTIONS, documents
 from sources.core.errors import ConfigurationError, NightloadError, did_you_mean, refuse_together
+from sources.privacy import policy
 from sources.vendor import package
 from sources.walks import Table
 

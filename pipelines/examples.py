@@ -1,6 +1,6 @@
 """A few values of each column, to show what it holds; none of a column that may hold personal data.
 
-What may is judged twice: by `sources.personal`, and here by names and by the values themselves. When in doubt, nothing
+What may is judged twice: by `sources.privacy.pii_columns`, and here by names and by the values themselves. When in doubt, nothing
 is shown: a table of documentation is mailed around.
 """
 
@@ -67,9 +67,9 @@ def personal() -> IsPersonal:
     from importlib import import_module
     from importlib.util import find_spec
 
-    if find_spec("sources.personal") is None:
+    if find_spec("sources.privacy.pii_columns") is None:
         return lambda dataset, table, label: False
-    told: IsPersonal = import_module("sources.personal").is_personal
+    told: IsPersonal = import_module("sources.privacy.pii_columns").is_personal
     return told
 
 

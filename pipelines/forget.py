@@ -30,7 +30,7 @@ from pipelines.warehouse.session import add_rows
 from sources import VENDORS
 from sources.core.errors import ConfigurationError, NightloadError
 from sources.core.redaction import register_secret
-from sources.policy import read_policy
+from sources.privacy.policy import read_policy
 from sources.vendor import package
 
 TABLE = "forgets"

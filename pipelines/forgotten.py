@@ -9,7 +9,7 @@ from pipelines.place import OWN_DATASET, Place
 from pipelines.warehouse.reader import Reader, open_reader
 from pipelines.warehouse.session import Session, add_rows
 from sources.core.sql import quote
-from sources.terms import Forgotten, Known, normal, phrase, salted
+from sources.privacy.matching import Forgotten, Known, normal, phrase, salted
 
 TABLE = "forgotten"
 COLUMNS = {

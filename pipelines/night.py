@@ -16,8 +16,8 @@ from pipelines.report import VendorReport
 from pipelines.request import Request
 from pipelines.tries import Try, as_rows, whole
 from pipelines.warehouse import Warehouse
-from sources.policy import Policy
-from sources.terms import Forgotten
+from sources.privacy.matching import Forgotten
+from sources.privacy.policy import Policy
 
 
 @dataclass(kw_only=True)

@@ -27,7 +27,7 @@ import pyarrow as pa
 from pipelines import files
 from sources.core.errors import NightloadError, summarize
 from sources.http.cassette import Asked, Kept
-from sources.personal import CLOSED, DECLARED, Mark, is_personal
+from sources.privacy.pii_columns import CLOSED, DECLARED, Mark, is_personal
 
 log = logging.getLogger(__name__)
 

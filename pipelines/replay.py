@@ -35,7 +35,7 @@ from pipelines.status import run_info
 from sources.core.errors import ConfigurationError
 from sources.http import cassette
 from sources.naming import without_system_columns
-from sources.terms import Forgotten
+from sources.privacy.matching import Forgotten
 from sources.walks import Outcome
 
 if TYPE_CHECKING:

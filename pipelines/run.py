@@ -42,7 +42,7 @@ from sources.convert.duckdb_session import spilling_into
 from sources.core import cancellation
 from sources.core.errors import NightloadError, Recovery, no_room, summarize
 from sources.extraction import Extraction
-from sources.policy import read_policy
+from sources.privacy.policy import read_policy
 from sources.vendor import package
 
 log = logging.getLogger(__name__)

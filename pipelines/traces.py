@@ -16,9 +16,9 @@ from pipelines.warehouse.reader import Reader
 from pipelines.warehouse.session import Session
 from sources.convert.types import Kind
 from sources.core.sql import quote
-from sources.personal import is_about_whom_it_names, mark_of
-from sources.screening import judge
-from sources.terms import Sought, is_column, normal, sought, words
+from sources.privacy.masking import judge
+from sources.privacy.matching import Sought, is_column, normal, sought, words
+from sources.privacy.pii_columns import is_about_whom_it_names, mark_of
 
 Action = Literal["remove the row", "blank the value", "mask the words", "not nightload's"]
 OURS_ALONE = ("forgotten", "forgets")

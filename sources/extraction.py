@@ -27,7 +27,7 @@ import pendulum
 from dlt.common.schema.typing import TColumnSchema
 from dlt.extract import DltResource
 
-from sources import naming, policy
+from sources import naming
 from sources.convert.inspect import filled, stray_columns
 from sources.convert.parquet import Converted, to_parquet
 from sources.convert.spool import Spool
@@ -47,10 +47,11 @@ from sources.core.errors import (
 from sources.gates import compare_counts, guard_floor, reckon_total, refuse_flips
 from sources.hints import at_least, columns_of, disposition_of, dlt_columns, extras_of, name_columns, table_hints
 from sources.http import cassette
-from sources.policy import Policy, read_policy
+from sources.privacy import policy
+from sources.privacy.masking import screen
+from sources.privacy.matching import Forgotten
+from sources.privacy.policy import Policy, read_policy
 from sources.protection import Protection
-from sources.screening import screen
-from sources.terms import Forgotten
 from sources.walks import PREVIEW, RESET, Extra, Fetch, Mode, Outcome, Table, Walk
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from dlt.common.schema.typing import TColumnSchema
 from sources.convert.parquet import Converted
 from sources.convert.types import NUMERIC_ORDER
 from sources.core.errors import CountMismatch, EmptyAnswer, TypeFlip
-from sources.screening import Screened
+from sources.privacy.masking import Screened
 from sources.walks import Mode, Outcome, Table, Walk
 
 FLOOR = 0.5

@@ -8,15 +8,16 @@ from typing import Any
 
 from dlt.common.schema.typing import TColumnSchema
 
-from sources import naming, policy
+from sources import naming
 from sources.convert.parquet import Converted
 from sources.convert.types import Column
 from sources.core.errors import ConfigurationError
 from sources.hints import columns_of, version_of
-from sources.personal import objects_of
-from sources.policy import Policy
-from sources.screening import Screened, screen
-from sources.terms import Forgotten
+from sources.privacy import policy
+from sources.privacy.masking import Screened, screen
+from sources.privacy.matching import Forgotten
+from sources.privacy.pii_columns import objects_of
+from sources.privacy.policy import Policy
 from sources.walks import Mode, Outcome, Table, Walk
 
 

@@ -45,9 +45,9 @@ from sources.growingio.client import TimedOut, signature
 from sources.growingio.settings import Settings
 from sources.growingio.windows import Calendar, Window, newest_day
 from sources.naming import columns_for
-from sources.policy import HASH
-from sources.screening import screen
-from sources.terms import Forgotten
+from sources.privacy.masking import screen
+from sources.privacy.matching import Forgotten
+from sources.privacy.policy import HASH
 
 Set = Callable[..., None]
 BEIJING = ZoneInfo("Asia/Shanghai")

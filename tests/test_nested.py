@@ -19,8 +19,8 @@ from sources.convert.parquet import to_parquet
 from sources.convert.spool import Spool
 from sources.convert.types import Column, Kind
 from sources.extraction import Extraction
-from sources.personal import Mark, mark_of
-from sources.policy import Policy
+from sources.privacy.pii_columns import Mark, mark_of
+from sources.privacy.policy import Policy
 from sources.walks import Mode, Outcome, Table, Walk
 
 ID = Column(label="id", kind=Kind.BIGINT)

@@ -17,7 +17,7 @@ from people import EMAIL, VENDORS, Home, fresh, home_of
 from postgres_server import fresh_database, postgres_server
 from sandbox_process import SandboxProcess, start_sandbox
 from sources import VENDORS as PACKAGES
-from sources.personal import DECLARED, is_about_whom_it_names, is_personal
+from sources.privacy.pii_columns import DECLARED, is_about_whom_it_names, is_personal
 from sources.vendor import package
 
 SALT = "CANARY-salt-of-thirty-two-signs"
@@ -114,7 +114,7 @@ def test_every_label_word_that_readme_lists_names_a_person() -> None:
 
 
 def test_asking_loads_neither_dlt_nor_duckdb() -> None:
-    code = "import sys, sources.personal; sys.exit(any(name in sys.modules for name in ('dlt', 'duckdb', 'pyarrow')))"
+    code = "import sys, sources.privacy.pii_columns; sys.exit(any(name in sys.modules for name in ('dlt', 'duckdb', 'pyarrow')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

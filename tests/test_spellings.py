@@ -11,8 +11,8 @@ import pytest
 from conftest import Database, Night
 from sources.convert.parquet import Converted
 from sources.convert.types import Column, Kind
-from sources.screening import screen
-from sources.terms import Forgotten, Known, normal, phrase, salted
+from sources.privacy.masking import screen
+from sources.privacy.matching import Forgotten, Known, normal, phrase, salted
 
 MAIL = "jane@example.com"
 APART = unicodedata.normalize("NFD", "José Müller")

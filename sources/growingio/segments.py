@@ -27,7 +27,7 @@ from sources.growingio import delimited
 from sources.growingio.client import Client, TooMany, path_id
 from sources.growingio.settings import DATASET, SEGMENTATION_USERS, VENDOR, Settings, wrong
 from sources.naming import identifier_for
-from sources.policy import HASH, Policy, read_policy
+from sources.privacy.policy import HASH, Policy, read_policy
 from sources.walks import Walk
 
 log = logging.getLogger(__name__)

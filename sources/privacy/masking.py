@@ -16,9 +16,9 @@ from sources.convert.duckdb_session import connect, one_row, parquet, still_null
 from sources.convert.parquet import Converted, digest_of
 from sources.convert.types import LOAD_ID, Column, Kind
 from sources.core.sql import literal, quote
-from sources.personal import is_about_whom_it_names
-from sources.policy import DROP, HASH
-from sources.terms import TEXT_OR_NUMBER, WORD_RE2, Forgotten, Sought, lowered_sql, normal_sql, salted
+from sources.privacy.matching import TEXT_OR_NUMBER, WORD_RE2, Forgotten, Sought, lowered_sql, normal_sql, salted
+from sources.privacy.pii_columns import is_about_whom_it_names
+from sources.privacy.policy import DROP, HASH
 
 REMEMBERED = 100_000
 """So many rows of forgotten people are remembered by their keys at most; a total is not compared beyond."""

@@ -1,7 +1,7 @@
 """What becomes of personal columns: kept, hashed or dropped, as `[personal]` in `.dlt` says, for every vendor.
 
     [personal]
-    default = "hash"                      # of every column that sources.personal calls personal; "keep" if not said
+    default = "hash"                      # of every column that sources.privacy.pii_columns calls personal; "keep" if not said
     salt = "…"                            # in secrets.toml: what hashes are made with
     "tonalytica.users.name" = "drop"      # one column: DATASET.TABLE.COLUMN, the vendor's name or ours
 
@@ -23,7 +23,7 @@ from sources.core.config import raw
 from sources.core.errors import ConfigurationError, did_you_mean, refuse_together
 from sources.core.redaction import register_secret
 from sources.naming import tag_for
-from sources.personal import is_personal, objects_of
+from sources.privacy.pii_columns import is_personal, objects_of
 
 SECTION = "personal"
 SETTINGS = ("default", "salt", "columns")
