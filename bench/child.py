@@ -83,7 +83,7 @@ def nightload(kind: str, url: str, rows: int, folder: Path, *, width: int = 8) -
     from pipelines.request import Request
     from pipelines.run import run
     from sources import VENDORS as all_vendors
-    from sources.vendor import package
+    from sources.extract.connector import package
 
     assert dlt and httpcore and pyarrow
     vendor = VENDORS[kind]

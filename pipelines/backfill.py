@@ -45,9 +45,9 @@ from sources.convert.duckdb_session import spilling_into
 from sources.core.cancellation import heard
 from sources.core.concurrency import in_order
 from sources.core.errors import AccessDenied, ConfigurationError, NightloadError, Recovery, Unreachable, summarize
-from sources.extraction import Extraction
+from sources.extract.connector import Vendor, package
+from sources.extract.extractor import Extraction
 from sources.privacy.policy import read_policy
-from sources.vendor import Vendor, package
 
 log = logging.getLogger(__name__)
 

@@ -24,9 +24,9 @@ from pipelines.warehouse import quote
 from pipelines.warehouse.reader import Reader, open_reader
 from sources.core.dates import Calls, Days
 from sources.core.errors import ConfigurationError
-from sources.extraction import Extraction
-from sources.vendor import TellsCalls, Vendor, package
-from sources.walks import Mode, Table
+from sources.extract.connector import TellsCalls, Vendor, package
+from sources.extract.extractor import Extraction
+from sources.extract.sync import Mode, Table
 
 TABLE = "backfills"
 _CHUNK = re.compile(r"([1-9][0-9]{0,2})([dw])")

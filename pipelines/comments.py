@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.place import OWN_DATASET
 from sources.convert.types import DELETED_AT, ROW_VERSION, VALID_FROM, VALID_TO
-from sources.walks import Outcome
+from sources.extract.sync import Outcome
 
 if TYPE_CHECKING:
     from pipelines.warehouse.session import Session

@@ -29,9 +29,9 @@ from sources import VENDORS
 from sources.core import config
 from sources.core.config import DLT_SECTIONS, documents
 from sources.core.errors import ConfigurationError, NightloadError, did_you_mean, refuse_together
+from sources.extract.connector import package
+from sources.extract.sync import Table
 from sources.privacy import policy
-from sources.vendor import package
-from sources.walks import Table
 
 SCHEDULES = "schedules"
 OWN = (*(name for name in SECTIONS if "." not in name), SCHEDULES, policy.SECTION)

@@ -17,8 +17,8 @@ from pipelines.warehouse import Session, lock, open_warehouse, quote
 from pipelines.warehouse.reader import Reader, open_reader
 from sources import VENDORS
 from sources.core.errors import ConfigurationError, CountMismatch
+from sources.extract.connector import package
 from sources.naming import without_system_columns
-from sources.vendor import package
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from datetime import datetime
 from pipelines.report import TableReport
 from pipelines.warehouse import Session, quote
 from sources.convert.types import DELETED_AT
-from sources.walks import Mode, Outcome
+from sources.extract.sync import Mode, Outcome
 
 
 def mark_deleted(session: Session, outcome: Outcome, *, at: datetime) -> None:

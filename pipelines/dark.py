@@ -16,7 +16,7 @@ from typing import Any
 from pipelines.place import OWN_DATASET
 from pipelines.warehouse.session import Session, replace_rows
 from sources.core.sql import literal, quote
-from sources.walks import Mode, Outcome
+from sources.extract.sync import Mode, Outcome
 
 DARK, LIT, GONE = "dark", "values again", "dropped column"
 """What `nightload.schema_changes` calls them; a column is dropped where its table was made anew without it."""

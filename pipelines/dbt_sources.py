@@ -22,7 +22,7 @@ from pipelines.place import OWN_DATASET, Place
 from pipelines.warehouse.reader import Reader, open_reader
 from sources import VENDORS
 from sources.core.errors import ConfigurationError
-from sources.vendor import package
+from sources.extract.connector import package
 
 OWN_TABLES = {
     "runs": "one row per run",

@@ -30,8 +30,8 @@ from pipelines.warehouse.session import add_rows
 from sources import VENDORS
 from sources.core.errors import ConfigurationError, NightloadError
 from sources.core.redaction import register_secret
+from sources.extract.connector import package
 from sources.privacy.policy import read_policy
-from sources.vendor import package
 
 TABLE = "forgets"
 COLUMNS = {

@@ -32,10 +32,10 @@ from pipelines.warehouse.capable import Capable
 from pipelines.warehouse.session import void_backfills
 from sources.core import cancellation
 from sources.core.errors import AccessDenied, ConfigurationError, NightloadError, Unreachable, summarize
-from sources.extraction import Extraction
+from sources.extract.connector import Vendor
+from sources.extract.extractor import Extraction
+from sources.extract.sync import MERGED, Mode, Outcome
 from sources.naming import MAX_BYTES, shorten, tag_for
-from sources.vendor import Vendor
-from sources.walks import MERGED, Mode, Outcome
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from pipelines.request import refuse_unknown_table, vendor_of
 from sources.convert.duckdb_session import spilling_into
 from sources.core.errors import ConfigurationError
 from sources.core.sql import literal
-from sources.extraction import Extraction
-from sources.vendor import package
+from sources.extract.connector import package
+from sources.extract.extractor import Extraction
 
 
 @contextmanager

@@ -33,10 +33,10 @@ from pipelines.pages import Reader
 from pipelines.place import Place
 from pipelines.status import run_info
 from sources.core.errors import ConfigurationError
+from sources.extract.sync import Outcome
 from sources.http import cassette
 from sources.naming import without_system_columns
 from sources.privacy.matching import Forgotten
-from sources.walks import Outcome
 
 if TYPE_CHECKING:
     import dlt

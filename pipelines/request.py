@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from pipelines.place import Place
 from sources import VENDORS
 from sources.core.errors import ConfigurationError
-from sources.vendor import package
-from sources.walks import Table
+from sources.extract.connector import package
+from sources.extract.sync import Table
 
 if TYPE_CHECKING:
     from pipelines.replay import Replaying

@@ -41,9 +41,9 @@ from sources import VENDORS
 from sources.convert.duckdb_session import spilling_into
 from sources.core import cancellation
 from sources.core.errors import NightloadError, Recovery, no_room, summarize
-from sources.extraction import Extraction
+from sources.extract.connector import package
+from sources.extract.extractor import Extraction
 from sources.privacy.policy import read_policy
-from sources.vendor import package
 
 log = logging.getLogger(__name__)
 

@@ -30,8 +30,8 @@ from pipelines.warehouse import Session, Warehouse, lock, open_warehouse, quote
 from pipelines.warehouse.reader import Reader, open_reader
 from sources import VENDORS
 from sources.core.errors import ConfigurationError
-from sources.vendor import package
-from sources.walks import RESET, Table
+from sources.extract.connector import package
+from sources.extract.sync import RESET, Table
 
 STATES = "_dlt_pipeline_state"
 OF_ROWS = ("rows", "protected", "kept_out", "manner", "sets", "records", "text")

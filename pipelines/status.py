@@ -290,7 +290,7 @@ def run_info(place: Place, prefix: str) -> dict[str, Any]:
 def all_tables(place: Place) -> list[dict[str, Any]]:
     """Every table that a vendor declares or that a run has met."""
     from sources import VENDORS
-    from sources.vendor import package
+    from sources.extract.connector import package
 
     met = {table["table"]: table for vendor in last_runs(place)["vendors"] for table in vendor["tables"]}
     rows: dict[str, dict[str, Any]] = {}

@@ -16,8 +16,8 @@ import dlt
 from pipelines.pace import PASSING, Pace
 from pipelines.report import TableReport, VendorReport
 from sources.core.errors import one_line
-from sources.extraction import Extraction
-from sources.vendor import Part, Vendor
+from sources.extract.connector import Part, Vendor
+from sources.extract.extractor import Extraction
 
 log = logging.getLogger(__name__)
 

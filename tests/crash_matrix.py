@@ -17,7 +17,7 @@ import test_crash_thinkingengine
 import test_crash_vendors
 from conftest import DATABASES
 from sources import VENDORS
-from sources.vendor import package
+from sources.extract.connector import package
 
 OF_SETTINGS = {
     "tonalytica": {"latest"},

@@ -20,7 +20,7 @@ Step = tuple[str, str, int, str]
 """Module and name of a function; before or after it; which call; a text in its arguments."""
 
 # Where a night can be met, each named once.
-TO_PARQUET = "sources.extraction:to_parquet"
+TO_PARQUET = "sources.extract.extractor:to_parquet"
 KEEP_STATE = "dlt.common.storages.load_package:PackageStorage.save_pipeline_state"
 COMMIT_EXTRACT = "dlt.extract.extract:Extract.commit_packages"
 NORMALIZE = "dlt.normalize.normalize:Normalize.run"

@@ -12,7 +12,8 @@ import pytest
 from conftest import Database, Night
 from sources.convert.types import Column, Kind
 from sources.core.errors import TypeFlip
-from sources.extraction import Extraction
+from sources.extract.extractor import Extraction
+from sources.extract.sync import Mode, Table, Walk
 from sources.growingio.charts import Chart, Question, Reader
 from sources.growingio.client import _windowed
 from sources.growingio.settings import Settings as Growingio
@@ -21,7 +22,6 @@ from sources.thinkingengine.settings import Settings as ThinkingEngine
 from sources.tune.reports import reports_of, table_of_report
 from sources.tune.settings import ENDPOINTS, table_of
 from sources.tune.settings import Settings as Tune
-from sources.walks import Mode, Table, Walk
 from test_recorded import KEY, Redash, a_page, queries
 
 REPORT = {"name": "daily", "report": "actuals", "start": "2026-01-01"}

@@ -29,7 +29,7 @@ from pipelines.orchestration.dagster_assets import FRESH, NIGHT, PROVEN, Load, a
 from sandbox_process import SandboxProcess
 from sources import VENDORS
 from sources.core.redaction import register_secret
-from sources.vendor import package
+from sources.extract.connector import package
 from tune_facts import DAILY, TODAY
 
 COUNTRIES, SNIPPETS = asset_key("tune.countries"), asset_key("tonalytica.query_snippets")

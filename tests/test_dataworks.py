@@ -36,7 +36,7 @@ from sources.dataworks.definitions import Row
 from sources.dataworks.details import Policy, complete
 from sources.dataworks.refusals import inspect_for, pause_asked
 from sources.dataworks.signature import Signer, _pairs, v3_signature
-from sources.extraction import Extraction
+from sources.extract.extractor import Extraction
 
 FIXTURES = Path(__file__).parent / "fixtures" / "dataworks"
 VECTORS: dict[str, Any] = json.loads((FIXTURES / "signature_vectors.json").read_text())

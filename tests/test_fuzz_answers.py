@@ -32,10 +32,10 @@ from fuzzing import DEEP
 from sandbox_process import SandboxProcess, start_sandbox
 from sources import VENDORS
 from sources.core.errors import NightloadError
-from sources.extraction import Extraction
+from sources.extract.connector import package
+from sources.extract.extractor import Extraction
+from sources.extract.sync import Outcome
 from sources.http import retry
-from sources.vendor import package
-from sources.walks import Outcome
 
 SEEDS = range(int(os.environ.get("NIGHTLOAD_TEST_SEEDS", "300" if DEEP else "8")))
 UNTIL = pendulum.datetime(2026, 11, 22, 2)

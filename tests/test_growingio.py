@@ -38,7 +38,7 @@ from sources.core.errors import (
     Refused,
     Unreachable,
 )
-from sources.extraction import Extraction
+from sources.extract.extractor import Extraction
 from sources.growingio import delimited, rules, shapes
 from sources.growingio.charts import Chart, Question, Reader
 from sources.growingio.client import TimedOut, signature

@@ -18,10 +18,10 @@ from sources.convert.inspect import keys_apart, stray_columns
 from sources.convert.parquet import to_parquet
 from sources.convert.spool import Spool
 from sources.convert.types import Column, Kind
-from sources.extraction import Extraction
+from sources.extract.extractor import Extraction
+from sources.extract.sync import Mode, Outcome, Table, Walk
 from sources.privacy.pii_columns import Mark, mark_of
 from sources.privacy.policy import Policy
-from sources.walks import Mode, Outcome, Table, Walk
 
 ID = Column(label="id", kind=Kind.BIGINT)
 OWNER_ID = Column(label="owner.id", kind=Kind.BIGINT, path=("owner", "id"))

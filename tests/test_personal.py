@@ -17,8 +17,8 @@ from people import EMAIL, VENDORS, Home, fresh, home_of
 from postgres_server import fresh_database, postgres_server
 from sandbox_process import SandboxProcess, start_sandbox
 from sources import VENDORS as PACKAGES
+from sources.extract.connector import package
 from sources.privacy.pii_columns import DECLARED, is_about_whom_it_names, is_personal
-from sources.vendor import package
 
 SALT = "CANARY-salt-of-thirty-two-signs"
 

@@ -20,7 +20,7 @@ from pipelines.warehouse import postgres_connection
 from postgres_server import execute, fresh_database, with_database
 from reference import truth
 from sandbox_process import SandboxProcess
-from sources.walks import Mode, Outcome
+from sources.extract.sync import Mode, Outcome
 from test_readme import ROOT, blocks
 from test_run import edit, few_tables
 

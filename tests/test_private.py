@@ -165,7 +165,7 @@ def test_a_crash_leaves_no_core_file(tmp_path: Path) -> None:
 
 KILLED = """
 import os, signal
-from sources.extraction import Extraction
+from sources.extract.extractor import Extraction
 fetch = Extraction.preview
 def killed(self, name, **options):
     fetch(self, name, **options)

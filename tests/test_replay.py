@@ -366,7 +366,7 @@ def test_a_night_that_was_killed_can_be_looked_at(file_night: Night) -> None:
     command = (
         sys.executable,
         str(Path(__file__).with_name("killed.py")),
-        "sources.extraction:to_parquet",
+        "sources.extract.extractor:to_parquet",
         "before",
         "2",
         "",

@@ -26,7 +26,7 @@ from sources.convert.parquet import Converted, to_parquet
 from sources.convert.spool import Spool, iter_rows
 from sources.convert.types import Column, Kind, Real, join
 from sources.core.errors import BrokenAnswer, TypeFlip
-from sources.hints import at_least
+from sources.extract.dlt_hints import at_least
 
 SQL_TYPES = {Kind.BOOL: "BOOLEAN", Kind.BIGINT: "BIGINT", Kind.DOUBLE: "DOUBLE", Kind.DECIMAL: "DECIMAL(38,0)",
              Kind.TEXT: "VARCHAR", Kind.JSON: "JSON", Kind.TIMESTAMP: "TIMESTAMPTZ", Kind.DATE: "DATE"}  # fmt: skip

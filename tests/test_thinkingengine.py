@@ -37,7 +37,7 @@ from sources.core.errors import (
     Unavailable,
     VendorError,
 )
-from sources.extraction import Extraction
+from sources.extract.extractor import Extraction
 from sources.thinkingengine import settings as has
 from sources.thinkingengine.client import Client, checked
 from sources.thinkingengine.lines import elements, read_block

@@ -39,11 +39,11 @@ from sources.core.errors import (
     Unavailable,
     summarize,
 )
-from sources.extraction import Extraction
+from sources.extract.extractor import Extraction
+from sources.extract.sync import Outcome
 from sources.tune.client import Request
 from sources.tune.fields import is_dropped
 from sources.tune.settings import ENDPOINTS, PERSONAL
-from sources.walks import Outcome
 
 CAMPAIGNS = "advertiser/campaigns"
 Set = Callable[..., None]

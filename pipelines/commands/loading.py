@@ -94,7 +94,7 @@ def check(vendors: Vendors = None, home: Home = None, verbose: Verbose = False) 
         from pipelines import config_check
         from pipelines.request import no_key
         from pipelines.show import say
-        from sources.vendor import package
+        from sources.extract.connector import package
 
         failed: list[Exception] = []
         said = set[str]()

@@ -28,8 +28,8 @@ from pipelines.schedules import Schedule
 from pipelines.settings import SECTIONS, section, text
 from sources import VENDORS
 from sources.core.errors import ConfigurationError, NightloadError
+from sources.extract.connector import package
 from sources.naming import tag_for
-from sources.vendor import package
 
 NIGHT = "nightload"
 """The step that loads, and the pool that lets one run at a time."""

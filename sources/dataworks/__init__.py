@@ -25,9 +25,9 @@ from sources.dataworks import settings as has
 from sources.dataworks.client import Client, Listed
 from sources.dataworks.definitions import Row
 from sources.dataworks.details import Completed, Memory, Policy, complete
-from sources.extraction import Extraction
-from sources.vendor import Part
-from sources.walks import Fetch, Mode, Table, Walk
+from sources.extract.connector import Part
+from sources.extract.extractor import Extraction
+from sources.extract.sync import Fetch, Mode, Table, Walk
 
 log = logging.getLogger(__name__)
 

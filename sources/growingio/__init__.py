@@ -28,15 +28,15 @@ from sources.core.concurrency import in_order, once
 from sources.core.config import is_set, settings_of, unmatched
 from sources.core.dates import Calls, Days
 from sources.core.errors import BrokenAnswer, NightloadError, NotReady, Refused
-from sources.extraction import Extraction
+from sources.extract.connector import Part
+from sources.extract.extractor import Extraction
+from sources.extract.sync import Fetch, Mode, Table, Walk, noting
 from sources.growingio import delimited, rules, segments, shapes
 from sources.growingio import settings as has
 from sources.growingio.charts import Chart, Question, Reader, Reading
 from sources.growingio.client import STOPPING, Client, check_credentials
 from sources.growingio.points import SLICE, Row, Writer, wide_columns
 from sources.growingio.windows import Bucket, Calendar, groups, newest_day
-from sources.vendor import Part
-from sources.walks import Fetch, Mode, Table, Walk, noting
 
 log = logging.getLogger(__name__)
 

@@ -22,13 +22,13 @@ from sources.core.errors import (
     Unreachable,
 )
 from sources.core.redaction import register_secret
-from sources.gates import guard_floor
+from sources.extract.checks import guard_floor
+from sources.extract.sync import Walk
 from sources.growingio import delimited
 from sources.growingio.client import Client, TooMany, path_id
 from sources.growingio.settings import DATASET, SEGMENTATION_USERS, VENDOR, Settings, wrong
 from sources.naming import identifier_for
 from sources.privacy.policy import HASH, Policy, read_policy
-from sources.walks import Walk
 
 log = logging.getLogger(__name__)
 

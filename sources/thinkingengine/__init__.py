@@ -24,7 +24,9 @@ from sources.core.concurrency import in_order
 from sources.core.config import is_set, settings_of
 from sources.core.dates import Calls, Days, latest, on_clock
 from sources.core.errors import ConfigurationError, NightloadError
-from sources.extraction import Extraction
+from sources.extract.connector import Part
+from sources.extract.extractor import Extraction
+from sources.extract.sync import Extra, Fetch, Table, Walk, noting
 from sources.thinkingengine import settings as has
 from sources.thinkingengine.client import Client, Taken
 from sources.thinkingengine.metadata import Metadata, read_filters
@@ -43,8 +45,6 @@ from sources.thinkingengine.queries import (
 )
 from sources.thinkingengine.reading import limited
 from sources.thinkingengine.refusals import head_for
-from sources.vendor import Part
-from sources.walks import Extra, Fetch, Table, Walk, noting
 
 _DAY_OF = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}([ T]|$)")
 _TIME = r"[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?"

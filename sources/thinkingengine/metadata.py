@@ -15,12 +15,12 @@ from sources.convert.types import Column
 from sources.core.concurrency import once
 from sources.core.config import unmatched
 from sources.core.errors import BrokenAnswer, ConfigurationError, NightloadError, Refused
+from sources.extract.sync import Fetch, Walk
 from sources.thinkingengine import settings as has
 from sources.thinkingengine.client import Client
 from sources.thinkingengine.models import long_rows, over_limit, read_metrics
 from sources.thinkingengine.refusals import NoPermission
 from sources.thinkingengine.settings import Settings, refuse_unknown, wrong
-from sources.walks import Fetch, Walk
 
 _LIVE_KEYS = re.compile(r"token|secret|password|api_?key", re.IGNORECASE)
 Row = dict[str, Any]

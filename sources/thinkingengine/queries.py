@@ -17,9 +17,9 @@ from sources import naming
 from sources.convert.types import Kind
 from sources.core.dates import Days
 from sources.core.sql import quote
+from sources.extract.sync import Mode, Table
 from sources.thinkingengine.reading import check_places, check_sql
 from sources.thinkingengine.settings import VENDOR, Settings, lookback, refuse_unknown, wrong
-from sources.walks import Mode, Table
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,50}")
 _PLACE = re.compile(r"\{\{|\}\}|\{([A-Za-z_]+)\}")

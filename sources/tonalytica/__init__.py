@@ -28,13 +28,13 @@ from sources.convert.types import Column, Kind, key_of, label_of
 from sources.core.concurrency import once
 from sources.core.config import is_set, settings_of, unmatched
 from sources.core.errors import AccessDenied, ConfigurationError, NightloadError, NotReady, Refused, Unreachable
-from sources.extraction import Extraction
+from sources.extract.connector import Part
+from sources.extract.extractor import Extraction
+from sources.extract.sync import RESET, Extra, Fetch, Mode, Table, Walk, noting
 from sources.tonalytica import settings as has
 from sources.tonalytica.client import Client, Listed, Result, StillQueued
 from sources.tonalytica.parameters import resolve
 from sources.tonalytica.selection import Execution, Selection, read_executions
-from sources.vendor import Part
-from sources.walks import RESET, Extra, Fetch, Mode, Table, Walk, noting
 
 log = logging.getLogger(__name__)
 

@@ -25,15 +25,15 @@ from sources.core.concurrency import in_order
 from sources.core.config import is_set, settings_of
 from sources.core.dates import Calls, Days, latest, on_clock
 from sources.core.errors import AccessDenied, ConfigurationError, CountMismatch, Refused
-from sources.extraction import Extraction
+from sources.extract.connector import Part
+from sources.extract.extractor import Extraction
+from sources.extract.sync import Fetch, Table, Walk
 from sources.tune.client import Client, Request
 from sources.tune.fields import Metadata, Plan, column_of, is_dropped, plan
 from sources.tune.reports import reports_of, table_of_report
 from sources.tune.restating import Reporter
 from sources.tune.settings import DATASET, MOST_ROWS, VENDOR, Endpoint, Settings, endpoints_of, table_of, wrong
 from sources.tune.settings import check as check_settings
-from sources.vendor import Part
-from sources.walks import Fetch, Table, Walk
 
 _TIME = r"[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}( [0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?)?"
 _CLOCK_TOLERANCE = 60.0

@@ -28,7 +28,8 @@ from sources.core.errors import (
     Refused,
     Unreachable,
 )
-from sources.gates import guard_floor
+from sources.extract.checks import guard_floor
+from sources.extract.sync import Extra, Fetch, Walk
 from sources.tune.answers import Answer, Question, export, find
 from sources.tune.client import Client
 from sources.tune.exports import Downloads, downloads
@@ -37,7 +38,6 @@ from sources.tune.logs import Logs
 from sources.tune.periods import Window
 from sources.tune.reports import ROW_KEY, WINDOW, ZONE, Report
 from sources.tune.settings import CREDENTIAL, DATASET, VENDOR, WALKS, Settings, filter_fields, unknown, wrong
-from sources.walks import Extra, Fetch, Walk
 
 FIRST_DAYS = 30
 """How far back a report without `start` begins."""

@@ -9,8 +9,8 @@ from dlt.common.schema.typing import TColumnSchema
 from sources.convert.parquet import Converted
 from sources.convert.types import NUMERIC_ORDER
 from sources.core.errors import CountMismatch, EmptyAnswer, TypeFlip
+from sources.extract.sync import Mode, Outcome, Table, Walk
 from sources.privacy.masking import Screened
-from sources.walks import Mode, Outcome, Table, Walk
 
 FLOOR = 0.5
 """A full walk that brings less than this share of the last one is refused, like an empty one."""

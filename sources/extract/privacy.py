@@ -12,13 +12,13 @@ from sources import naming
 from sources.convert.parquet import Converted
 from sources.convert.types import Column
 from sources.core.errors import ConfigurationError
-from sources.hints import columns_of, version_of
+from sources.extract.dlt_hints import columns_of, version_of
+from sources.extract.sync import Mode, Outcome, Table, Walk
 from sources.privacy import policy
 from sources.privacy.masking import Screened, screen
 from sources.privacy.matching import Forgotten
 from sources.privacy.pii_columns import objects_of
 from sources.privacy.policy import Policy
-from sources.walks import Mode, Outcome, Table, Walk
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,9 +22,9 @@ from dlt.extract import DltSource
 from sources import VENDORS
 from sources.core.dates import Calls, Days
 from sources.core.errors import ConfigurationError, NightloadError
-from sources.extraction import Extraction
+from sources.extract.extractor import Extraction
+from sources.extract.sync import Table
 from sources.http.client import Http
-from sources.walks import Table
 
 
 @dataclass(frozen=True, kw_only=True)

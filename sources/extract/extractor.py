@@ -44,15 +44,23 @@ from sources.core.errors import (
     of_duckdb,
     summarize,
 )
-from sources.gates import compare_counts, guard_floor, reckon_total, refuse_flips
-from sources.hints import at_least, columns_of, disposition_of, dlt_columns, extras_of, name_columns, table_hints
+from sources.extract.checks import compare_counts, guard_floor, reckon_total, refuse_flips
+from sources.extract.dlt_hints import (
+    at_least,
+    columns_of,
+    disposition_of,
+    dlt_columns,
+    extras_of,
+    name_columns,
+    table_hints,
+)
+from sources.extract.privacy import Protection
+from sources.extract.sync import PREVIEW, RESET, Extra, Fetch, Mode, Outcome, Table, Walk
 from sources.http import cassette
 from sources.privacy import policy
 from sources.privacy.masking import screen
 from sources.privacy.matching import Forgotten
 from sources.privacy.policy import Policy, read_policy
-from sources.protection import Protection
-from sources.walks import PREVIEW, RESET, Extra, Fetch, Mode, Outcome, Table, Walk
 
 log = logging.getLogger(__name__)
 
