@@ -68,10 +68,11 @@ TUNE_OTHERS = [
 
 def nightload(kind: str, url: str, rows: int, folder: Path, *, width: int = 8) -> Work:
     """A whole night: extract, prove, load, count, swap, ledger."""
-    from pipelines import engine, place
+    from pipelines.config import dlt_setup
+    from pipelines.config import project as place
 
     where = place.find(str(folder), os.environ.get(databases.URL))
-    engine.prepare(where)
+    dlt_setup.prepare(where)
     os.environ.update(settings(kind, url, width=width))
     # what dlt and httpx import only when they are first used
     import dlt.common.libs.pyarrow

@@ -17,8 +17,8 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pipelines import place as places
 from pipelines.alerts import sweep
+from pipelines.config import project as places
 from pipelines.ledger import Ledger
 from pipelines.report_page import write
 

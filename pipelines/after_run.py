@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from pipelines.config.project import Place
 from pipelines.ledger import Ledger
-from pipelines.place import Place
 from sources.core.errors import ConfigurationError, NightloadError, summarize
 
 log = logging.getLogger(__name__)

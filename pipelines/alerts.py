@@ -19,10 +19,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pipelines.channels import mail, ping, post, run_command
+from pipelines.config.project import Place
+from pipelines.config.sections import SECTIONS, Section, duration, section, text
 from pipelines.incidents import is_event, observe, summary, told_on
 from pipelines.ledger import Ledger
-from pipelines.place import Place
-from pipelines.settings import SECTIONS, Section, duration, section, text
 from pipelines.status import NEWS, opened, stale, standing
 from sources.core.errors import ConfigurationError, NightloadError, one_line, summarize
 from sources.core.redaction import register_secret

@@ -29,13 +29,13 @@ from filelock import FileLock, Timeout
 
 from pipelines import __version__
 from pipelines.backfill_plan import TABLE, Chunk, Plan, make, newest_load, published
+from pipelines.config.project import Place
 from pipelines.cut_short import close_crashed
 from pipelines.forgotten import forgotten_in
 from pipelines.incidents import change_in_words
 from pipelines.ledger import Ledger
 from pipelines.night import Night
 from pipelines.passes import pass_over
-from pipelines.place import Place
 from pipelines.report import TableReport, VendorReport
 from pipelines.request import Request
 from pipelines.state import states_of

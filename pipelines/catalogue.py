@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipelines.place import OWN_DATASET
+from pipelines.config.project import OWN_DATASET
 from pipelines.warehouse.reader import Reader
 from sources.core.errors import ConfigurationError, did_you_mean
 

@@ -9,8 +9,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from pipelines import __version__, private
+from pipelines import __version__
 from pipelines.commands import FAILED, OK, app, code_of, say_error
+from pipelines.config import permissions
 from sources.core.errors import NightloadError, no_room, summarize
 from sources.core.redaction import install
 
@@ -42,8 +43,8 @@ def main() -> NoReturn:
 def nightload(
     context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
 ) -> None:
-    if context.invoked_subcommand not in private.SHARED:
-        private.keep()
+    if context.invoked_subcommand not in permissions.SHARED:
+        permissions.keep()
     if version:
         sys.stdout.write(f"nightload {__version__}\n")
     elif context.invoked_subcommand is None:

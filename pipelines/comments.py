@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pipelines.place import OWN_DATASET
+from pipelines.config.project import OWN_DATASET
 from sources.convert.types import DELETED_AT, ROW_VERSION, VALID_FROM, VALID_TO
 from sources.extract.sync import Outcome
 

@@ -19,12 +19,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pipelines import schedules
+from pipelines.config import schedules
+from pipelines.config.project import OWN_DATASET, Place
+from pipelines.config.sections import SECTIONS, duration, merged, per_table, share, text, truth, unknown_settings
 from pipelines.keeping import read_choice
 from pipelines.pace import read_pace
-from pipelines.place import OWN_DATASET, Place
 from pipelines.request import refuse_unknown_table
-from pipelines.settings import SECTIONS, duration, merged, per_table, share, text, truth, unknown_settings
 from sources import VENDORS
 from sources.core import config
 from sources.core.config import DLT_SECTIONS, documents

@@ -11,8 +11,8 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from pipelines.config.project import OWN_DATASET, Place
 from pipelines.ledger import Ledger
-from pipelines.place import OWN_DATASET, Place
 from pipelines.warehouse.reader import open_reader
 from sources.core.errors import NightloadError, summarize
 

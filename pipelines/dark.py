@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines.place import OWN_DATASET
+from pipelines.config.project import OWN_DATASET
 from pipelines.warehouse.session import Session, replace_rows
 from sources.core.sql import literal, quote
 from sources.extract.sync import Mode, Outcome

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from pipelines.config.project import Place
 from pipelines.ledger import Ledger
-from pipelines.place import Place
 from pipelines.warehouse import Warehouse
 from sources.core.errors import ConfigurationError, NightloadError, one_line, summarize
 

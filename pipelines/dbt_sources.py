@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from pipelines.place import OWN_DATASET, Place
+from pipelines.config.project import OWN_DATASET, Place
 from pipelines.warehouse.reader import Reader, open_reader
 from sources import VENDORS
 from sources.core.errors import ConfigurationError

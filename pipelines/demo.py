@@ -18,7 +18,7 @@ import httpx
 from rich.console import Console
 from rich.text import Text
 
-from pipelines.place import Place, find
+from pipelines.config.project import Place, find
 from sources.core.errors import ConfigurationError
 
 console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.catalogue import ColumnThere, columns_of, tables_of
+from pipelines.config.project import OWN_DATASET
 from pipelines.diagrams import dbml, mermaid
 from pipelines.examples import examples, personal
-from pipelines.place import OWN_DATASET
 from pipelines.relations import Relation, is_history, key_of, relations
 from pipelines.warehouse.reader import Reader
 from sources.convert.types import DELETED_AT

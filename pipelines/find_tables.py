@@ -13,7 +13,7 @@ from datetime import date
 from fnmatch import fnmatchcase
 from typing import Any
 
-from pipelines.place import Place
+from pipelines.config.project import Place
 from pipelines.published import Read, Row, live_rows, not_loaded, published, unpacked
 from pipelines.table_names import Used, tables_of
 from sources.core.config import raw

@@ -18,11 +18,11 @@ from typing import Any
 from unicodedata import normalize
 
 from pipelines import __version__, keeping
+from pipelines.config.project import Place
 from pipelines.cut_short import close_crashed
 from pipelines.forgotten import keep_out
 from pipelines.ledger import Ledger
 from pipelines.links import Link, links_of
-from pipelines.place import Place
 from pipelines.traces import Trace, Wanted, carry_out, find, spellings
 from pipelines.warehouse import Session, lock, open_warehouse
 from pipelines.warehouse.reader import Reader, open_reader

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 
-from pipelines.place import OWN_DATASET, Place
+from pipelines.config.project import OWN_DATASET, Place
 from pipelines.warehouse.reader import Reader, open_reader
 from pipelines.warehouse.session import Session, add_rows
 from sources.core.sql import quote

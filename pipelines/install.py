@@ -19,10 +19,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
+from pipelines.config.permissions import owner_of
+from pipelines.config.project import Place
+from pipelines.config.schedules import Schedule, in_numbers, parse_cron
 from pipelines.kubernetes import cron_jobs
-from pipelines.place import Place
-from pipelines.private import owner_of
-from pipelines.schedules import Schedule, in_numbers, parse_cron
 from sources.core.errors import ConfigurationError, one_line
 
 STOP = 120

@@ -25,9 +25,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from pipelines.config.project import Place
+from pipelines.config.sections import SECTIONS, section
 from pipelines.pages import Choice, Reader, Writer, read, write
-from pipelines.place import Place
-from pipelines.settings import SECTIONS, section
 from sources.core.errors import ConfigurationError, summarize
 from sources.http import cassette
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from datetime import datetime
 
-from pipelines.schedules import Schedule, parse_cron
+from pipelines.config.schedules import Schedule, parse_cron
 from sources.core.errors import ConfigurationError
 
 HEAD = """\

@@ -22,8 +22,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.place import OWN_DATASET
-from pipelines.private import state_folder
+from pipelines.config.permissions import state_folder
+from pipelines.config.project import OWN_DATASET
 from sources.core.errors import ConfigurationError, NightloadError, NoRoom, no_room
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from typing import Any
 
 from pipelines import __version__
 from pipelines.channels import post
+from pipelines.config.project import Place
+from pipelines.config.sections import SECTIONS, section, text
 from pipelines.ledger import Ledger
-from pipelines.place import Place
-from pipelines.settings import SECTIONS, section, text
 from sources.core.errors import NightloadError
 from sources.core.redaction import register_secret
 

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.files import replace
+from pipelines.config.files import replace
+from pipelines.config.project import Place
+from pipelines.config.sections import SECTIONS, section, text
 from pipelines.ledger import Ledger
-from pipelines.place import Place
-from pipelines.settings import SECTIONS, section, text
 from pipelines.status import standing
 
 Sample = tuple[dict[str, str], float]

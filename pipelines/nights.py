@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from pipelines import __version__
+from pipelines.config.project import Place
+from pipelines.config.schedules import Schedule
 from pipelines.ledger import MISSED, Ledger
-from pipelines.place import Place
-from pipelines.schedules import Schedule
 from sources.core.errors import NightloadError, summarize
 
 log = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pipelines.place import OWN_DATASET
-from pipelines.schedules import parse_period
-from pipelines.settings import SECTIONS, section, text
+from pipelines.config.project import OWN_DATASET
+from pipelines.config.schedules import parse_period
+from pipelines.config.sections import SECTIONS, section, text
 from sources import VENDORS
 from sources.core.errors import ConfigurationError, Recovery
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines import files
+from pipelines.config import files
 from sources.core.errors import NightloadError, summarize
 from sources.http.cassette import Asked, Kept
 from sources.privacy.pii_columns import CLOSED, DECLARED, Mark, is_personal

@@ -13,8 +13,8 @@ import duckdb
 import pendulum
 from filelock import FileLock, Timeout
 
-from pipelines.place import Place
-from pipelines.private import state_folder
+from pipelines.config.permissions import state_folder
+from pipelines.config.project import Place
 from pipelines.request import refuse_unknown_table, vendor_of
 from sources.convert.duckdb_session import spilling_into
 from sources.core.errors import ConfigurationError

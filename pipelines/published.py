@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pipelines.place import Place
+from pipelines.config.project import Place
 from pipelines.warehouse.reader import open_reader
 from sources.core.errors import ConfigurationError
 

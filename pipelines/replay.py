@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, Any
 
 import pendulum
 
-from pipelines import place as places
+from pipelines.config import project as places
+from pipelines.config.project import Place
 from pipelines.forgotten import read_forgotten
 from pipelines.keeping import Recorded, kept_runs
 from pipelines.pages import Reader
-from pipelines.place import Place
 from pipelines.status import run_info
 from sources.core.errors import ConfigurationError
 from sources.extract.sync import Outcome

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.causes import alike, by_cause, cause_of, named, shared
-from pipelines.files import replace
+from pipelines.config.files import replace
+from pipelines.config.project import Place
 from pipelines.incidents import change_in_words
 from pipelines.ledger import Ledger
-from pipelines.place import Place
 from pipelines.report_style import STYLE
 from pipelines.status import noticed, opened, stale, standing
 from sources.core.errors import ConfigurationError

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pipelines.place import Place
+from pipelines.config.project import Place
 from sources import VENDORS
 from sources.core.errors import ConfigurationError
 from sources.extract.connector import package

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipelines.schedules import Schedule
+from pipelines.config.schedules import Schedule
 
 log = logging.getLogger(__name__)
 

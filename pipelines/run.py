@@ -23,14 +23,14 @@ import pendulum
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from pipelines import __version__, dbt
+from pipelines.config.malloc import give_back
+from pipelines.config.project import Place
 from pipelines.cut_short import close_crashed, set_right
 from pipelines.keeping import Keeping, read_choice
 from pipelines.ledger import Ledger
-from pipelines.memory import give_back
 from pipelines.night import Night, as_told, folder, record, tell, who_is_forgotten
 from pipelines.pace import PASSING, Pace, Publish, read_pace
 from pipelines.passes import extract, load_parts, pass_over, prepare
-from pipelines.place import Place
 from pipelines.report import RunReport, TableReport
 from pipelines.request import Request, choose, refuse_unknown_table, vendor_of
 from pipelines.side_by_side import SideBySide

@@ -27,11 +27,11 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 from filelock import FileLock, Timeout
 
+from pipelines.config.permissions import state_folder
+from pipelines.config.project import Place
+from pipelines.config.schedules import Schedule
 from pipelines.nights import COMMAND, Nights, told
-from pipelines.place import Place
-from pipelines.private import state_folder
 from pipelines.rota import Clock, Due, Rota
-from pipelines.schedules import Schedule
 from pipelines.warehouse.session import Locked
 from sources.core.errors import ConfigurationError, NoRoom, no_room
 from sources.core.redaction import install

@@ -20,9 +20,9 @@ from sources.core.errors import one_line
 from sources.core.redaction import redact
 
 if TYPE_CHECKING:
+    from pipelines.config.project import Place
     from pipelines.copying import Copied
     from pipelines.dbt import DbtReport
-    from pipelines.place import Place
     from pipelines.report import RunReport
 
 COLOURS = {

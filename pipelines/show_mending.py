@@ -18,8 +18,8 @@ from pipelines.show import COLOURS, console, grid_of, print_grid, progress_conso
 if TYPE_CHECKING:
     from pipelines.backfill import Done
     from pipelines.backfill_plan import Plan
+    from pipelines.config.project import Place
     from pipelines.drop import Doomed
-    from pipelines.place import Place
     from pipelines.state import Remembered
 
 

@@ -21,10 +21,10 @@ import dlt
 from dlt.common.versioned_state import decompress_state
 
 from pipelines import __version__
+from pipelines.config.project import OWN_DATASET, Place
 from pipelines.cut_short import close_crashed
 from pipelines.forget import user
 from pipelines.ledger import Ledger
-from pipelines.place import OWN_DATASET, Place
 from pipelines.request import refuse_unknown_table, vendor_of
 from pipelines.warehouse import Session, Warehouse, lock, open_warehouse, quote
 from pipelines.warehouse.reader import Reader, open_reader

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pipelines import schedules
+from pipelines.config import schedules
+from pipelines.config.project import Place
+from pipelines.config.sections import SECTIONS, duration, per_table, section
 from pipelines.ledger import MEMORY, Ledger, run_id_of
-from pipelines.place import Place
-from pipelines.settings import SECTIONS, duration, per_table, section
 from sources.core.errors import ConfigurationError
 
 WARNINGS = ("drift",)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from dlt.common.versioned_state import compress_state, decompress_state
 
-from pipelines.place import OWN_DATASET
+from pipelines.config.project import OWN_DATASET
 from pipelines.warehouse.reader import Reader
 from pipelines.warehouse.session import Session
 from sources.convert.types import Kind

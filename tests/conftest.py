@@ -118,7 +118,7 @@ class Night:
 
     @property
     def state(self) -> Path:
-        from pipelines import place as places
+        from pipelines.config import project as places
 
         return places.at(self.database.url or places.DEFAULT, self.home).state
 
@@ -241,8 +241,8 @@ class Night:
     @contextmanager
     def here(self) -> Iterator[Any]:
         """This process, set up as the command line would be for this home; yields the place."""
-        from pipelines import place as places
-        from pipelines.engine import prepare
+        from pipelines.config import project as places
+        from pipelines.config.dlt_setup import prepare
 
         with mock.patch.dict(os.environ, self.environment(), clear=True):
             os.environ["DLT_PROJECT_DIR"] = str(_nowhere)

@@ -25,7 +25,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.engine import SETTINGS
+from pipelines.config.dlt_setup import SETTINGS
 from sources import VENDORS
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from pipelines import cli, engine
-from pipelines.place import Place
+from pipelines import cli
+from pipelines.config import dlt_setup
+from pipelines.config.project import Place
 
 Step = tuple[str, str, int, str]
 """Module and name of a function; before or after it; which call; a text in its arguments."""
@@ -99,13 +100,13 @@ def arm(target: str, when: str, nth: int, text: str) -> None:
 
 def main() -> None:
     target, when, nth, text, *arguments = sys.argv[1:]
-    prepare = engine.prepare
+    prepare = dlt_setup.prepare
 
     def prepare_and_arm(place: Place) -> None:
         prepare(place)
         arm(target, when, int(nth), text)
 
-    engine.prepare = prepare_and_arm
+    dlt_setup.prepare = prepare_and_arm
     sys.argv = ["nightload", *arguments]
     cli.main()
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from conftest import Night
-from pipelines import place as places
+from pipelines.config import project as places
+from pipelines.config.project import Place
 from pipelines.ledger import Ledger
-from pipelines.place import Place
 
 NOON = datetime(2026, 5, 20, 12, tzinfo=UTC)
 

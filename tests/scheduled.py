@@ -21,8 +21,8 @@ from typing import Any
 import apscheduler.schedulers.base
 
 from pipelines import cli, schedule
+from pipelines.config.schedules import Schedule
 from pipelines.rota import Clock
-from pipelines.schedules import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)

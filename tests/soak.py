@@ -29,7 +29,7 @@ from typing import Any
 from broken import PROTECTIONS
 from conftest import Database
 from forked import forks
-from pipelines.schedules import Schedule
+from pipelines.config.schedules import Schedule
 from postgres_server import Server, fresh_database, running_postgres
 from sandbox_process import start_sandbox
 from soak_clockwork import START, Codes, Wrong

@@ -15,7 +15,7 @@ from typing import Any
 
 from conftest import Database, Night
 from forked import Forked, Forks
-from pipelines import schedules
+from pipelines.config import schedules
 from postgres_server import Server
 from sandbox_process import SandboxProcess
 from soak_schedule import Clock

@@ -17,7 +17,7 @@ from typing import Any
 import psycopg2
 
 from killed import STEPS
-from pipelines.schedules import Schedule
+from pipelines.config.schedules import Schedule
 from pipelines.warehouse.postgres import RUN_LOCK
 from soak_clockwork import PATIENCE, Codes, Wrong
 from soak_truth import Truth

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines import place as places
+from pipelines.config import project as places
 from pipelines.ledger import MISSED
 from postgres_server import execute
 from soak_clockwork import PATIENCE, START, Clockwork, Wrong

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from conftest import DATABASES, Database, Night, one_database
-from pipelines import place as places
+from pipelines.config import project as places
 from pipelines.warehouse import Locked, lock, open_warehouse, turn
 from sandbox_process import SandboxProcess, start_sandbox
 from sources.core.dates import Days

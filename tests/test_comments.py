@@ -11,7 +11,7 @@ import pytest
 
 from conftest import Night, settle
 from databases import DATABASES, databases, point
-from pipelines.place import find
+from pipelines.config.project import find
 from pipelines.warehouse.reader import open_reader
 from redash import LABELS
 from sandbox_process import SandboxProcess

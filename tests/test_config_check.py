@@ -9,7 +9,7 @@ import pytest
 
 from conftest import Night, one_database
 from pipelines import config_check
-from pipelines import place as places
+from pipelines.config import project as places
 from sources.core import config as configuration
 from sources.core.config import DLT_SECTIONS
 

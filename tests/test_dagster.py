@@ -22,7 +22,7 @@ from filelock import FileLock
 import pipelines.orchestration as orchestration
 from conftest import Night
 from ledger_story import NOON, story
-from pipelines import place as places
+from pipelines.config import project as places
 from pipelines.orchestration import child, dagster_assets
 from pipelines.orchestration.__main__ import home_of_dagster
 from pipelines.orchestration.dagster_assets import FRESH, NIGHT, PROVEN, Load, asset_key, definitions

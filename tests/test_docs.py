@@ -12,8 +12,8 @@ import pytest
 from conftest import Night, settle
 from databases import DATABASES, databases, point
 from pipelines.catalogue import ColumnThere
+from pipelines.config.project import find
 from pipelines.examples import NAMES, PEOPLE, VALUES
-from pipelines.place import find
 from pipelines.warehouse.reader import open_reader
 from sandbox_process import SandboxProcess, start_sandbox
 

@@ -21,7 +21,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from fuzzing import TEXTS, VALUES, WELL_FORMED, cheap, soon
-from pipelines.schedules import FIELDS, Schedule, parse_cron, parse_period, read
+from pipelines.config.schedules import FIELDS, Schedule, parse_cron, parse_period, read
 from sources.core import redaction
 from sources.core.errors import ConfigurationError, NightloadError, one_line
 from sources.naming import MAX_BYTES, columns_for, identifier_for, tag_for

@@ -20,8 +20,8 @@ from unittest import mock
 import pytest
 
 from conftest import Night, one_database
-from pipelines import place as places
 from pipelines import schedule, warehouse
+from pipelines.config import project as places
 from pipelines.ledger import TABLES, Ledger
 from pipelines.warehouse.postgres import RUN_LOCK
 from pipelines.warehouse.postgres_connection import connect

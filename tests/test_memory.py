@@ -14,7 +14,7 @@ import orjson
 import pytest
 from dlt.load.exceptions import LoadClientJobFailed
 
-from pipelines import place as places
+from pipelines.config import project as places
 from pipelines.ledger import Ledger
 from pipelines.warehouse.duckdb_file import DuckDbFile
 from sources.convert import pieces

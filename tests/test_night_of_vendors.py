@@ -25,7 +25,7 @@ import pytest
 
 from conftest import Night, one_database
 from pipelines import cut_short, passes, run
-from pipelines import place as places
+from pipelines.config import project as places
 from pipelines.ledger import Ledger
 from pipelines.side_by_side import SideBySide
 from pipelines.tries import Try

@@ -14,10 +14,10 @@ import pytest
 
 import killed
 from conftest import Night, one_database
-from pipelines import place as places
+from pipelines.config import project as places
+from pipelines.config.schedules import Schedule
 from pipelines.ledger import MEMORY, Ledger
 from pipelines.schedule import serve
-from pipelines.schedules import Schedule
 from pipelines.warehouse import lock
 from sandbox_process import SandboxProcess
 from sources.core.errors import ConfigurationError

@@ -25,11 +25,11 @@ import pytest
 from apscheduler.triggers.cron import CronTrigger
 
 from conftest import Night
-from pipelines import place as places
+from pipelines.config import project as places
+from pipelines.config.schedules import Schedule, parse_cron, parse_period, read
 from pipelines.ledger import Ledger
 from pipelines.nights import Nights
 from pipelines.rota import Clock, Rota
-from pipelines.schedules import Schedule, parse_cron, parse_period, read
 from sources.core.errors import ConfigurationError
 
 # -- when it is due ------------------------------------------------------------------------------------
@@ -862,7 +862,7 @@ def test_nothing_heavy_is_imported_by_the_scheduler(tmp_path: Path) -> None:
     config(tmp_path, '[schedules.a]\ncron = "0 0 * * *"\n')
     code = (
         "import sys; from pathlib import Path; import pipelines.cli, pipelines.schedule\n"
-        f"from pipelines.schedules import read; read(Path({str(tmp_path)!r}))\n"
+        f"from pipelines.config.schedules import read; read(Path({str(tmp_path)!r}))\n"
         "print(sorted(set(sys.modules) & {'dlt', 'duckdb', 'pyarrow', 'psycopg2', 'httpx'}))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -17,10 +17,10 @@ import pytest
 import yaml
 
 from conftest import NIGHTLOAD
-from pipelines import place as places
+from pipelines.config import project as places
+from pipelines.config.schedules import Schedule, parse_cron
 from pipelines.install import Installer, install_schedules, on_calendar, with_block, write_units
 from pipelines.kubernetes import cron_jobs
-from pipelines.schedules import Schedule, parse_cron
 from sources.core.errors import ConfigurationError
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)

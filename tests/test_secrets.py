@@ -256,7 +256,7 @@ def test_no_process_of_a_night_has_a_key_in_its_arguments(night: Night, sandbox:
 
 @pytest.mark.parametrize("url", ["postgresql://u:CANARY%2Bpw@h/db", "postgresql://u@h/db?password=CANARY%2Bpw"])
 def test_the_databases_password_is_known_wherever_it_stands(url: str, tmp_path: Path) -> None:
-    from pipelines import place
+    from pipelines.config import project as place
     from sources.core import redaction
 
     redaction.clear()
@@ -265,7 +265,7 @@ def test_the_databases_password_is_known_wherever_it_stands(url: str, tmp_path: 
 
 
 def test_the_databases_password_of_the_environment_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines import place
+    from pipelines.config import project as place
     from sources.core import redaction
 
     redaction.clear()

@@ -12,9 +12,10 @@ import pytest
 
 from conftest import Night
 from ledger_story import NOON, Story, command, story
-from pipelines import schedules, status
+from pipelines import status
 from pipelines.alerts import sweep
-from pipelines.settings import duration, section
+from pipelines.config import schedules
+from pipelines.config.sections import duration, section
 from pipelines.status import last_runs, run_info
 from sandbox_process import SandboxProcess
 from sources.core.errors import ConfigurationError

@@ -22,7 +22,7 @@ import pytest
 
 import sources.tune as package
 from conftest import Database, Night, one_database
-from pipelines import place as places
+from pipelines.config import project as places
 from pipelines.ledger import Ledger
 from pipelines.warehouse import open_warehouse
 from sandbox.tune.models import MODELS

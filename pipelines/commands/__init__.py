@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines import place as places
+from pipelines.config import project as places
 from sources import VENDORS
 from sources.core.cancellation import heard
 from sources.core.errors import NightloadError, Recovery, summarize
@@ -48,7 +48,7 @@ def engine(place: places.Place, *, verbose: bool = False, quiet: bool = False, r
 
     Raises `ConfigurationError` for names in the configuration that nothing reads, unless `refuse` is false.
     """
-    from pipelines.engine import prepare
+    from pipelines.config.dlt_setup import prepare
 
     level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING
     # several vendors speak at once, and their threads have their names

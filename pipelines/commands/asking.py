@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from pipelines import place as places
 from pipelines.commands import FAILED, OK, USAGE, Home, WarehouseUrl, app, engine, say_error
+from pipelines.config import project as places
 from sources.core.errors import ConfigurationError, did_you_mean
 
 

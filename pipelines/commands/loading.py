@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from pipelines import place as places
 from pipelines.after_run import telling
 from pipelines.commands import (
     FAILED,
@@ -24,6 +23,7 @@ from pipelines.commands import (
     engine,
     print_json,
 )
+from pipelines.config import project as places
 from sources import VENDORS
 from sources.core.errors import NightloadError, Recovery, summarize
 

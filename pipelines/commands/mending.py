@@ -8,8 +8,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from pipelines import place as places
 from pipelines.commands import FAILED, AsJson, DryRun, Home, Verbose, WarehouseUrl, Yes, app, engine, print_json
+from pipelines.config import project as places
 from sources.core.errors import ConfigurationError
 
 state = typer.Typer(help="What is remembered between two nights: cursors, windows, digests; shown and forgotten.")

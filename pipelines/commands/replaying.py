@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from pipelines import place as places
 from pipelines.after_run import telling
 from pipelines.commands import (
     MISMATCH,
@@ -22,6 +21,7 @@ from pipelines.commands import (
     engine,
     print_json,
 )
+from pipelines.config import project as places
 
 
 @app.command()

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines import place as places
 from pipelines.commands import FAILED, AsJson, DryRun, Home, Verbose, WarehouseUrl, Yes, app, engine, print_json
+from pipelines.config import project as places
 from pipelines.rows import output
 from sources.core.errors import ConfigurationError
 

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from pipelines import place as places
 from pipelines.commands import FAILED, OK, AsJson, Home, RunId, Verbose, WarehouseUrl, app, print_json
+from pipelines.config import project as places
 from pipelines.rows import output
 from sources.core.redaction import install
 
@@ -128,7 +128,7 @@ def schedule(
 ) -> None:
     """Run the schedules of .dlt/config.toml, each in its zone, until SIGTERM; or hand them to systemd or cron."""
     # nothing here loads dlt: this process waits all day, and is small
-    from pipelines import schedules
+    from pipelines.config import schedules
 
     place = places.find(home, warehouse)
     found = schedules.read(place.home)

@@ -16,10 +16,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pipelines import place as places
-from pipelines import schedules
 from pipelines.commands import code_of, say_error
-from pipelines.place import Place
+from pipelines.config import project as places
+from pipelines.config import schedules
+from pipelines.config.project import Place
 from sources.core.errors import ConfigurationError, NightloadError
 
 STOP = 150

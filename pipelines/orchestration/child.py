@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.config.project import Place
 from pipelines.nights import COMMAND
-from pipelines.place import Place
 from sources.core.redaction import redact
 
 STOP = 120.0

@@ -17,15 +17,16 @@ from typing import Any
 
 import dagster as dg
 
-from pipelines import place as places
-from pipelines import schedules, status
+from pipelines import status
 from pipelines.commands import LOCKED, MISMATCH
-from pipelines.engine import prepare
+from pipelines.config import project as places
+from pipelines.config import schedules
+from pipelines.config.dlt_setup import prepare
+from pipelines.config.project import Place
+from pipelines.config.schedules import Schedule
+from pipelines.config.sections import SECTIONS, section, text
 from pipelines.orchestration.child import Ended, nightload
-from pipelines.place import Place
 from pipelines.request import vendor_of
-from pipelines.schedules import Schedule
-from pipelines.settings import SECTIONS, section, text
 from sources import VENDORS
 from sources.core.errors import ConfigurationError, NightloadError
 from sources.extract.connector import package

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
-from pipelines.place import OWN_DATASET, Place
-from pipelines.private import state_folder
+from pipelines.config.permissions import state_folder
+from pipelines.config.project import OWN_DATASET, Place
 from pipelines.warehouse.session import Locked, Session, Warehouse, WarehouseBusy, WarehouseRefused
 from sources.core.errors import ConfigurationError, NoRoom, no_room
 from sources.core.sql import quote

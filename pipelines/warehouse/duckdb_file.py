@@ -27,9 +27,9 @@ from dlt.common.destination import AnyDestination
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from dlt.destinations.impl.duckdb.duck import DuckDbClient
 
+from pipelines.config.permissions import published_mode
+from pipelines.config.project import OWN_DATASET, Place
 from pipelines.ledger import Ledger
-from pipelines.place import OWN_DATASET, Place
-from pipelines.private import published_mode
 from pipelines.warehouse.capable import Capable
 from pipelines.warehouse.session import (
     LEAVE_OUT,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pipelines.place import Place
+from pipelines.config.project import Place
 from pipelines.statements import SETTINGS
 from pipelines.warehouse.types import ColumnType
 from sources.core.errors import ConfigurationError, NightloadError

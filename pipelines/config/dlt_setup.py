@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import sys
 
-from pipelines.memory import share_one_heap
-from pipelines.place import Place
-from pipelines.settings import read_toml
+from pipelines.config.malloc import share_one_heap
+from pipelines.config.project import Place
+from pipelines.config.sections import read_toml
 
 SETTINGS = {
     "RUNTIME__DLTHUB_TELEMETRY": "false",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from pipelines.private import owner_of
+from pipelines.config.permissions import owner_of
 from sources.core.errors import ConfigurationError
 from sources.core.redaction import register_secret
 
