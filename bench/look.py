@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pipelines.alerts import sweep
 from pipelines.config import project as places
-from pipelines.ledger import Ledger
+from pipelines.ledger.store import Ledger
 from pipelines.report_page import write
 
 NIGHTS, TABLES = 365, 80

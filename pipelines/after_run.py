@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pipelines.config.project import Place
-from pipelines.ledger import Ledger
+from pipelines.ledger.store import Ledger
 from sources.core.errors import ConfigurationError, NightloadError, summarize
 
 log = logging.getLogger(__name__)

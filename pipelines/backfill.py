@@ -33,7 +33,7 @@ from pipelines.config.project import Place
 from pipelines.cut_short import close_crashed
 from pipelines.forgotten import forgotten_in
 from pipelines.incidents import change_in_words
-from pipelines.ledger import Ledger
+from pipelines.ledger.store import Ledger
 from pipelines.night import Night
 from pipelines.passes import pass_over
 from pipelines.report import TableReport, VendorReport

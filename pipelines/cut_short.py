@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pipelines.config.project import OWN_DATASET, Place
-from pipelines.ledger import Ledger
+from pipelines.ledger.store import Ledger
 from pipelines.warehouse.reader import open_reader
 from sources.core.errors import NightloadError, summarize
 

@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from pipelines.config.project import Place
-from pipelines.ledger import Ledger
+from pipelines.ledger.store import Ledger
 from pipelines.warehouse import Warehouse
 from sources.core.errors import ConfigurationError, NightloadError, one_line, summarize
 

@@ -15,7 +15,7 @@ import dlt
 from dlt.pipeline.helpers import pipeline_drop
 
 from pipelines.config.project import OWN_DATASET, Place
-from pipelines.ledger import Ledger
+from pipelines.ledger.store import Ledger
 from pipelines.request import vendor_of
 from pipelines.state import datasets_of, pipeline_of, record, refuse_unknown, states_of, tending
 from pipelines.warehouse import Warehouse, quote

@@ -21,7 +21,7 @@ from pipelines import __version__, keeping
 from pipelines.config.project import Place
 from pipelines.cut_short import close_crashed
 from pipelines.forgotten import keep_out
-from pipelines.ledger import Ledger
+from pipelines.ledger.store import Ledger
 from pipelines.links import Link, links_of
 from pipelines.traces import Trace, Wanted, carry_out, find, spellings
 from pipelines.warehouse import Session, lock, open_warehouse

@@ -17,7 +17,7 @@ from pipelines import __version__
 from pipelines.channels import post
 from pipelines.config.project import Place
 from pipelines.config.sections import SECTIONS, section, text
-from pipelines.ledger import Ledger
+from pipelines.ledger.store import Ledger
 from sources.core.errors import NightloadError
 from sources.core.redaction import register_secret
 

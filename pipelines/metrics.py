@@ -10,7 +10,7 @@ from typing import Any
 from pipelines.config.files import replace
 from pipelines.config.project import Place
 from pipelines.config.sections import SECTIONS, section, text
-from pipelines.ledger import Ledger
+from pipelines.ledger.store import Ledger
 from pipelines.status import standing
 
 Sample = tuple[dict[str, str], float]

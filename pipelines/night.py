@@ -10,7 +10,7 @@ import pendulum
 
 from pipelines.forgotten import read_forgotten
 from pipelines.keeping import Keeping
-from pipelines.ledger import Ledger
+from pipelines.ledger.store import Ledger
 from pipelines.pace import Pace
 from pipelines.report import VendorReport
 from pipelines.request import Request

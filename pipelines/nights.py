@@ -15,7 +15,7 @@ from datetime import datetime
 from pipelines import __version__
 from pipelines.config.project import Place
 from pipelines.config.schedules import Schedule
-from pipelines.ledger import MISSED, Ledger
+from pipelines.ledger.store import MISSED, Ledger
 from sources.core.errors import NightloadError, summarize
 
 log = logging.getLogger(__name__)

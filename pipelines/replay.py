@@ -264,7 +264,7 @@ def _fresh(place: Place, to: str) -> Place:
 
 
 def _refuse_newer(place: Place, recorded: Recorded, tables: set[str]) -> None:
-    from pipelines.ledger import Ledger
+    from pipelines.ledger.store import Ledger
 
     ledger = Ledger(place.ledger)
     try:

@@ -18,7 +18,7 @@ from pipelines.causes import alike, by_cause, cause_of, named, shared
 from pipelines.config.files import replace
 from pipelines.config.project import Place
 from pipelines.incidents import change_in_words
-from pipelines.ledger import Ledger
+from pipelines.ledger.store import Ledger
 from pipelines.report_style import STYLE
 from pipelines.status import noticed, opened, stale, standing
 from sources.core.errors import ConfigurationError

@@ -27,7 +27,7 @@ from pipelines.config.malloc import give_back
 from pipelines.config.project import Place
 from pipelines.cut_short import close_crashed, set_right
 from pipelines.keeping import Keeping, read_choice
-from pipelines.ledger import Ledger
+from pipelines.ledger.store import Ledger
 from pipelines.night import Night, as_told, folder, record, tell, who_is_forgotten
 from pipelines.pace import PASSING, Pace, Publish, read_pace
 from pipelines.passes import extract, load_parts, pass_over, prepare

@@ -24,7 +24,7 @@ from pipelines import __version__
 from pipelines.config.project import OWN_DATASET, Place
 from pipelines.cut_short import close_crashed
 from pipelines.forget import user
-from pipelines.ledger import Ledger
+from pipelines.ledger.store import Ledger
 from pipelines.request import refuse_unknown_table, vendor_of
 from pipelines.warehouse import Session, Warehouse, lock, open_warehouse, quote
 from pipelines.warehouse.reader import Reader, open_reader

@@ -11,7 +11,7 @@ from typing import Any
 from pipelines.config import schedules
 from pipelines.config.project import Place
 from pipelines.config.sections import SECTIONS, duration, per_table, section
-from pipelines.ledger import MEMORY, Ledger, run_id_of
+from pipelines.ledger.store import MEMORY, Ledger, run_id_of
 from sources.core.errors import ConfigurationError
 
 WARNINGS = ("drift",)

@@ -16,7 +16,7 @@ from typing import Any
 from dlt.pipeline.state_sync import state_doc
 
 from pipelines import nights, passes, run
-from pipelines.ledger import Ledger
+from pipelines.ledger.store import Ledger
 from pipelines.night import Night
 from pipelines.warehouse import duckdb_file
 from pipelines.warehouse.postgres import Postgres

@@ -13,7 +13,7 @@ from typing import Any
 from conftest import Night
 from pipelines.config import project as places
 from pipelines.config.project import Place
-from pipelines.ledger import Ledger
+from pipelines.ledger.store import Ledger
 
 NOON = datetime(2026, 5, 20, 12, tzinfo=UTC)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import project as places
-from pipelines.ledger import MISSED
+from pipelines.ledger.store import MISSED
 from postgres_server import execute
 from soak_clockwork import PATIENCE, START, Clockwork, Wrong
 

@@ -19,7 +19,7 @@ from conftest import Night, empty, settle
 from ledger_story import NOON, Story, command, story
 from pipelines import channels
 from pipelines.alerts import sweep
-from pipelines.ledger import Ledger
+from pipelines.ledger.store import Ledger
 from pipelines.status import last_runs
 from receivers import Receiver, http_receiver, mail_receiver
 from sandbox_process import SandboxProcess

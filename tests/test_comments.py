@@ -103,7 +103,7 @@ def test_a_label_is_a_comment_whatever_it_holds(small: Night, sandbox: SandboxPr
 
 def test_every_sign_comes_through(small: Night) -> None:
     from pipelines.comments import comment
-    from pipelines.ledger import Ledger
+    from pipelines.ledger.store import Ledger
     from pipelines.warehouse import open_warehouse
 
     assert small.run().code == 0

@@ -22,7 +22,7 @@ import pytest
 from conftest import Night, one_database
 from pipelines import schedule, warehouse
 from pipelines.config import project as places
-from pipelines.ledger import TABLES, Ledger
+from pipelines.ledger.store import TABLES, Ledger
 from pipelines.warehouse.postgres import RUN_LOCK
 from pipelines.warehouse.postgres_connection import connect
 from redash import LABELS

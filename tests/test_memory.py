@@ -15,7 +15,7 @@ import pytest
 from dlt.load.exceptions import LoadClientJobFailed
 
 from pipelines.config import project as places
-from pipelines.ledger import Ledger
+from pipelines.ledger.store import Ledger
 from pipelines.warehouse.duckdb_file import DuckDbFile
 from sources.convert import pieces
 from sources.convert.parquet import to_parquet

@@ -26,7 +26,7 @@ import pytest
 from conftest import Night, one_database
 from pipelines import cut_short, passes, run
 from pipelines.config import project as places
-from pipelines.ledger import Ledger
+from pipelines.ledger.store import Ledger
 from pipelines.side_by_side import SideBySide
 from pipelines.tries import Try
 from pipelines.warehouse import WarehouseBusy, duckdb_file
@@ -396,7 +396,7 @@ def test_killed_between_two_vendors_what_was_shown_is_whole_and_the_next_night_c
     publish: str, small: Night, sandbox: SandboxProcess
 ) -> None:
     point = {
-        "vendor": ("pipelines.ledger:Ledger.published", "after", "1", "['20"),
+        "vendor": ("pipelines.ledger.store:Ledger.published", "after", "1", "['20"),
         "night": ("pipelines.warehouse.duckdb_file:DuckDbFile.keep", "after", "1", ""),
     }[publish]
     pace(small, side_by_side=1, publish=publish)

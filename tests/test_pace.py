@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Night
-from pipelines.ledger import Ledger
+from pipelines.ledger.store import Ledger
 from pipelines.pace import Pace, Publish, parse_until, read_pace
 from pipelines.report import TableReport, VendorReport
 from pipelines.tries import whole

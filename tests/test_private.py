@@ -16,7 +16,7 @@ import killed
 from conftest import Night, one_database
 from pipelines.config import project as places
 from pipelines.config.schedules import Schedule
-from pipelines.ledger import MEMORY, Ledger
+from pipelines.ledger.store import MEMORY, Ledger
 from pipelines.schedule import serve
 from pipelines.warehouse import lock
 from sandbox_process import SandboxProcess

@@ -27,7 +27,7 @@ from apscheduler.triggers.cron import CronTrigger
 from conftest import Night
 from pipelines.config import project as places
 from pipelines.config.schedules import Schedule, parse_cron, parse_period, read
-from pipelines.ledger import Ledger
+from pipelines.ledger.store import Ledger
 from pipelines.nights import Nights
 from pipelines.rota import Clock, Rota
 from sources.core.errors import ConfigurationError
@@ -813,7 +813,7 @@ def test_a_night_is_loaded_for_real_and_the_missed_ones_show_in_the_warehouse(ni
 
 def test_a_lost_disk_takes_over_the_ledger_though_nights_were_missed_first(night: Night) -> None:
     """The rows of missed nights make no ledger that the database's would not be taken over into."""
-    from pipelines.ledger import Ledger
+    from pipelines.ledger.store import Ledger
 
     assert night.run("tune").code == 0
     (night.state / "ledger.sqlite").unlink()

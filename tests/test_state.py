@@ -141,7 +141,7 @@ def test_killed_before_it_is_published_it_has_changed_nothing(command: tuple[str
     killer = (
         sys.executable,
         str(Path(__file__).with_name("killed.py")),
-        "pipelines.ledger:Ledger.put",
+        "pipelines.ledger.store:Ledger.put",
         "before",
         "1",
         "",

@@ -23,7 +23,7 @@ import pytest
 import sources.tune as package
 from conftest import Database, Night, one_database
 from pipelines.config import project as places
-from pipelines.ledger import Ledger
+from pipelines.ledger.store import Ledger
 from pipelines.warehouse import open_warehouse
 from sandbox.tune.models import MODELS
 from sandbox_process import SandboxProcess, start_sandbox

@@ -29,7 +29,7 @@ from dlt.destinations.impl.duckdb.duck import DuckDbClient
 
 from pipelines.config.permissions import published_mode
 from pipelines.config.project import OWN_DATASET, Place
-from pipelines.ledger import Ledger
+from pipelines.ledger.store import Ledger
 from pipelines.warehouse.capable import Capable
 from pipelines.warehouse.session import (
     LEAVE_OUT,

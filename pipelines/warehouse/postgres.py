@@ -22,7 +22,7 @@ import psycopg2
 from psycopg2 import errors
 from psycopg2.extras import execute_values
 
-from pipelines.ledger import Ledger
+from pipelines.ledger.store import Ledger
 from pipelines.warehouse.postgres_connection import LOCK_WAIT, Shared, connect, is_of_server, one, to_pyformat
 from pipelines.warehouse.postgres_views import kept
 from pipelines.warehouse.session import (

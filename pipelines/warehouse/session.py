@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pipelines.config.project import OWN_DATASET
-from pipelines.ledger import INCIDENTS, TABLES, Ledger, key_of
+from pipelines.ledger.store import INCIDENTS, TABLES, Ledger, key_of
 from pipelines.warehouse.types import ColumnType
 from sources.core.errors import ConfigurationError, NightloadError, Unavailable
 from sources.core.sql import literal, quote
