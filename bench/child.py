@@ -113,7 +113,8 @@ def _clocked_steps() -> Callable[[], dict[str, float]]:
     import dlt
 
     from pipelines import passes
-    from pipelines.warehouse import duckdb_file, postgres
+    from pipelines.warehouse.duckdb import warehouse as duckdb_file
+    from pipelines.warehouse.postgres import warehouse as postgres
 
     taken: dict[str, float] = {}
 

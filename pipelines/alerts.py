@@ -286,9 +286,9 @@ def _heartbeat(ledger: Ledger, place: Place, url: str | None, *, now: datetime) 
 
 def _show(url: str, ledger: Ledger) -> None:
     """On Postgres the incidents are told at once: the next night may be another machine's."""
-    from pipelines.warehouse.postgres import PostgresSession
-    from pipelines.warehouse.postgres_connection import Shared
-    from pipelines.warehouse.session import write_incidents
+    from pipelines.warehouse.base import write_incidents
+    from pipelines.warehouse.postgres.connection import Shared
+    from pipelines.warehouse.postgres.warehouse import PostgresSession
 
     try:
         database = Shared(url)

@@ -13,7 +13,7 @@ from sources.convert.types import DELETED_AT, ROW_VERSION, VALID_FROM, VALID_TO
 from sources.extract.sync import Outcome
 
 if TYPE_CHECKING:
-    from pipelines.warehouse.session import Session
+    from pipelines.warehouse.base import Session
 
 Comments = Mapping[tuple[str, str], str]
 """(table, column) → comment; the column of a table's own is empty."""

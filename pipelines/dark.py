@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipelines.config.project import OWN_DATASET
-from pipelines.warehouse.session import Session, replace_rows
+from pipelines.warehouse.base import Session, replace_rows
 from sources.core.sql import literal, quote
 from sources.extract.sync import Mode, Outcome
 

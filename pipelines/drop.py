@@ -19,8 +19,8 @@ from pipelines.ledger.store import Ledger
 from pipelines.request import vendor_of
 from pipelines.state import datasets_of, pipeline_of, record, refuse_unknown, states_of, tending
 from pipelines.warehouse import Warehouse, quote
+from pipelines.warehouse.base import void_backfills
 from pipelines.warehouse.reader import Reader, open_reader
-from pipelines.warehouse.session import void_backfills
 from sources.core.errors import ConfigurationError, NightloadError
 
 _ASIDE = "_before_[0-9]{8}_[0-9]{6}"

@@ -25,8 +25,8 @@ from pipelines.ledger.store import Ledger
 from pipelines.links import Link, links_of
 from pipelines.traces import Trace, Wanted, carry_out, find, spellings
 from pipelines.warehouse import Session, lock, open_warehouse
+from pipelines.warehouse.base import add_rows
 from pipelines.warehouse.reader import Reader, open_reader
-from pipelines.warehouse.session import add_rows
 from sources import VENDORS
 from sources.core.errors import ConfigurationError, NightloadError
 from sources.core.redaction import register_secret

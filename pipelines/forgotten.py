@@ -6,8 +6,8 @@ import json
 import secrets
 
 from pipelines.config.project import OWN_DATASET, Place
+from pipelines.warehouse.base import Session, add_rows
 from pipelines.warehouse.reader import Reader, open_reader
-from pipelines.warehouse.session import Session, add_rows
 from sources.core.sql import quote
 from sources.privacy.matching import Forgotten, Known, normal, phrase, salted
 

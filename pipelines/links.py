@@ -9,8 +9,8 @@ from importlib import import_module
 from typing import Any
 
 from pipelines.traces import Trace, Wanted, in_parts
+from pipelines.warehouse.base import Session
 from pipelines.warehouse.reader import Reader
-from pipelines.warehouse.session import Session
 from sources import VENDORS
 from sources.core.config import raw
 from sources.core.sql import quote

@@ -28,8 +28,8 @@ from pipelines.schema import (
 from pipelines.state import forget_digests
 from pipelines.tries import Prepared
 from pipelines.warehouse import quote
-from pipelines.warehouse.capable import Capable
-from pipelines.warehouse.session import void_backfills
+from pipelines.warehouse.base import void_backfills
+from pipelines.warehouse.dlt_capabilities import Capable
 from sources.core import cancellation
 from sources.core.errors import AccessDenied, ConfigurationError, NightloadError, Unreachable, summarize
 from sources.extract.connector import Vendor

@@ -32,7 +32,7 @@ from pipelines.config.project import Place
 from pipelines.config.schedules import Schedule
 from pipelines.nights import COMMAND, Nights, told
 from pipelines.rota import Clock, Due, Rota
-from pipelines.warehouse.session import Locked
+from pipelines.warehouse.base import Locked
 from sources.core.errors import ConfigurationError, NoRoom, no_room
 from sources.core.redaction import install
 

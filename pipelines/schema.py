@@ -8,7 +8,7 @@ from typing import Any
 import dlt
 
 from pipelines.config.project import OWN_DATASET
-from pipelines.warehouse.session import Session, replace_rows
+from pipelines.warehouse.base import Session, replace_rows
 from sources.core.sql import quote
 from sources.naming import without_system_columns
 

@@ -18,8 +18,8 @@ from typing import Any, Literal
 from pipelines.catalogue import columns_of, split_name, tables_of
 from pipelines.config.project import Place
 from pipelines.rows import output, write_csv, write_json, write_table
-from pipelines.statements import split
 from pipelines.warehouse.reader import Answer, Reader, interrupted, open_reader
+from pipelines.warehouse.sql_text import split
 from sources.core.errors import ConfigurationError, NightloadError, Unavailable, summarize
 
 TABLE_ROWS = 100

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from dlt.common.versioned_state import compress_state, decompress_state
 
 from pipelines.config.project import OWN_DATASET
+from pipelines.warehouse.base import Session
 from pipelines.warehouse.reader import Reader
-from pipelines.warehouse.session import Session
 from sources.convert.types import Kind
 from sources.core.sql import quote
 from sources.privacy.masking import judge

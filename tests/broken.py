@@ -18,9 +18,9 @@ from dlt.pipeline.state_sync import state_doc
 from pipelines import nights, passes, run
 from pipelines.ledger.store import Ledger
 from pipelines.night import Night
-from pipelines.warehouse import duckdb_file
-from pipelines.warehouse.postgres import Postgres
-from pipelines.warehouse.postgres_connection import connect
+from pipelines.warehouse.duckdb import warehouse
+from pipelines.warehouse.postgres.connection import connect
+from pipelines.warehouse.postgres.warehouse import Postgres
 
 
 def swap() -> None:
@@ -31,7 +31,7 @@ def swap() -> None:
         if not str(target).endswith("warehouse.duckdb"):
             replace(source, target)
 
-    duckdb_file.os.replace = kept  # type: ignore[assignment]
+    warehouse.os.replace = kept  # type: ignore[assignment]
 
 
 def deletions() -> None:

@@ -37,10 +37,10 @@ COUNT = "pipelines.passes:_count"
 CLOSE_RUN = "pipelines.ledger.store:Ledger.close_run"
 LEDGER_KNOWS = "pipelines.ledger.store:Ledger.published"
 DUCKDB_COMMIT = "dlt.destinations.impl.duckdb.sql_client:DuckDbSqlClient.commit_transaction"
-CHECKPOINT = "pipelines.warehouse.duckdb_file:write_ledger"
+CHECKPOINT = "pipelines.warehouse.duckdb.warehouse:write_ledger"
 SWAP = "os:replace"
-COPY = "pipelines.warehouse.postgres_dlt:BinaryCopyJob.run"
-COMMIT = "pipelines.warehouse.postgres:Postgres._commit"
+COPY = "pipelines.warehouse.postgres.dlt_destination:BinaryCopyJob.run"
+COMMIT = "pipelines.warehouse.postgres.warehouse:Postgres._commit"
 
 STEPS: dict[str, dict[str, Step]] = {
     "both": {

@@ -18,7 +18,7 @@ import psycopg2
 
 from killed import STEPS
 from pipelines.config.schedules import Schedule
-from pipelines.warehouse.postgres import RUN_LOCK
+from pipelines.warehouse.postgres.warehouse import RUN_LOCK
 from soak_clockwork import PATIENCE, Codes, Wrong
 from soak_truth import Truth
 

@@ -8,8 +8,8 @@ import dlt
 import pytest
 from dlt.destinations.impl.postgres.factory import postgres
 
-from pipelines.warehouse.capable import Capable
-from pipelines.warehouse.duckdb_file import OwnDuckDb
+from pipelines.warehouse.dlt_capabilities import Capable
+from pipelines.warehouse.duckdb.warehouse import OwnDuckDb
 
 
 class OwnPostgres(Capable, postgres):

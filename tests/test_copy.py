@@ -99,8 +99,8 @@ def test_a_warehouse_that_is_not_empty_is_not_copied_over(night: Night, other: N
 def test_a_copy_that_loses_a_row_is_seen_and_not_published(
     night: Night, other: Night, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipelines.warehouse.duckdb_file import DuckDbSession
-    from pipelines.warehouse.postgres import PostgresSession
+    from pipelines.warehouse.duckdb.warehouse import DuckDbSession
+    from pipelines.warehouse.postgres.warehouse import PostgresSession
 
     assert night.run("tune").code == 0
     for session in (DuckDbSession, PostgresSession):

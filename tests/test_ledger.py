@@ -23,8 +23,8 @@ from conftest import Night, one_database
 from pipelines import schedule, warehouse
 from pipelines.config import project as places
 from pipelines.ledger.store import TABLES, Ledger
-from pipelines.warehouse.postgres import RUN_LOCK
-from pipelines.warehouse.postgres_connection import connect
+from pipelines.warehouse.postgres.connection import connect
+from pipelines.warehouse.postgres.warehouse import RUN_LOCK
 from redash import LABELS
 from sandbox_process import SandboxProcess
 from sources.core.errors import ConfigurationError, NightloadError, NoRoom

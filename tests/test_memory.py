@@ -16,7 +16,7 @@ from dlt.load.exceptions import LoadClientJobFailed
 
 from pipelines.config import project as places
 from pipelines.ledger.store import Ledger
-from pipelines.warehouse.duckdb_file import DuckDbFile
+from pipelines.warehouse.duckdb.warehouse import DuckDbFile
 from sources.convert import pieces
 from sources.convert.parquet import to_parquet
 from sources.convert.pieces import split
@@ -103,7 +103,7 @@ print(held() - before)
 def test_comments_on_a_wide_table_are_written_in_little_memory(tmp_path: Path) -> None:
     code = """
 import resource
-from pipelines.warehouse.duckdb_file import DuckDbFile
+from pipelines.warehouse.duckdb.warehouse import DuckDbFile
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 warehouse = DuckDbFile(where, datasets=())

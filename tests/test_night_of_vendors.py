@@ -29,8 +29,9 @@ from pipelines.config import project as places
 from pipelines.ledger.store import Ledger
 from pipelines.side_by_side import SideBySide
 from pipelines.tries import Try
-from pipelines.warehouse import WarehouseBusy, duckdb_file
-from pipelines.warehouse.duckdb_file import DuckDbFile
+from pipelines.warehouse import WarehouseBusy
+from pipelines.warehouse.duckdb import warehouse as duckdb_file
+from pipelines.warehouse.duckdb.warehouse import DuckDbFile
 from reference import truth
 from sandbox_process import SandboxProcess
 from sources.core.errors import NoRoom, Unavailable
@@ -40,8 +41,8 @@ from test_run import METADATA
 
 KILLED = (sys.executable, str(Path(__file__).with_name("killed.py")))
 WAREHOUSE = {
-    "duckdb": "pipelines.warehouse.duckdb_file:DuckDbFile",
-    "postgres": "pipelines.warehouse.postgres:Postgres",
+    "duckdb": "pipelines.warehouse.duckdb.warehouse:DuckDbFile",
+    "postgres": "pipelines.warehouse.postgres.warehouse:Postgres",
 }
 TOO_LONG = {"status": 503, "headers": {"Retry-After": "500"}}
 """The vendor is busy, and not worth another request for now."""
@@ -149,7 +150,7 @@ def test_no_thread_but_the_main_one_speaks_with_the_warehouse(small: Night, monk
     """A Postgres is one connection, a DuckDB file is swapped under whoever reads it: a vendor's thread has neither."""
     seen: set[str] = set()
     connect = duckdb.connect
-    from pipelines.warehouse.postgres_connection import Shared
+    from pipelines.warehouse.postgres.connection import Shared
 
     step = Shared.step
 
@@ -240,7 +241,7 @@ def test_a_vendor_that_fails_in_mid_load_takes_no_row_of_another_along(
 def test_readers_see_all_of_a_night_at_once_where_that_is_wanted(
     small: Night, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipelines.warehouse.postgres import Postgres
+    from pipelines.warehouse.postgres.warehouse import Postgres
 
     seen = []
     owner: Any = DuckDbFile if small.database.url is None else Postgres
@@ -318,7 +319,7 @@ def test_a_connection_lost_when_all_are_extracted_is_made_anew_for_each(
 def test_a_vendor_kept_for_the_end_that_is_lost_with_the_connection_is_said_and_loaded_again(
     small: Night, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipelines.warehouse.postgres import Postgres
+    from pipelines.warehouse.postgres.warehouse import Postgres
 
     count, cut = passes._count, []
 
@@ -397,7 +398,7 @@ def test_killed_between_two_vendors_what_was_shown_is_whole_and_the_next_night_c
 ) -> None:
     point = {
         "vendor": ("pipelines.ledger.store:Ledger.published", "after", "1", "['20"),
-        "night": ("pipelines.warehouse.duckdb_file:DuckDbFile.keep", "after", "1", ""),
+        "night": ("pipelines.warehouse.duckdb.warehouse:DuckDbFile.keep", "after", "1", ""),
     }[publish]
     pace(small, side_by_side=1, publish=publish)
     killed = small.start("run", "--json", command=(*KILLED, *point))
@@ -532,7 +533,7 @@ def test_a_pause_that_is_over_while_the_warehouse_is_let_go_ends_no_night(
 def test_what_could_not_be_shown_at_the_end_is_tried_again(
     publish: str, tries: list[int], small: Night, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipelines.warehouse.postgres import Postgres
+    from pipelines.warehouse.postgres.warehouse import Postgres
 
     owner: Any = DuckDbFile if small.database.url is None else Postgres
     publishes, times, last = owner.publish, [], {"vendor": 2, "night": 1}[publish]

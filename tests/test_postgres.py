@@ -15,8 +15,8 @@ import pytest
 
 from conftest import Database, Night, settle
 from pipelines.counts import count
-from pipelines.warehouse import postgres as warehouse
-from pipelines.warehouse import postgres_connection
+from pipelines.warehouse.postgres import connection as postgres_connection
+from pipelines.warehouse.postgres import warehouse
 from postgres_server import execute, fresh_database, with_database
 from reference import truth
 from sandbox_process import SandboxProcess
@@ -125,7 +125,9 @@ def test_readers_see_a_vendor_whole_or_as_it_was_and_never_wait(
     assert snippets(sql) == sorted((row["id"], row["snippet"]) for row in truth(sandbox, "query_snippets"))
 
 
-@pytest.mark.parametrize("moment", ["pipelines.passes:_count", "pipelines.warehouse.postgres_dlt:BinaryCopyJob.run"])
+@pytest.mark.parametrize(
+    "moment", ["pipelines.passes:_count", "pipelines.warehouse.postgres.dlt_destination:BinaryCopyJob.run"]
+)
 def test_a_connection_lost_in_mid_load_changes_nothing_and_the_other_vendors_go_on(
     moment: str, night: Night, sandbox: SandboxProcess, sql: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 from dlt.destinations.impl.duckdb.duck import DuckDbCopyJob
 
 from conftest import Database, Night
-from pipelines.warehouse.postgres_dlt import BinaryCopyJob
+from pipelines.warehouse.postgres.dlt_destination import BinaryCopyJob
 from reference import truth
 from sandbox_process import SandboxProcess
 from test_run import edit

@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 
 from conftest import NIGHTLOAD, Night
-from pipelines.statements import calls, setting
+from pipelines.warehouse.sql_text import calls, setting
 from postgres_server import execute
 from test_sql import Warehouse, there, urls
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from pipelines.config.permissions import state_folder
 from pipelines.config.project import OWN_DATASET, Place
-from pipelines.warehouse.session import Locked, Session, Warehouse, WarehouseBusy, WarehouseRefused
+from pipelines.warehouse.base import Locked, Session, Warehouse, WarehouseBusy, WarehouseRefused
 from sources.core.errors import ConfigurationError, NoRoom, no_room
 from sources.core.sql import quote
 
@@ -39,7 +39,7 @@ def open_warehouse(place: Place, *, datasets: Sequence[str], chunk: bool = False
     Raises `ConfigurationError` if it cannot be used, `Locked` if a run on another machine has it.
     """
     if place.postgres is None:
-        from pipelines.warehouse.duckdb_file import DuckDbFile
+        from pipelines.warehouse.duckdb.warehouse import DuckDbFile
 
         warehouse = DuckDbFile(place, datasets=datasets)
         try:
@@ -47,7 +47,7 @@ def open_warehouse(place: Place, *, datasets: Sequence[str], chunk: bool = False
         finally:
             warehouse.discard(kept=True)
     else:
-        from pipelines.warehouse.postgres import Postgres
+        from pipelines.warehouse.postgres.warehouse import Postgres
 
         database = Postgres(place.postgres, shown=place.shown, chunk=chunk)
         try:

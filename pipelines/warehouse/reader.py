@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from pipelines.config.project import Place
-from pipelines.statements import SETTINGS
+from pipelines.warehouse.sql_text import SETTINGS
 from pipelines.warehouse.types import ColumnType
 from sources.core.errors import ConfigurationError, NightloadError
 
@@ -112,8 +112,8 @@ def interrupted() -> Interrupted:
 def open_reader(place: Place) -> Iterator[Reader]:
     """The published warehouse of a place. Raises `ConfigurationError` if there is none yet or it cannot be opened."""
     if place.postgres is not None:
-        from pipelines.warehouse.postgres_connection import connect
-        from pipelines.warehouse.postgres_reader import PostgresReader
+        from pipelines.warehouse.postgres.connection import connect
+        from pipelines.warehouse.postgres.reader import PostgresReader
 
         with closing(connect(place.postgres)) as database:
             yield PostgresReader(database)
@@ -126,7 +126,7 @@ def open_reader(place: Place) -> Iterator[Reader]:
         )
     import duckdb
 
-    from pipelines.warehouse.duckdb_reader import DuckDbReader
+    from pipelines.warehouse.duckdb.reader import DuckDbReader
 
     try:
         connection = duckdb.connect(str(place.warehouse), read_only=True)

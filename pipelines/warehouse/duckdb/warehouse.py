@@ -30,8 +30,7 @@ from dlt.destinations.impl.duckdb.duck import DuckDbClient
 from pipelines.config.permissions import published_mode
 from pipelines.config.project import OWN_DATASET, Place
 from pipelines.ledger.store import Ledger
-from pipelines.warehouse.capable import Capable
-from pipelines.warehouse.session import (
+from pipelines.warehouse.base import (
     LEAVE_OUT,
     Rows,
     Session,
@@ -41,6 +40,7 @@ from pipelines.warehouse.session import (
     is_of_machine,
     write_ledger,
 )
+from pipelines.warehouse.dlt_capabilities import Capable
 from pipelines.warehouse.table_by_table import DuckDbFileJob, TableByTable
 from pipelines.warehouse.types import ColumnType
 from sources.core.errors import ConfigurationError, NightloadError, Unavailable, no_room, of_duckdb, summarize

@@ -29,8 +29,8 @@ from dlt.destinations.typing import DBTransaction
 from pgpq import encoders
 from pgpq import schema as postgres_types
 
-from pipelines.warehouse.capable import Capable
-from pipelines.warehouse.postgres_connection import Shared
+from pipelines.warehouse.dlt_capabilities import Capable
+from pipelines.warehouse.postgres.connection import Shared
 from pipelines.warehouse.table_by_table import OneTableJob, TableByTable
 from sources.core.sql import quote
 

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import duckdb
 
-from pipelines.statements import calls, first_word, setting
 from pipelines.warehouse.reader import (
     Answer,
     acts,
@@ -20,6 +19,7 @@ from pipelines.warehouse.reader import (
     refused,
     warehouse_alone,
 )
+from pipelines.warehouse.sql_text import calls, first_word, setting
 from pipelines.warehouse.types import ColumnType, from_duckdb
 from sources.core.sql import literal, quote
 

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import psycopg2
 from psycopg2 import errors, extensions
 
-from pipelines.statements import calls, first_word, setting
-from pipelines.warehouse.postgres_connection import to_pyformat
-from pipelines.warehouse.postgres_views import DEPENDENT
+from pipelines.warehouse.postgres.connection import to_pyformat
+from pipelines.warehouse.postgres.views import DEPENDENT
 from pipelines.warehouse.reader import Answer, acts, cannot_set, interrupted, only_reads, refused
+from pipelines.warehouse.sql_text import calls, first_word, setting
 from pipelines.warehouse.types import ColumnType, from_postgres
 from sources.core.errors import NightloadError, Unavailable
 from sources.core.sql import quote
@@ -140,7 +140,7 @@ class PostgresReader:
     def to_parquet(self, dataset: str, table: str, path: Path, *, names: Mapping[str, str]) -> None:
         import duckdb
 
-        from pipelines.warehouse.duckdb_reader import PARQUET
+        from pipelines.warehouse.duckdb.reader import PARQUET
 
         text = path.with_suffix(".csv")
         with text.open("wb") as file, self._connection.cursor() as cursor:

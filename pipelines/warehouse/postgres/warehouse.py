@@ -23,9 +23,7 @@ from psycopg2 import errors
 from psycopg2.extras import execute_values
 
 from pipelines.ledger.store import Ledger
-from pipelines.warehouse.postgres_connection import LOCK_WAIT, Shared, connect, is_of_server, one, to_pyformat
-from pipelines.warehouse.postgres_views import kept
-from pipelines.warehouse.session import (
+from pipelines.warehouse.base import (
     LEAVE_OUT,
     Locked,
     Rows,
@@ -37,6 +35,8 @@ from pipelines.warehouse.session import (
     is_of_machine,
     write_ledger,
 )
+from pipelines.warehouse.postgres.connection import LOCK_WAIT, Shared, connect, is_of_server, one, to_pyformat
+from pipelines.warehouse.postgres.views import kept
 from pipelines.warehouse.types import ColumnType
 from sources.core.errors import NightloadError, Unavailable, summarize
 from sources.core.sql import quote
@@ -178,7 +178,7 @@ class Postgres:
         """None: no transaction can; VACUUM does, and autovacuum by and by."""
 
     def destination(self) -> AnyDestination:
-        from pipelines.warehouse.postgres_dlt import destination_on
+        from pipelines.warehouse.postgres.dlt_destination import destination_on
 
         return destination_on(self._loading)
 
@@ -364,7 +364,7 @@ class PostgresSession:
         self.change(f"CREATE TABLE {quote(dataset, table)} ({spec})")
 
     def load(self, dataset: str, table: str, columns: Sequence[ColumnType], parquet: Path) -> None:
-        from pipelines.warehouse.postgres_dlt import copy_file
+        from pipelines.warehouse.postgres.dlt_destination import copy_file
 
         json = {column.name for column in columns if column.kind == "JSON"}
         copy_file(self._shared, quote(dataset, table), parquet, json=json)

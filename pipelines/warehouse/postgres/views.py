@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import psycopg2
 
-from pipelines.warehouse.session import Session, WarehouseRefused
+from pipelines.warehouse.base import Session, WarehouseRefused
 from sources.core.sql import quote
 
 DEPENDENT = """

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg2
 from psycopg2 import errors, extensions
 
-from pipelines.warehouse.session import WarehouseRefused
+from pipelines.warehouse.base import WarehouseRefused
 from sources.core.errors import Unavailable
 
 LOCK_WAIT = 60

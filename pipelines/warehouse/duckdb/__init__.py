@@ -1,0 +1,1 @@
+"""DuckDB: a build copy that is swapped with the published file, and its reader."""

@@ -1,0 +1,1 @@
+"""Postgres: one transaction a vendor, its dlt destination, reader and views."""
