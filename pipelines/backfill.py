@@ -29,9 +29,9 @@ from filelock import FileLock, Timeout
 
 from pipelines import __version__
 from pipelines.backfill_plan import TABLE, Chunk, Plan, make, newest_load, published
+from pipelines.catalog.suppression import forgotten_in
 from pipelines.config.project import Place
 from pipelines.cut_short import close_crashed
-from pipelines.forgotten import forgotten_in
 from pipelines.incidents import change_in_words
 from pipelines.ledger.store import Ledger
 from pipelines.night import Night

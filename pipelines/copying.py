@@ -10,9 +10,9 @@ import shutil
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
+from pipelines.catalog.schema_changes import name_again
 from pipelines.config.project import OWN_DATASET, Place
 from pipelines.ledger.store import Ledger
-from pipelines.schema import name_again
 from pipelines.warehouse import Session, lock, open_warehouse, quote
 from pipelines.warehouse.reader import Reader, open_reader
 from sources import VENDORS

@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pipelines.catalog.query import Row, live_rows, not_loaded, published, unpacked
 from pipelines.config.project import Place
 from pipelines.find_tables import base_url
-from pipelines.published import Row, live_rows, not_loaded, published, unpacked
 from sources.core.errors import ConfigurationError, NightloadError
 
 ARCHIVED = "archived"

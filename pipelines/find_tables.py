@@ -13,8 +13,8 @@ from datetime import date
 from fnmatch import fnmatchcase
 from typing import Any
 
+from pipelines.catalog.query import Read, Row, live_rows, not_loaded, published, unpacked
 from pipelines.config.project import Place
-from pipelines.published import Read, Row, live_rows, not_loaded, published, unpacked
 from pipelines.table_names import Used, tables_of
 from sources.core.config import raw
 from sources.core.errors import ConfigurationError, one_line, summarize

@@ -18,9 +18,9 @@ from typing import Any
 from unicodedata import normalize
 
 from pipelines import __version__, keeping
+from pipelines.catalog.suppression import keep_out
 from pipelines.config.project import Place
 from pipelines.cut_short import close_crashed
-from pipelines.forgotten import keep_out
 from pipelines.ledger.store import Ledger
 from pipelines.links import Link, links_of
 from pipelines.traces import Trace, Wanted, carry_out, find, spellings

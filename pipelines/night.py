@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pendulum
 
-from pipelines.forgotten import read_forgotten
+from pipelines.catalog.suppression import read_forgotten
 from pipelines.keeping import Keeping
 from pipelines.ledger.store import Ledger
 from pipelines.pace import Pace

@@ -11,12 +11,9 @@ from typing import Any
 
 import dlt
 
-from pipelines.comments import comment, of_vendor
-from pipelines.counts import count, live, mark_deleted
-from pipelines.dark import record_values
-from pipelines.night import Night, folder
-from pipelines.report import TableReport, VendorReport
-from pipelines.schema import (
+from pipelines.catalog.comments import comment, of_vendor
+from pipelines.catalog.null_columns import record_values
+from pipelines.catalog.schema_changes import (
     changes_between,
     columns_of,
     keys_of,
@@ -25,6 +22,9 @@ from pipelines.schema import (
     rename_system_columns,
     snapshot,
 )
+from pipelines.counts import count, live, mark_deleted
+from pipelines.night import Night, folder
+from pipelines.report import TableReport, VendorReport
 from pipelines.state import forget_digests
 from pipelines.tries import Prepared
 from pipelines.warehouse import quote

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any
 
 import pendulum
 
+from pipelines.catalog.suppression import read_forgotten
 from pipelines.config import project as places
 from pipelines.config.project import Place
-from pipelines.forgotten import read_forgotten
 from pipelines.keeping import Recorded, kept_runs
 from pipelines.pages import Reader
 from pipelines.status import run_info

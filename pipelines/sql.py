@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
-from pipelines.catalogue import columns_of, split_name, tables_of
+from pipelines.catalog.introspect import columns_of, split_name, tables_of
 from pipelines.config.project import Place
 from pipelines.rows import output, write_csv, write_json, write_table
 from pipelines.warehouse.reader import Answer, Reader, interrupted, open_reader

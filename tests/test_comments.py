@@ -54,7 +54,7 @@ def read(night: Night, sql: dict[str, str] | str) -> list[tuple[Any, ...]]:
 
 def test_tables_and_columns_are_described_and_only_news_are_written(small: Night, sandbox: SandboxProcess) -> None:
     written: list[int] = []
-    from pipelines import comments
+    from pipelines.catalog import comments
 
     real = comments.comment
 
@@ -62,7 +62,7 @@ def test_tables_and_columns_are_described_and_only_news_are_written(small: Night
         written.append(real(*args))
         return written[-1]
 
-    with mock.patch("pipelines.passes.comment", counted), mock.patch("pipelines.comments.comment", counted):
+    with mock.patch("pipelines.passes.comment", counted), mock.patch("pipelines.catalog.comments.comment", counted):
         assert small.run().code == 0
         told = {(table, column): text for table, column, text in read(small, TOLD)}
         assert told["tonalytica.query_snippets", ""] == "text blocks for queries"
@@ -102,7 +102,7 @@ def test_a_label_is_a_comment_whatever_it_holds(small: Night, sandbox: SandboxPr
 
 
 def test_every_sign_comes_through(small: Night) -> None:
-    from pipelines.comments import comment
+    from pipelines.catalog.comments import comment
     from pipelines.ledger.store import Ledger
     from pipelines.warehouse import open_warehouse
 

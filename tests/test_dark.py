@@ -13,7 +13,7 @@ import pytest
 from conftest import Night
 from ledger_story import NOON, Story, command, story
 from pipelines.alerts import sweep
-from pipelines.dark import SURE, Values
+from pipelines.catalog.null_columns import SURE, Values
 from pipelines.incidents import observe
 from pipelines.status import last_runs
 from receivers import http_receiver

@@ -11,9 +11,9 @@ import pytest
 
 from conftest import Night, settle
 from databases import DATABASES, databases, point
-from pipelines.catalogue import ColumnThere
+from pipelines.catalog.docs.samples import NAMES, PEOPLE, VALUES
+from pipelines.catalog.introspect import ColumnThere
 from pipelines.config.project import find
-from pipelines.examples import NAMES, PEOPLE, VALUES
 from pipelines.warehouse.reader import open_reader
 from sandbox_process import SandboxProcess, start_sandbox
 
@@ -158,7 +158,7 @@ def test_both_databases_have_the_same_relations(nights: dict[str, Night], tmp_pa
 
 
 def test_a_name_cannot_break_the_page(tmp_path: Path) -> None:
-    from pipelines.docs import Described, page
+    from pipelines.catalog.docs.page import Described, page
 
     name = '<script>alert(1)</script>"&\n'
     column = ColumnThere(dataset="d", table=name, name=name, type="text", about=None, label=f"{name}2", key=True)

@@ -16,8 +16,8 @@ import httpx
 import pytest
 
 from conftest import Database, Night, settle
-from pipelines.catalogue import COLUMNS as COLUMNS_THERE
-from pipelines.catalogue import TABLES
+from pipelines.catalog.introspect import COLUMNS as COLUMNS_THERE
+from pipelines.catalog.introspect import TABLES
 from sandbox_process import start_sandbox
 from test_recorded import KEY, NAMES, TYPES, Redash, a_page, queries, recorded
 

@@ -70,7 +70,7 @@ def docs(
     """Write what there is: a page (HTML) and two diagrams (Mermaid, DBML)."""
     from pathlib import Path
 
-    from pipelines.docs import write
+    from pipelines.catalog.docs.page import write
     from pipelines.warehouse.reader import open_reader
 
     place = places.find(home, warehouse)
@@ -93,8 +93,8 @@ def dbt_sources(
     """Write dbt's sources from the warehouse: tables, columns, labels, keys, freshness."""
     place = places.find(home, warehouse)
     with engine(place):
+        from pipelines.catalog.dbt_sources import State, read, refuse_edited, render, wanted, write
         from pipelines.dbt import project_folder
-        from pipelines.dbt_sources import State, read, refuse_edited, render, wanted, write
 
         project = project_folder(place.home, folder)
         target = project / "models" / "sources"

@@ -186,7 +186,7 @@ def write_ledger(session: Session, ledger: Ledger, runs: Sequence[str]) -> None:
         replace_rows(session, table, columns, ledger.rows(table, runs), where=where)
     write_incidents(session, ledger)
     if any(map(ledger.is_closed, runs)):  # once a night
-        from pipelines.comments import comment_ours  # dlt comes with it, and readers are quick without
+        from pipelines.catalog.comments import comment_ours  # dlt comes with it, and readers are quick without
 
         comment_ours(session)
 

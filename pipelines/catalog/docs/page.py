@@ -17,11 +17,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from pipelines.catalogue import ColumnThere, columns_of, tables_of
+from pipelines.catalog.docs.diagrams import dbml, mermaid
+from pipelines.catalog.docs.relations import Relation, is_history, key_of, relations
+from pipelines.catalog.docs.samples import examples, personal
+from pipelines.catalog.introspect import ColumnThere, columns_of, tables_of
 from pipelines.config.project import OWN_DATASET
-from pipelines.diagrams import dbml, mermaid
-from pipelines.examples import examples, personal
-from pipelines.relations import Relation, is_history, key_of, relations
 from pipelines.warehouse.reader import Reader
 from sources.convert.types import DELETED_AT
 from sources.core.errors import ConfigurationError

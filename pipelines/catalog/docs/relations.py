@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from pipelines.catalogue import ColumnThere
+from pipelines.catalog.introspect import ColumnThere
 from pipelines.warehouse.reader import Reader
 from sources.convert.types import DELETED_AT, VALID_TO
 from sources.core.sql import quote

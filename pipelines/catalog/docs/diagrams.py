@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Protocol
 
-from pipelines.catalogue import ColumnThere
-from pipelines.relations import Relation, is_history, key_of
+from pipelines.catalog.docs.relations import Relation, is_history, key_of
+from pipelines.catalog.introspect import ColumnThere
 
 
 class Drawn(Protocol):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from pipelines.catalogue import ColumnThere
+from pipelines.catalog.introspect import ColumnThere
 from pipelines.rows import as_text
 from pipelines.warehouse.reader import Reader
 from sources.convert.types import VALID_FROM

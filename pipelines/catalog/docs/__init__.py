@@ -1,0 +1,1 @@
+"""The data dictionary: HTML pages of tables, columns, samples and relations."""
