@@ -81,8 +81,8 @@ def nightload(kind: str, url: str, rows: int, folder: Path, *, width: int = 8) -
     import httpcore
     import pyarrow.parquet
 
-    from pipelines.request import Request
-    from pipelines.run import run
+    from pipelines.run.request import Request
+    from pipelines.run.runner import run
     from sources import VENDORS as all_vendors
     from sources.extract.connector import package
 
@@ -112,7 +112,7 @@ def _clocked_steps() -> Callable[[], dict[str, float]]:
     dlt's normalize and the copy of a DuckDB file; of that copy; of the counts."""
     import dlt
 
-    from pipelines import passes
+    from pipelines.run import load
     from pipelines.warehouse.duckdb import warehouse as duckdb_file
     from pipelines.warehouse.postgres import warehouse as postgres
 
@@ -133,8 +133,8 @@ def _clocked_steps() -> Callable[[], dict[str, float]]:
 
     clock(dlt.Pipeline, "normalize", "normalize")
     clock(dlt.Pipeline, "load", "load")
-    clock(passes, "_load", "after")
-    clock(passes, "_count", "after", "count")
+    clock(load, "_load", "after")
+    clock(load, "_count", "after", "count")
     clock(duckdb_file, "_copy", "copy")
     for warehouse in (duckdb_file.DuckDbFile, postgres.Postgres):
         clock(warehouse, "publish", "after")

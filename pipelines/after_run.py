@@ -76,7 +76,7 @@ def _lineage(place: Place) -> None:
 
 
 def _prune(place: Place) -> None:
-    from pipelines.keeping import prune
+    from pipelines.run.recording.retention import prune
 
     prune(place)
 

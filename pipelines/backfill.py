@@ -31,13 +31,13 @@ from pipelines import __version__
 from pipelines.backfill_plan import TABLE, Chunk, Plan, make, newest_load, published
 from pipelines.catalog.suppression import forgotten_in
 from pipelines.config.project import Place
-from pipelines.cut_short import close_crashed
 from pipelines.incidents import change_in_words
 from pipelines.ledger.store import Ledger
-from pipelines.night import Night
-from pipelines.passes import pass_over
-from pipelines.report import TableReport, VendorReport
-from pipelines.request import Request
+from pipelines.run.context import Night
+from pipelines.run.load import pass_over
+from pipelines.run.recovery import close_crashed
+from pipelines.run.report import TableReport, VendorReport
+from pipelines.run.request import Request
 from pipelines.state import states_of
 from pipelines.warehouse import Locked, Warehouse, turn
 from sources import VENDORS

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 import pendulum
 
 from pipelines.config.project import OWN_DATASET, Place
-from pipelines.request import refuse_unknown_table, vendor_of
+from pipelines.run.request import refuse_unknown_table, vendor_of
 from pipelines.state import states_of
 from pipelines.status import GOOD
 from pipelines.warehouse import quote

@@ -22,9 +22,9 @@ from typing import Any
 from pipelines.config import schedules
 from pipelines.config.project import OWN_DATASET, Place
 from pipelines.config.sections import SECTIONS, duration, merged, per_table, share, text, truth, unknown_settings
-from pipelines.keeping import read_choice
-from pipelines.pace import read_pace
-from pipelines.request import refuse_unknown_table
+from pipelines.run.options import read_pace
+from pipelines.run.recording.retention import read_choice
+from pipelines.run.request import refuse_unknown_table
 from sources import VENDORS
 from sources.core import config
 from sources.core.config import DLT_SECTIONS, documents

@@ -17,12 +17,13 @@ from datetime import UTC, datetime
 from typing import Any
 from unicodedata import normalize
 
-from pipelines import __version__, keeping
+from pipelines import __version__
 from pipelines.catalog.suppression import keep_out
 from pipelines.config.project import Place
-from pipelines.cut_short import close_crashed
 from pipelines.ledger.store import Ledger
 from pipelines.links import Link, links_of
+from pipelines.run.recording import retention
+from pipelines.run.recovery import close_crashed
 from pipelines.traces import Trace, Wanted, carry_out, find, spellings
 from pipelines.warehouse import Session, lock, open_warehouse
 from pipelines.warehouse.base import add_rows
@@ -150,9 +151,9 @@ def _forget_pages(place: Place, found: Found) -> None:
         return any(value in lowered for value in values)
 
     if found.columns:  # then the value alone is nobody
-        keeping.forget(place, lambda _: False, [trace.place.where for trace in found.traces])
+        retention.forget(place, lambda _: False, [trace.place.where for trace in found.traces])
     else:
-        keeping.forget(place, is_theirs, [])
+        retention.forget(place, is_theirs, [])
 
 
 def _mask_comments(session: Session, wanted: Wanted) -> None:

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from pipelines.config.permissions import state_folder
 from pipelines.config.project import Place
-from pipelines.request import refuse_unknown_table, vendor_of
+from pipelines.run.request import refuse_unknown_table, vendor_of
 from sources.convert.duckdb_session import spilling_into
 from sources.core.errors import ConfigurationError
 from sources.core.sql import literal

@@ -29,8 +29,8 @@ import pendulum
 from pipelines.catalog.suppression import read_forgotten
 from pipelines.config import project as places
 from pipelines.config.project import Place
-from pipelines.keeping import Recorded, kept_runs
-from pipelines.pages import Reader
+from pipelines.run.recording.retention import Recorded, kept_runs
+from pipelines.run.recording.store import Reader
 from pipelines.status import run_info
 from sources.core.errors import ConfigurationError
 from sources.extract.sync import Outcome
@@ -41,7 +41,7 @@ from sources.privacy.matching import Forgotten
 if TYPE_CHECKING:
     import dlt
 
-    from pipelines.report import RunReport, TableReport
+    from pipelines.run.report import RunReport, TableReport
 
 log = logging.getLogger(__name__)
 
@@ -165,8 +165,8 @@ def replay(
 
 
 def _replay(recorded: Recorded, target: Place, tables: Sequence[str], *, live: Place, told: str) -> Replayed:
-    from pipelines.request import Request, vendor_of
-    from pipelines.run import run
+    from pipelines.run.request import Request, vendor_of
+    from pipelines.run.runner import run
 
     replaying = Replaying(recorded=recorded, forgotten=read_forgotten(live), fresh=target != live)
     there = [vendor for vendor in recorded.asked["vendors"] if vendor in recorded.vendors]

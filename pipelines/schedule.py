@@ -377,7 +377,7 @@ def refuse_unknown_tables(schedules: Sequence[Schedule], environment: Mapping[st
     if not (tables := sorted({table for schedule in schedules for table in schedule.tables})):
         return
     ask = (
-        "import sys; from pipelines.request import refuse_unknown_table as refuse\n"
+        "import sys; from pipelines.run.request import refuse_unknown_table as refuse\n"
         "for table in sys.argv[1:]:\n"
         "    try: refuse(table)\n"
         "    except Exception as error: print(error)"

@@ -15,15 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.causes import alike, by_cause, named, shared
-from pipelines.report import TableReport
+from pipelines.run.report import TableReport
 from sources.core.errors import one_line
 from sources.core.redaction import redact
 
 if TYPE_CHECKING:
     from pipelines.config.project import Place
     from pipelines.copying import Copied
-    from pipelines.dbt import DbtReport
-    from pipelines.report import RunReport
+    from pipelines.run.dbt import DbtReport
+    from pipelines.run.report import RunReport
 
 COLOURS = {
     "ok": "green",

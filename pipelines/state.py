@@ -22,10 +22,10 @@ from dlt.common.versioned_state import decompress_state
 
 from pipelines import __version__
 from pipelines.config.project import OWN_DATASET, Place
-from pipelines.cut_short import close_crashed
 from pipelines.forget import user
 from pipelines.ledger.store import Ledger
-from pipelines.request import refuse_unknown_table, vendor_of
+from pipelines.run.recovery import close_crashed
+from pipelines.run.request import refuse_unknown_table, vendor_of
 from pipelines.warehouse import Session, Warehouse, lock, open_warehouse, quote
 from pipelines.warehouse.reader import Reader, open_reader
 from sources import VENDORS

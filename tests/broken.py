@@ -15,9 +15,11 @@ from typing import Any
 
 from dlt.pipeline.state_sync import state_doc
 
-from pipelines import nights, passes, run
+from pipelines import nights
 from pipelines.ledger.store import Ledger
-from pipelines.night import Night
+from pipelines.run import load as passes
+from pipelines.run import runner
+from pipelines.run.context import Night
 from pipelines.warehouse.duckdb import warehouse
 from pipelines.warehouse.postgres.connection import connect
 from pipelines.warehouse.postgres.warehouse import Postgres
@@ -57,12 +59,12 @@ def lock() -> None:
         place.state.mkdir(parents=True, exist_ok=True)
         yield
 
-    run.lock = open_to_all
+    runner.lock = open_to_all
 
 
 def leftovers() -> None:
     """What a run worked with stays."""
-    run.shutil.rmtree = lambda *_, **__: None  # type: ignore[assignment]
+    runner.shutil.rmtree = lambda *_, **__: None  # type: ignore[assignment]
 
 
 def transaction() -> None:

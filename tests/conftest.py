@@ -252,8 +252,8 @@ class Night:
 
     def run(self, *vendors: str, **request: Any) -> Ran:
         """One night in this process."""
-        from pipelines.request import Request
-        from pipelines.run import exit_code, run
+        from pipelines.run.request import Request
+        from pipelines.run.runner import exit_code, run
         from sources.core import redaction
 
         redaction.clear()  # a process begins without the secrets of another

@@ -66,7 +66,7 @@ class Meetings(Truth):
                     f"kill: {step}", lambda codes: codes in ([-9, 0], [0]), next=[{"arm": point}], during=look
                 )
             case "twice":
-                both = [{"arm": ("pipelines.passes:_count", "before", 1, "")}] * 2
+                both = [{"arm": ("pipelines.run.load:_count", "before", 1, "")}] * 2
                 return Meeting("kill: both tries", lambda codes: codes in ([-9, -9], [0]), next=both, during=look)
             case "sigterm":
                 during = self._signals(signal.SIGTERM)

@@ -130,7 +130,7 @@ def ours(night: Night) -> set[str]:
 
 
 POINTS = {
-    "inside the second chunk": ("pipelines.passes:_load", "before", 2, "", 1),
+    "inside the second chunk": ("pipelines.run.load:_load", "before", 2, "", 1),
     "while it fetches the third": ("sources.extract.extractor:Extraction.fetch_ahead", "before", 3, "", None),
     "between two chunks": ("pipelines.ledger.store:Ledger.published", "before", 1, "backfill tune", 1),
 }

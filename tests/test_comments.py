@@ -62,7 +62,7 @@ def test_tables_and_columns_are_described_and_only_news_are_written(small: Night
         written.append(real(*args))
         return written[-1]
 
-    with mock.patch("pipelines.passes.comment", counted), mock.patch("pipelines.catalog.comments.comment", counted):
+    with mock.patch("pipelines.run.load.comment", counted), mock.patch("pipelines.catalog.comments.comment", counted):
         assert small.run().code == 0
         told = {(table, column): text for table, column, text in read(small, TOLD)}
         assert told["tonalytica.query_snippets", ""] == "text blocks for queries"

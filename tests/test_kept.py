@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.pages import SUFFIX, Choice, NotKept, Reader, Writer
+from pipelines.run.recording.store import SUFFIX, Choice, NotKept, Reader, Writer
 from sources.core import redaction
 from sources.core.concurrency import in_order
 from sources.core.errors import BrokenAnswer, Refused, Unavailable

@@ -24,11 +24,12 @@ import duckdb
 import pytest
 
 from conftest import Night, one_database
-from pipelines import cut_short, passes, run
 from pipelines.config import project as places
 from pipelines.ledger.store import Ledger
-from pipelines.side_by_side import SideBySide
-from pipelines.tries import Try
+from pipelines.run import load as passes
+from pipelines.run import recovery, runner
+from pipelines.run.attempts import Try
+from pipelines.run.workers import SideBySide
 from pipelines.warehouse import WarehouseBusy
 from pipelines.warehouse.duckdb import warehouse as duckdb_file
 from pipelines.warehouse.duckdb.warehouse import DuckDbFile
@@ -296,7 +297,7 @@ def test_a_connection_lost_when_all_are_extracted_is_made_anew_for_each(
 ) -> None:
     """Their pipelines were made on the old one."""
     ended, cut = threading.Semaphore(0), []
-    extract, load = run._extract_first, run._load_vendor
+    extract, load = runner._extract_first, runner._load_vendor
 
     def extracting(*told: Any) -> None:
         extract(*told)
@@ -309,8 +310,8 @@ def test_a_connection_lost_when_all_are_extracted_is_made_anew_for_each(
             night.warehouse._shared.connection.close()
         load(night, attempt)
 
-    monkeypatch.setattr(run, "_extract_first", extracting)
-    monkeypatch.setattr(run, "_load_vendor", loading)
+    monkeypatch.setattr(runner, "_extract_first", extracting)
+    monkeypatch.setattr(runner, "_load_vendor", loading)
     assert small.run().code == 0
     assert (cut, has(small)) == ([1], true(sandbox))
 
@@ -344,7 +345,7 @@ def test_what_was_kept_for_the_end_is_not_lost_in_silence_with_a_connection_that
     small: Night, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next vendor loads well over the new one, and would take the others' word with it."""
-    load, cut = run._load_vendor, []
+    load, cut = runner._load_vendor, []
 
     def cutting(night: Any, attempt: Any) -> None:
         load(night, attempt)
@@ -352,7 +353,7 @@ def test_what_was_kept_for_the_end_is_not_lost_in_silence_with_a_connection_that
             cut.append(attempt.vendor)
             night.warehouse._shared.connection.close()
 
-    monkeypatch.setattr(run, "_load_vendor", cutting)
+    monkeypatch.setattr(runner, "_load_vendor", cutting)
     ran = pace(patiently(small), side_by_side=1, publish="night").run()
     assert (ran.code, [vendor["tries"] for vendor in ran.json["vendors"]]) == (0, [2, 1])
     assert has(small) == true(sandbox)
@@ -369,7 +370,7 @@ def test_a_table_that_is_tried_again_takes_along_no_cursor_of_what_was_lost_mean
 ) -> None:
     """It goes on from a state that the connection took with it, and its vendor is begun anew when it is over."""
     fault(sandbox, "alerts", TOO_LONG)
-    extract, under_way, cut = run._extract_first, [], []
+    extract, under_way, cut = runner._extract_first, [], []
 
     def cutting(night: Any, attempt: Any) -> None:
         under_way.append((attempt.vendor, attempt.number))
@@ -380,7 +381,7 @@ def test_a_table_that_is_tried_again_takes_along_no_cursor_of_what_was_lost_mean
             night.warehouse._shared.connection.close()
         under_way.remove((attempt.vendor, attempt.number))
 
-    monkeypatch.setattr(run, "_extract_first", cutting)
+    monkeypatch.setattr(runner, "_extract_first", cutting)
     ran = pace(patiently(small), publish="night").run("tonalytica")
     assert (cut, ran.code, ran.json["vendors"][0]["tries"]) == ([1], 0, 3)
     assert has(small)["tonalytica"] == true(sandbox)["tonalytica"]
@@ -460,13 +461,13 @@ def test_what_a_warehouse_that_cannot_be_looked_at_has_of_a_crashed_run_is_decid
     cut.communicate()
     busy = mock.Mock(side_effect=Unavailable(what="somebody writes to it"))
     with small.here() as place, closing(Ledger(place.ledger)) as book, monkeypatch.context() as patched:
-        patched.setattr(cut_short, "open_reader", busy)
+        patched.setattr(recovery, "open_reader", busy)
         before = book.query("SELECT * FROM run_tables ORDER BY 1, 2, 3, 4")
-        assert cut_short.close_crashed(place, book) == []
+        assert recovery.close_crashed(place, book) == []
         assert book.query("SELECT * FROM run_tables ORDER BY 1, 2, 3, 4") == before
         assert book.query("SELECT status FROM runs") == [{"status": "running"}]
         patched.undo()
-        assert len(cut_short.close_crashed(place, book)) == 1
+        assert len(recovery.close_crashed(place, book)) == 1
         statuses = dict(book._db.execute("SELECT vendor, min(status) FROM run_tables GROUP BY vendor").fetchall())
     assert statuses == {"tonalytica": "ok", "tune": "discarded"}
 
@@ -629,7 +630,7 @@ def test_a_table_that_is_refused_again_leaves_what_the_first_try_published(
 @one_database
 def test_a_run_that_cannot_begin_is_begun_again_until_it_can(small: Night, monkeypatch: pytest.MonkeyPatch) -> None:
     """No room or no database, at first: without an end of the night somebody looks on, and is told at once."""
-    opening, asked = run.open_warehouse, []
+    opening, asked = runner.open_warehouse, []
 
     def open_later(*told: Any, **named: Any) -> Any:
         asked.append(told)
@@ -637,7 +638,7 @@ def test_a_run_that_cannot_begin_is_begun_again_until_it_can(small: Night, monke
             raise Unavailable(what="the database cannot be reached") if len(asked) == 1 else NoRoom(what="no room")
         return opening(*told, **named)
 
-    monkeypatch.setattr(run, "open_warehouse", open_later)
+    monkeypatch.setattr(runner, "open_warehouse", open_later)
     ran = small.main("run")
     assert (ran.code, len(asked), ran.err.count("\n")) == (1, 1, 1), ran.err
     asked.clear()
@@ -653,7 +654,7 @@ def test_a_run_that_waits_to_begin_ends_when_it_is_told_to(small: Night, monkeyp
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
         raise NoRoom(what="no room")
 
-    monkeypatch.setattr(run, "open_warehouse", none)
+    monkeypatch.setattr(runner, "open_warehouse", none)
     ran = small.main("run", "--until", "1h")
     assert (ran.code, "tried again at" in ran.err) == (130, True), ran.err
     assert ledger(small, "SELECT status FROM runs") == [("failed",)]

@@ -12,9 +12,9 @@ import pytest
 
 from conftest import Night
 from pipelines.ledger.store import Ledger
-from pipelines.pace import Pace, Publish, parse_until, read_pace
-from pipelines.report import TableReport, VendorReport
-from pipelines.tries import whole
+from pipelines.run.attempts import whole
+from pipelines.run.options import Pace, Publish, parse_until, read_pace
+from pipelines.run.report import TableReport, VendorReport
 from sources.convert.duckdb_session import connect
 from sources.core.errors import ConfigurationError
 

@@ -14,7 +14,7 @@ import psycopg2
 import pytest
 
 from conftest import Database, Night, settle
-from pipelines.counts import count
+from pipelines.run.reconcile import count
 from pipelines.warehouse.postgres import connection as postgres_connection
 from pipelines.warehouse.postgres import warehouse
 from postgres_server import execute, fresh_database, with_database
@@ -104,12 +104,12 @@ def test_a_second_run_on_the_same_database_is_refused_from_another_home(night: N
 def test_readers_see_a_vendor_whole_or_as_it_was_and_never_wait(
     night: Night, sandbox: SandboxProcess, sql: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipelines import passes
+    from pipelines.run import load
 
     assert night.run("tonalytica").code == 0
     before = snippets(sql)
     seen: list[tuple[list[Any], float]] = []
-    count = passes._count
+    count = load._count
 
     def read_then_count(*told: Any) -> None:
         started = time.monotonic()
@@ -118,7 +118,7 @@ def test_readers_see_a_vendor_whole_or_as_it_was_and_never_wait(
 
     edit(sandbox, "query_snippets", 1, snippet="changed")
     sandbox.control("tonalytica", "POST", "edit", {"table": "query_snippets", "op": "delete", "key": 2})
-    monkeypatch.setattr(passes, "_count", read_then_count)
+    monkeypatch.setattr(load, "_count", read_then_count)
     assert night.run("tonalytica").code == 0
     assert [rows for rows, _ in seen] == [before]
     assert all(waited < 5 for _, waited in seen)
@@ -126,7 +126,7 @@ def test_readers_see_a_vendor_whole_or_as_it_was_and_never_wait(
 
 
 @pytest.mark.parametrize(
-    "moment", ["pipelines.passes:_count", "pipelines.warehouse.postgres.dlt_destination:BinaryCopyJob.run"]
+    "moment", ["pipelines.run.load:_count", "pipelines.warehouse.postgres.dlt_destination:BinaryCopyJob.run"]
 )
 def test_a_connection_lost_in_mid_load_changes_nothing_and_the_other_vendors_go_on(
     moment: str, night: Night, sandbox: SandboxProcess, sql: Any, monkeypatch: pytest.MonkeyPatch
@@ -168,7 +168,7 @@ def test_a_server_that_starts_anew_costs_one_vendor_and_not_the_lock(
     night: Night, sandbox: SandboxProcess, url: str, sql: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every connection of the run is cut; the vendor after goes on, and the run has its lock again."""
-    from pipelines import passes
+    from pipelines.run import load
 
     night.settings["NIGHTLOAD__SIDE_BY_SIDE"] = "1"  # which one is first is known then
     assert night.run().code == 0
@@ -176,7 +176,7 @@ def test_a_server_that_starts_anew_costs_one_vendor_and_not_the_lock(
     edit(sandbox, "advertiser", truth(sandbox, "advertiser", "tune")[0]["id"], vendor="tune", name="renamed")
     cut: list[int] = []
     locks: list[int] = []
-    count = passes._count
+    count = load._count
 
     def cutting(*told: Any) -> None:
         if not cut:
@@ -187,7 +187,7 @@ def test_a_server_that_starts_anew_costs_one_vendor_and_not_the_lock(
             locks.append(sql(f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = {low}")[0][0])
         count(*told)
 
-    monkeypatch.setattr(passes, "_count", cutting)
+    monkeypatch.setattr(load, "_count", cutting)
     first, second = night.run().json["vendors"]
     assert (first["status"], second["status"]) == ("failed", "ok")
     assert locks == [1]

@@ -21,7 +21,7 @@ import tune_facts
 from conftest import Night
 from people import EMAIL, TRACE, VENDORS, home_of, plant
 from pipelines.nights import Nights
-from pipelines.pages import SUFFIX, Reader
+from pipelines.run.recording.store import SUFFIX, Reader
 from sandbox_process import SandboxProcess, start_sandbox
 from test_crash_vendors import contents
 
@@ -383,7 +383,7 @@ def test_a_night_that_was_killed_can_be_looked_at(file_night: Night) -> None:
 
 def test_old_and_large_pages_are_removed_after_each_night(file_night: Night, caplog: pytest.LogCaptureFixture) -> None:
     from pipelines.after_run import after_run
-    from pipelines.keeping import kept_runs, prune
+    from pipelines.run.recording.retention import kept_runs, prune
 
     night = file_night
     night.settings |= ALL
@@ -421,7 +421,7 @@ def test_a_night_that_outgrows_its_room_or_its_disk_is_green_and_not_replayable(
     done = night.main("replay", run_id, "--json")
     assert done.code == 4 and any("max_mb" in line for line in done.json["torn"])
     night.settings["KEEP__MAX_MB"] = "100"
-    monkeypatch.setattr("pipelines.pages._HEAD", Full())
+    monkeypatch.setattr("pipelines.run.recording.store._HEAD", Full())
     assert night.run(tables=[TABLE], full=True).code == 0
 
 

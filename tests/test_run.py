@@ -133,7 +133,7 @@ def test_a_count_that_lies_is_a_mismatch_and_exit_4(small: Night, sandbox: Sandb
 def test_what_landed_is_counted_in_the_warehouse_and_a_difference_publishes_nothing(
     damage: str, small: Night, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipelines import passes
+    from pipelines.run import load as passes
 
     assert small.run().code == 0
     before = small.contents()

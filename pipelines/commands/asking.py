@@ -94,7 +94,7 @@ def dbt_sources(
     place = places.find(home, warehouse)
     with engine(place):
         from pipelines.catalog.dbt_sources import State, read, refuse_edited, render, wanted, write
-        from pipelines.dbt import project_folder
+        from pipelines.run.dbt import project_folder
 
         project = project_folder(place.home, folder)
         target = project / "models" / "sources"

@@ -58,10 +58,10 @@ def run(
     try:
         place = places.find(home, warehouse)
         with engine(place, verbose=verbose, quiet=as_json), telling(place):
-            from pipelines.pace import parse_until
-            from pipelines.request import Request
-            from pipelines.run import exit_code
-            from pipelines.run import run as run_night
+            from pipelines.run.options import parse_until
+            from pipelines.run.request import Request
+            from pipelines.run.runner import exit_code
+            from pipelines.run.runner import run as run_night
             from pipelines.show import Progress, show_run
 
             with Progress(enabled=not as_json) as progress:
@@ -92,7 +92,7 @@ def check(vendors: Vendors = None, home: Home = None, verbose: Verbose = False) 
     place = places.find(home)
     with engine(place, verbose=verbose, refuse=False):
         from pipelines import config_check
-        from pipelines.request import no_key
+        from pipelines.run.request import no_key
         from pipelines.show import say
         from sources.extract.connector import package
 

@@ -26,7 +26,7 @@ from pipelines.config.project import Place
 from pipelines.config.schedules import Schedule
 from pipelines.config.sections import SECTIONS, section, text
 from pipelines.orchestration.child import Ended, nightload
-from pipelines.request import vendor_of
+from pipelines.run.request import vendor_of
 from sources import VENDORS
 from sources.core.errors import ConfigurationError, NightloadError
 from sources.extract.connector import package

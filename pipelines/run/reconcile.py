@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pipelines.report import TableReport
+from pipelines.run.report import TableReport
 from pipelines.warehouse import Session, quote
 from sources.convert.types import DELETED_AT
 from sources.extract.sync import Mode, Outcome

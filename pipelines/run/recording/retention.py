@@ -11,7 +11,7 @@ more than the tables do (fields that nobody loads, people who are hashed there),
 of a default.
 
 Below `pages/` beside the warehouse there is a folder for each run: `run.json` (what it was asked to do, and its frozen
-edge), and for each vendor the pages (`pipelines.pages`) and, for each dataset, what the run knew when it began.
+edge), and for each vendor the pages (`pipelines.run.recording.store`) and, for each dataset, what the run knew when it began.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 
 from pipelines.config.project import Place
 from pipelines.config.sections import SECTIONS, section
-from pipelines.pages import Choice, Reader, Writer, read, write
+from pipelines.run.recording.store import Choice, Reader, Writer, read, write
 from sources.core.errors import ConfigurationError, summarize
 from sources.http import cassette
 

@@ -22,19 +22,20 @@ from typing import Any
 import pendulum
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from pipelines import __version__, dbt
+from pipelines import __version__
 from pipelines.config.malloc import give_back
 from pipelines.config.project import Place
-from pipelines.cut_short import close_crashed, set_right
-from pipelines.keeping import Keeping, read_choice
 from pipelines.ledger.store import Ledger
-from pipelines.night import Night, as_told, folder, record, tell, who_is_forgotten
-from pipelines.pace import PASSING, Pace, Publish, read_pace
-from pipelines.passes import extract, load_parts, pass_over, prepare
-from pipelines.report import RunReport, TableReport
-from pipelines.request import Request, choose, refuse_unknown_table, vendor_of
-from pipelines.side_by_side import SideBySide
-from pipelines.tries import Try, again, may_come_again, whole
+from pipelines.run import dbt
+from pipelines.run.attempts import Try, again, may_come_again, whole
+from pipelines.run.context import Night, as_told, folder, record, tell, who_is_forgotten
+from pipelines.run.load import extract, load_parts, pass_over, prepare
+from pipelines.run.options import PASSING, Pace, Publish, read_pace
+from pipelines.run.recording.retention import Keeping, read_choice
+from pipelines.run.recovery import close_crashed, set_right
+from pipelines.run.report import RunReport, TableReport
+from pipelines.run.request import Request, choose, refuse_unknown_table, vendor_of
+from pipelines.run.workers import SideBySide
 from pipelines.warehouse import Locked, lock, open_warehouse
 from pipelines.warehouse.reader import open_reader
 from sources import VENDORS

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines.dbt import DbtReport
+from pipelines.run.dbt import DbtReport
 from sources.core.errors import Recovery
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pendulum
 
 from pipelines.catalog.suppression import read_forgotten
-from pipelines.keeping import Keeping
 from pipelines.ledger.store import Ledger
-from pipelines.pace import Pace
-from pipelines.report import VendorReport
-from pipelines.request import Request
-from pipelines.tries import Try, as_rows, whole
+from pipelines.run.attempts import Try, as_rows, whole
+from pipelines.run.options import Pace
+from pipelines.run.recording.retention import Keeping
+from pipelines.run.report import VendorReport
+from pipelines.run.request import Request
 from pipelines.warehouse import Warehouse
 from sources.privacy.matching import Forgotten
 from sources.privacy.policy import Policy

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import dlt
 
-from pipelines.pace import PASSING, Pace
-from pipelines.report import TableReport, VendorReport
+from pipelines.run.options import PASSING, Pace
+from pipelines.run.report import TableReport, VendorReport
 from sources.core.errors import one_line
 from sources.extract.connector import Part, Vendor
 from sources.extract.extractor import Extraction

@@ -1,0 +1,1 @@
+"""Recorded responses on disk: how they are stored, and how long."""
