@@ -17,10 +17,10 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pipelines.alerts import sweep
 from pipelines.config import project as places
 from pipelines.ledger.store import Ledger
-from pipelines.report_page import write
+from pipelines.monitoring.alerts import sweep
+from pipelines.monitoring.html_report import write
 
 NIGHTS, TABLES = 365, 80
 VENDORS = ("dataworks", "growingio", "thinkingengine", "tonalytica", "tune")

@@ -31,8 +31,8 @@ from pipelines import __version__
 from pipelines.backfill_plan import TABLE, Chunk, Plan, make, newest_load, published
 from pipelines.catalog.suppression import forgotten_in
 from pipelines.config.project import Place
-from pipelines.incidents import change_in_words
 from pipelines.ledger.store import Ledger
+from pipelines.monitoring.incidents import change_in_words
 from pipelines.run.context import Night
 from pipelines.run.load import pass_over
 from pipelines.run.recovery import close_crashed

@@ -274,7 +274,7 @@ def _read_text(home: Path, name: str, setting: str) -> None:
 
 
 def _wrong_alerts(settings: dict[str, Any]) -> list[ConfigurationError]:
-    from pipelines.alerts import channels
+    from pipelines.monitoring.alerts import channels
 
     duration(settings.get("remind_after", "never"), setting="alerts.remind_after")
     return channels(settings).wrong

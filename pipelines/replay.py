@@ -29,9 +29,9 @@ import pendulum
 from pipelines.catalog.suppression import read_forgotten
 from pipelines.config import project as places
 from pipelines.config.project import Place
+from pipelines.monitoring.status import run_info
 from pipelines.run.recording.retention import Recorded, kept_runs
 from pipelines.run.recording.store import Reader
-from pipelines.status import run_info
 from sources.core.errors import ConfigurationError
 from sources.extract.sync import Outcome
 from sources.http import cassette

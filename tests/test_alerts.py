@@ -17,10 +17,10 @@ from filelock import FileLock
 
 from conftest import Night, empty, settle
 from ledger_story import NOON, Story, command, story
-from pipelines import channels
-from pipelines.alerts import sweep
 from pipelines.ledger.store import Ledger
-from pipelines.status import last_runs
+from pipelines.monitoring import notifiers
+from pipelines.monitoring.alerts import sweep
+from pipelines.monitoring.status import last_runs
 from receivers import Receiver, http_receiver, mail_receiver
 from sandbox_process import SandboxProcess
 from test_ledger import few_tables
@@ -273,7 +273,7 @@ def test_an_answer_without_an_end_is_not_read(told: Story, hook: Receiver) -> No
 def test_a_server_that_answers_a_byte_at_a_time_is_given_up(
     told: Story, hook: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(channels, "SEND_SECONDS", 0.3)
+    monkeypatch.setattr(notifiers, "SEND_SECONDS", 0.3)
     hook.drips = True
     told.night(0, {"tune": DENIED})
     assert sweep(told.place, now=NOON) == []
@@ -308,7 +308,7 @@ def test_a_mail_that_was_taken_is_told_though_the_server_parts_rudely(told: Stor
     ids=["leaves something running", "does not read what it is told", "says much"],
 )
 def test_a_command_that_ended_well_has_told(told: Story, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    monkeypatch.setattr(channels, "COMMAND_SECONDS", 15)
+    monkeypatch.setattr(notifiers, "COMMAND_SECONDS", 15)
     told.settings(f"[alerts]\ncommand = {json.dumps(['sh', '-c', script])}\n")
     told.night(0, {"tune": "no " * 100_000})
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -332,7 +332,7 @@ def test_a_command_is_given_no_key_of_a_vendor(told: Story, monkeypatch: pytest.
 
 
 def test_a_command_that_never_ends_is_ended_with_all_it_started(told: Story, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channels, "COMMAND_SECONDS", 0.5)
+    monkeypatch.setattr(notifiers, "COMMAND_SECONDS", 0.5)
     pid = told.place.home / "pid"
     told.settings(f"[alerts]\ncommand = {json.dumps(['sh', '-c', f'sleep 60 & echo $! > {pid}; wait'])}\n")
     told.night(0, {"tune": DENIED})

@@ -12,10 +12,10 @@ import pytest
 
 from conftest import Night
 from ledger_story import NOON, Story, command, story
-from pipelines.alerts import sweep
 from pipelines.catalog.null_columns import SURE, Values
-from pipelines.incidents import observe
-from pipelines.status import last_runs
+from pipelines.monitoring.alerts import sweep
+from pipelines.monitoring.incidents import observe
+from pipelines.monitoring.status import last_runs
 from receivers import http_receiver
 from sandbox_process import SandboxProcess
 from sources.convert.inspect import filled

@@ -16,8 +16,8 @@ import pytest
 
 from conftest import Night
 from ledger_story import NOON, Story, story
-from pipelines.lineage import emit
-from pipelines.metrics import write
+from pipelines.monitoring.openlineage import emit
+from pipelines.monitoring.prometheus import write
 from receivers import http_receiver
 from sandbox_process import SandboxProcess
 from sources.core.errors import NightloadError

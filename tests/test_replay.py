@@ -382,7 +382,7 @@ def test_a_night_that_was_killed_can_be_looked_at(file_night: Night) -> None:
 
 
 def test_old_and_large_pages_are_removed_after_each_night(file_night: Night, caplog: pytest.LogCaptureFixture) -> None:
-    from pipelines.after_run import after_run
+    from pipelines.monitoring.hooks import after_run
     from pipelines.run.recording.retention import kept_runs, prune
 
     night = file_night

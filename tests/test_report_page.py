@@ -14,8 +14,8 @@ import pytest
 
 from conftest import Night
 from ledger_story import NOON, Story, command, story
-from pipelines.alerts import sweep
-from pipelines.report_page import write
+from pipelines.monitoring.alerts import sweep
+from pipelines.monitoring.html_report import write
 from sandbox_process import SandboxProcess
 from sources.core.redaction import clear, register_secret
 from test_ledger import few_tables

@@ -12,11 +12,11 @@ import pytest
 
 from conftest import Night
 from ledger_story import NOON, Story, command, story
-from pipelines import status
-from pipelines.alerts import sweep
 from pipelines.config import schedules
 from pipelines.config.sections import duration, section
-from pipelines.status import last_runs, run_info
+from pipelines.monitoring import status
+from pipelines.monitoring.alerts import sweep
+from pipelines.monitoring.status import last_runs, run_info
 from sandbox_process import SandboxProcess
 from sources.core.errors import ConfigurationError
 from test_ledger import few_tables

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from pipelines.after_run import telling
 from pipelines.commands import (
     FAILED,
     LOCKED,
@@ -24,6 +23,7 @@ from pipelines.commands import (
     print_json,
 )
 from pipelines.config import project as places
+from pipelines.monitoring.hooks import telling
 from sources import VENDORS
 from sources.core.errors import NightloadError, Recovery, summarize
 
@@ -135,8 +135,8 @@ def tables(home: Home = None, warehouse: WarehouseUrl = None, as_json: AsJson = 
     """Every table: key, cursor, mode, last load, live rows."""
     place = places.find(home, warehouse)
     with engine(place):
+        from pipelines.monitoring.status import all_tables
         from pipelines.show import show_tables
-        from pipelines.status import all_tables
 
         rows = all_tables(place)
         print_json({"tables": rows}) if as_json else show_tables(rows)

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from pipelines.after_run import telling
 from pipelines.commands import (
     MISMATCH,
     OK,
@@ -22,6 +21,7 @@ from pipelines.commands import (
     print_json,
 )
 from pipelines.config import project as places
+from pipelines.monitoring.hooks import telling
 
 
 @app.command()

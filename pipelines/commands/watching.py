@@ -27,7 +27,7 @@ def status(
 
     An incident is an error, unless it is drift.
     """
-    from pipelines.status import last_runs
+    from pipelines.monitoring.status import last_runs
 
     found = last_runs(places.find(home, warehouse))
     if as_json:
@@ -48,7 +48,7 @@ def list_runs(
     as_json: AsJson = False,
 ) -> None:
     """The last runs, the newest first."""
-    from pipelines.status import runs
+    from pipelines.monitoring.status import runs
 
     rows = runs(places.find(home, warehouse), limit=limit)
     if as_json:
@@ -67,7 +67,7 @@ def run_info(
     as_json: AsJson = False,
 ) -> None:
     """All of one run: vendors, tables, counts, schema changes, errors and what to do about them."""
-    from pipelines.status import run_info as all_of
+    from pipelines.monitoring.status import run_info as all_of
 
     found = all_of(places.find(home, warehouse), run_id)
     if as_json:
@@ -87,7 +87,7 @@ def report(
     """Write the page that shows a year of nights; each run writes it, too."""
     from pathlib import Path
 
-    from pipelines.report_page import write
+    from pipelines.monitoring.html_report import write
 
     place = places.find(home, warehouse)
     sys.stdout.write(f"{write(place, Path(out).expanduser() if out else place.report)}\n")
@@ -101,7 +101,7 @@ def alert(
     as_json: AsJson = False,
 ) -> None:
     """Tell what was not told yet, as each run does at its end; for a timer that watches the nights."""
-    from pipelines.alerts import sweep
+    from pipelines.monitoring.alerts import sweep
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     install()

@@ -17,7 +17,6 @@ from typing import Any
 
 import dagster as dg
 
-from pipelines import status
 from pipelines.commands import LOCKED, MISMATCH
 from pipelines.config import project as places
 from pipelines.config import schedules
@@ -25,6 +24,7 @@ from pipelines.config.dlt_setup import prepare
 from pipelines.config.project import Place
 from pipelines.config.schedules import Schedule
 from pipelines.config.sections import SECTIONS, section, text
+from pipelines.monitoring import status
 from pipelines.orchestration.child import Ended, nightload
 from pipelines.run.request import vendor_of
 from sources import VENDORS

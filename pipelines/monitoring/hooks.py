@@ -52,14 +52,14 @@ def after_run(place: Place) -> None:
 
 
 def _alerts(place: Place) -> None:
-    from pipelines.alerts import sweep
+    from pipelines.monitoring.alerts import sweep
 
     sweep(place)
 
 
 def _metrics(place: Place) -> None:
-    from pipelines.metrics import write
-    from pipelines.status import opened
+    from pipelines.monitoring.prometheus import write
+    from pipelines.monitoring.status import opened
 
     with opened(place) as ledger:
         if ledger is not None:
@@ -67,8 +67,8 @@ def _metrics(place: Place) -> None:
 
 
 def _lineage(place: Place) -> None:
-    from pipelines.lineage import emit
-    from pipelines.status import opened
+    from pipelines.monitoring.openlineage import emit
+    from pipelines.monitoring.status import opened
 
     with opened(place) as ledger:
         if ledger is not None:
@@ -82,6 +82,6 @@ def _prune(place: Place) -> None:
 
 
 def _report(place: Place) -> None:
-    from pipelines.report_page import write
+    from pipelines.monitoring.html_report import write
 
     write(place, place.report)

@@ -18,12 +18,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pipelines.channels import mail, ping, post, run_command
 from pipelines.config.project import Place
 from pipelines.config.sections import SECTIONS, Section, duration, section, text
-from pipelines.incidents import is_event, observe, summary, told_on
 from pipelines.ledger.store import Ledger
-from pipelines.status import NEWS, opened, stale, standing
+from pipelines.monitoring.incidents import is_event, observe, summary, told_on
+from pipelines.monitoring.notifiers import mail, ping, post, run_command
+from pipelines.monitoring.status import NEWS, opened, stale, standing
 from sources.core.errors import ConfigurationError, NightloadError, one_line, summarize
 from sources.core.redaction import register_secret
 

@@ -17,10 +17,10 @@ from typing import Any
 from pipelines.causes import alike, by_cause, cause_of, named, shared
 from pipelines.config.files import replace
 from pipelines.config.project import Place
-from pipelines.incidents import change_in_words
 from pipelines.ledger.store import Ledger
-from pipelines.report_style import STYLE
-from pipelines.status import noticed, opened, stale, standing
+from pipelines.monitoring.html_style import STYLE
+from pipelines.monitoring.incidents import change_in_words
+from pipelines.monitoring.status import noticed, opened, stale, standing
 from sources.core.errors import ConfigurationError
 from sources.core.redaction import redact
 

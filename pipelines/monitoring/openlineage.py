@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import __version__
-from pipelines.channels import post
 from pipelines.config.project import Place
 from pipelines.config.sections import SECTIONS, section, text
 from pipelines.ledger.store import Ledger
+from pipelines.monitoring.notifiers import post
 from sources.core.errors import NightloadError
 from sources.core.redaction import register_secret
 

@@ -19,7 +19,7 @@ from pipelines.causes import by_cause, named
 from pipelines.config.project import Place
 from pipelines.config.sections import SECTIONS, per_table, section, share, truth
 from pipelines.ledger.store import MISSED, Ledger
-from pipelines.status import GOOD, NEWS, standing
+from pipelines.monitoring.status import GOOD, NEWS, standing
 
 FEWER_THAN, MIN_ROWS = 0.5, 100
 

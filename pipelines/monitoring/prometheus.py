@@ -11,7 +11,7 @@ from pipelines.config.files import replace
 from pipelines.config.project import Place
 from pipelines.config.sections import SECTIONS, section, text
 from pipelines.ledger.store import Ledger
-from pipelines.status import standing
+from pipelines.monitoring.status import standing
 
 Sample = tuple[dict[str, str], float]
 STATUSES = ("ok", "mismatch", "failed", "crashed", "running", "replayed", "missed")
