@@ -21,7 +21,7 @@ from sources.core.redaction import redact
 
 if TYPE_CHECKING:
     from pipelines.config.project import Place
-    from pipelines.copying import Copied
+    from pipelines.operations.copy import Copied
     from pipelines.run.dbt import DbtReport
     from pipelines.run.report import RunReport
 

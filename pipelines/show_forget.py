@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 
 from pipelines.config.project import Place
-from pipelines.forget import Found
+from pipelines.operations.erasure.erase import Found
 from pipelines.show import grid_of, print_grid, say
 from sources.core.errors import ConfigurationError, one_line
 

@@ -16,11 +16,11 @@ from rich.text import Text
 from pipelines.show import COLOURS, console, grid_of, print_grid, progress_console, say
 
 if TYPE_CHECKING:
-    from pipelines.backfill import Done
-    from pipelines.backfill_plan import Plan
     from pipelines.config.project import Place
-    from pipelines.drop import Doomed
-    from pipelines.state import Remembered
+    from pipelines.operations.backfill import Done
+    from pipelines.operations.backfill_plan import Plan
+    from pipelines.operations.drop import Doomed
+    from pipelines.operations.state import Remembered
 
 
 class Chunks:
@@ -143,7 +143,7 @@ def show_forgets(found: Sequence[Remembered]) -> None:
     if not found:
         console.print("there is nothing to forget")
         return
-    from pipelines.state import in_words
+    from pipelines.operations.state import in_words
 
     rows = grid_of("table", "would be forgotten")
     for each in found:

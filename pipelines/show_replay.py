@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from pipelines.replay import Replayed
+from pipelines.operations.replay import Replayed
 from pipelines.show import _number, console, grid_of, print_grid, say, say_of_tables
 
 

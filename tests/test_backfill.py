@@ -168,8 +168,8 @@ def test_killed_it_leaves_whole_chunks_and_the_same_command_does_the_rest(
 @contextmanager
 def backfilling(night: Night, days: Days, **options: Any) -> Iterator[Callable[..., list[Any]]]:
     """A backfill in this process, to be begun by the one who asks."""
-    from pipelines.backfill import backfill
-    from pipelines.backfill_plan import planned
+    from pipelines.operations.backfill import backfill
+    from pipelines.operations.backfill_plan import planned
 
     with night.here() as place, planned(place, TABLE, days, chunk=3, **options) as (plan, connected):
         yield lambda **more: backfill(place, plan, connected, **more)
@@ -379,7 +379,7 @@ def test_what_cannot_be_is_told_in_a_line_and_asks_nobody(
 
 @one_database
 def test_another_backfill_is_told_and_nothing_is_asked(night: Night, vendor: Vendor) -> None:
-    from pipelines.backfill import _only_one
+    from pipelines.operations.backfill import _only_one
 
     with night.here() as place, _only_one(place):
         ran = night.main("backfill", TABLE, *OLD)
@@ -412,7 +412,7 @@ def test_all_that_ask_one_base_keep_its_rate_together() -> None:
 
 
 def test_the_estimate_is_by_what_was_done_and_says_nothing_before() -> None:
-    from pipelines.backfill_plan import Chunk, Plan
+    from pipelines.operations.backfill_plan import Chunk, Plan
     from pipelines.show_mending import Chunks
 
     plan = Plan(table="t.t", vendor="t", zone="UTC", chunks=[Chunk(table="t.t", days=Days(FIRST, FIRST))] * 4)

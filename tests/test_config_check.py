@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from conftest import Night, one_database
-from pipelines import config_check
 from pipelines.config import project as places
+from pipelines.operations import config_check
 from sources.core import config as configuration
 from sources.core.config import DLT_SECTIONS
 

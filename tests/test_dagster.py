@@ -364,7 +364,7 @@ def test_the_airflow_example_takes_the_exit_codes_as_meant(tmp_path: Path, code:
 
 
 def test_a_range_of_days_is_one_backfill(file_night: Night) -> None:
-    pytest.importorskip("pipelines.backfill")
+    pytest.importorskip("pipelines.operations.backfill")
     last, first = TODAY - timedelta(days=6), TODAY - timedelta(days=8)
     file_night.set("tune", reports=[{**DAILY, "start": str(TODAY - timedelta(days=4))}])
     with environment(file_night):

@@ -25,7 +25,7 @@ import yaml
 from conftest import Night, Ran, one_database, settle
 from pipelines.catalog.dbt_sources import State, read, render, wanted, write
 from pipelines.config.project import Place, at
-from pipelines.copying import copy
+from pipelines.operations.copy import copy
 from pipelines.run.dbt import postgres as postgres_variables
 from postgres_server import execute, fresh_database
 from sandbox_process import SandboxProcess, start_sandbox

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import Night, one_database
-from pipelines.export_queries import file_name, header
-from pipelines.table_names import tables_of
+from pipelines.operations.redash.export_queries import file_name, header
+from pipelines.operations.redash.sql_tables import tables_of
 from reference import truth
 from sandbox_process import SandboxProcess
 

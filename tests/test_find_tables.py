@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from conftest import Database, Night
-from pipelines.table_names import Used, tables_of
+from pipelines.operations.redash.sql_tables import Used, tables_of
 from reference import truth
 from sandbox_process import SandboxProcess, start_sandbox
 

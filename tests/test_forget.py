@@ -176,8 +176,8 @@ def test_the_files_beside_the_warehouse_say_nothing_of_the_person(home: Home) ->
 @pytest.mark.parametrize(
     "point",
     [
-        ("pipelines.forget:carry_out", "after", 1, ""),
-        ("pipelines.forget:_record", "after", 1, ""),
+        ("pipelines.operations.erasure.erase:carry_out", "after", 1, ""),
+        ("pipelines.operations.erasure.erase:_record", "after", 1, ""),
         ("pipelines.ledger.store:Ledger.published", "before", 1, ""),
     ],
     ids=["rows are removed", "all is recorded", "published, and the ledger does not know"],

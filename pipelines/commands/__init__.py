@@ -58,7 +58,7 @@ def engine(place: places.Place, *, verbose: bool = False, quiet: bool = False, r
     signal.signal(signal.SIGTERM, _interrupted)
     prepare(place)
     if refuse:
-        from pipelines.config_check import refuse_unknown
+        from pipelines.operations.config_check import refuse_unknown
 
         refuse_unknown(place)
     try:

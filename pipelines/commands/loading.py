@@ -91,7 +91,7 @@ def check(vendors: Vendors = None, home: Home = None, verbose: Verbose = False) 
     """Read the whole configuration, and try the keys: credentials, clock, one page. Says what to fix."""
     place = places.find(home)
     with engine(place, verbose=verbose, refuse=False):
-        from pipelines import config_check
+        from pipelines.operations import config_check
         from pipelines.run.request import no_key
         from pipelines.show import say
         from sources.extract.connector import package
@@ -153,7 +153,7 @@ def preview(
     """Read a page of one table from the vendor; touches no state and no warehouse."""
     place = places.find(home)
     with engine(place, verbose=verbose):
-        from pipelines.preview import read
+        from pipelines.operations.preview import read
         from pipelines.show import show_rows
 
         columns, rows = read(table, limit=limit, place=place)
@@ -175,7 +175,7 @@ def copy(
     here = places.find(home, source).home
     come_from, go_to = places.at(source, here), places.at(target, here)
     with engine(go_to, verbose=verbose, quiet=as_json):
-        from pipelines.copying import copy as copy_warehouse
+        from pipelines.operations.copy import copy as copy_warehouse
         from pipelines.show import Progress, show_copied
 
         with Progress(enabled=not as_json) as progress:

@@ -45,8 +45,8 @@ def backfill(
     """
     place = places.find(home, warehouse)
     with engine(place, verbose=verbose, quiet=as_json):
-        from pipelines import backfill as backfilling
-        from pipelines.backfill_plan import chunk_of, days_of, planned
+        from pipelines.operations import backfill as backfilling
+        from pipelines.operations.backfill_plan import chunk_of, days_of, planned
         from pipelines.show_mending import Chunks, show_chunks, show_plan
 
         days, size = days_of(first, last), chunk_of(chunk)
@@ -87,7 +87,7 @@ def show(
     """Cursors, windows, digests and found-out settings of every table, or of one."""
     place = places.find(home, warehouse)
     with engine(place):
-        from pipelines import state as states
+        from pipelines.operations import state as states
         from pipelines.show_mending import show_states
 
         found = states.show(place, what)
@@ -111,7 +111,7 @@ def reset(
     """
     place = places.find(home, warehouse)
     with engine(place, verbose=verbose, quiet=as_json):
-        from pipelines import state as states
+        from pipelines.operations import state as states
         from pipelines.show_mending import show_forgets
 
         _show_and_ask(
@@ -141,7 +141,7 @@ def drop(
     """
     place = places.find(home, warehouse)
     with engine(place, verbose=verbose, quiet=as_json):
-        from pipelines import drop as dropping
+        from pipelines.operations import drop as dropping
         from pipelines.show_mending import show_doomed
 
         _show_and_ask(

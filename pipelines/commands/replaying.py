@@ -39,7 +39,7 @@ def replay(
     """Run once more from the kept pages, without calling a vendor: same counts, same digests?"""
     place = places.find(home, warehouse)
     with engine(place, verbose=verbose, quiet=as_json), telling(place) if into else nullcontext():
-        from pipelines.replay import replay as play
+        from pipelines.operations.replay import replay as play
         from pipelines.show_replay import show_replayed
         from sources.core.errors import ConfigurationError
 

@@ -25,8 +25,8 @@ def find_tables(
     """Which queries, charts, dashboards, data services and SQL configurations use which table."""
     place = places.find(home, warehouse)
     with engine(place):
-        from pipelines.find_tables import as_lines
-        from pipelines.find_tables import find_tables as find
+        from pipelines.operations.redash.find_tables import as_lines
+        from pipelines.operations.redash.find_tables import find_tables as find
 
         found = find(place, patterns or ())
         print_json(found) if as_json else output()("".join(f"{line}\n" for line in as_lines(found)))
@@ -44,8 +44,8 @@ def export_queries(
     with engine(place):
         from pathlib import Path
 
-        from pipelines.export_queries import export_queries as export
-        from pipelines.export_queries import refuse_in_the_way
+        from pipelines.operations.redash.export_queries import export_queries as export
+        from pipelines.operations.redash.export_queries import refuse_in_the_way
 
         exported = export(place, Path(folder).expanduser())
         if as_json:
@@ -120,7 +120,7 @@ def forget(
     place = places.find(home, warehouse)
     who = sys.stdin.readline().strip() if who == "-" else who
     with engine(place, verbose=verbose, quiet=as_json):
-        from pipelines import forget as forgetting
+        from pipelines.operations.erasure import erase as forgetting
         from pipelines.show_forget import agrees, show_done, show_found
 
         found = forgetting.look(place, who, column or ())

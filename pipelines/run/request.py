@@ -15,7 +15,7 @@ from sources.extract.connector import package
 from sources.extract.sync import Table
 
 if TYPE_CHECKING:
-    from pipelines.replay import Replaying
+    from pipelines.operations.replay import Replaying
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,17 +28,17 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from filelock import FileLock, Timeout
 
 from pipelines import __version__
-from pipelines.backfill_plan import TABLE, Chunk, Plan, make, newest_load, published
 from pipelines.catalog.suppression import forgotten_in
 from pipelines.config.project import Place
 from pipelines.ledger.store import Ledger
 from pipelines.monitoring.incidents import change_in_words
+from pipelines.operations.backfill_plan import TABLE, Chunk, Plan, make, newest_load, published
+from pipelines.operations.state import states_of
 from pipelines.run.context import Night
 from pipelines.run.load import pass_over
 from pipelines.run.recovery import close_crashed
 from pipelines.run.report import TableReport, VendorReport
 from pipelines.run.request import Request
-from pipelines.state import states_of
 from pipelines.warehouse import Locked, Warehouse, turn
 from sources import VENDORS
 from sources.convert.duckdb_session import spilling_into

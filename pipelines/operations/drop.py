@@ -16,8 +16,8 @@ from dlt.pipeline.helpers import pipeline_drop
 
 from pipelines.config.project import OWN_DATASET, Place
 from pipelines.ledger.store import Ledger
+from pipelines.operations.state import datasets_of, pipeline_of, record, refuse_unknown, states_of, tending
 from pipelines.run.request import vendor_of
-from pipelines.state import datasets_of, pipeline_of, record, refuse_unknown, states_of, tending
 from pipelines.warehouse import Warehouse, quote
 from pipelines.warehouse.base import void_backfills
 from pipelines.warehouse.reader import Reader, open_reader

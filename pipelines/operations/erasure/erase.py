@@ -21,10 +21,10 @@ from pipelines import __version__
 from pipelines.catalog.suppression import keep_out
 from pipelines.config.project import Place
 from pipelines.ledger.store import Ledger
-from pipelines.links import Link, links_of
+from pipelines.operations.erasure.locate import Trace, Wanted, carry_out, find, spellings
+from pipelines.operations.erasure.vendor_links import Link, links_of
 from pipelines.run.recording import retention
 from pipelines.run.recovery import close_crashed
-from pipelines.traces import Trace, Wanted, carry_out, find, spellings
 from pipelines.warehouse import Session, lock, open_warehouse
 from pipelines.warehouse.base import add_rows
 from pipelines.warehouse.reader import Reader, open_reader

@@ -19,7 +19,7 @@ from typing import Any
 
 from pipelines.catalog.query import Row, live_rows, not_loaded, published, unpacked
 from pipelines.config.project import Place
-from pipelines.find_tables import base_url
+from pipelines.operations.redash.find_tables import base_url
 from sources.core.errors import ConfigurationError, NightloadError
 
 ARCHIVED = "archived"

@@ -15,7 +15,7 @@ from typing import Any
 
 from pipelines.catalog.query import Read, Row, live_rows, not_loaded, published, unpacked
 from pipelines.config.project import Place
-from pipelines.table_names import Used, tables_of
+from pipelines.operations.redash.sql_tables import Used, tables_of
 from sources.core.config import raw
 from sources.core.errors import ConfigurationError, one_line, summarize
 

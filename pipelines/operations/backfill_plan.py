@@ -18,8 +18,8 @@ import pendulum
 
 from pipelines.config.project import OWN_DATASET, Place
 from pipelines.monitoring.status import GOOD
+from pipelines.operations.state import states_of
 from pipelines.run.request import refuse_unknown_table, vendor_of
-from pipelines.state import states_of
 from pipelines.warehouse import quote
 from pipelines.warehouse.reader import Reader, open_reader
 from sources.core.dates import Calls, Days

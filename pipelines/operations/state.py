@@ -22,8 +22,8 @@ from dlt.common.versioned_state import decompress_state
 
 from pipelines import __version__
 from pipelines.config.project import OWN_DATASET, Place
-from pipelines.forget import user
 from pipelines.ledger.store import Ledger
+from pipelines.operations.erasure.erase import user
 from pipelines.run.recovery import close_crashed
 from pipelines.run.request import refuse_unknown_table, vendor_of
 from pipelines.warehouse import Session, Warehouse, lock, open_warehouse, quote

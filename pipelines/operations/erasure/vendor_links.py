@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from pipelines.traces import Trace, Wanted, in_parts
+from pipelines.operations.erasure.locate import Trace, Wanted, in_parts
 from pipelines.warehouse.base import Session
 from pipelines.warehouse.reader import Reader
 from sources import VENDORS
