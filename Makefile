@@ -55,7 +55,7 @@ look: $(READY) ## photograph the report of a year (needs chromium, or CHROMIUM=/
 	@$(BIN)/python -m bench.look $(ARGS)
 
 dagster: $(READY) ## Dagster's UI over a home (NIGHTLOAD_HOME, else here; ARGS="--port 3001")
-	@$(BIN)/python -m pipelines.orchestration $(ARGS)
+	@$(BIN)/python -m pipelines.scheduling.dagster $(ARGS)
 
 lock: ## write uv.lock and requirements.lock anew (needs uv; ARGS=--upgrade takes newer versions)
 	@command -v '$(UV)' >/dev/null || { echo "make lock needs uv on the PATH, or UV=/path/to/uv" >&2; exit 1; }

@@ -15,11 +15,11 @@ from typing import Any
 
 from dlt.pipeline.state_sync import state_doc
 
-from pipelines import nights
 from pipelines.ledger.store import Ledger
 from pipelines.run import load as passes
 from pipelines.run import runner
 from pipelines.run.context import Night
+from pipelines.scheduling import run_history
 from pipelines.warehouse.duckdb import warehouse
 from pipelines.warehouse.postgres.connection import connect
 from pipelines.warehouse.postgres.warehouse import Postgres
@@ -48,7 +48,7 @@ def crashed() -> None:
 
 def missed() -> None:
     """A night that never began is not told."""
-    nights.Nights.missed = lambda *_: None  # type: ignore[method-assign]
+    run_history.Nights.missed = lambda *_: None  # type: ignore[method-assign]
 
 
 def lock() -> None:

@@ -20,9 +20,10 @@ from typing import Any
 
 import apscheduler.schedulers.base
 
-from pipelines import cli, schedule
+from pipelines import cli
 from pipelines.config.schedules import Schedule
-from pipelines.rota import Clock
+from pipelines.scheduling import scheduler
+from pipelines.scheduling.state import Clock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +59,9 @@ def main() -> None:
     clock = shifted(home)
     apscheduler.schedulers.base.datetime = clock
     for name in ("LOOK", "JUMP", "KILL_AFTER"):
-        setattr(schedule, name, told.get(name, getattr(schedule, name)))
+        setattr(scheduler, name, told.get(name, getattr(scheduler, name)))
     if told.get("deceived"):
-        schedule.Fires.get_next_fire_time = lambda self, previous, now: now + timedelta(days=365)
+        scheduler.Fires.get_next_fire_time = lambda self, previous, now: now + timedelta(days=365)
     kinds = []
     for each in told["schedules"]:
         for name in ("deadline", "grace", "retry_after"):
@@ -68,11 +69,11 @@ def main() -> None:
                 each[name] = timedelta(seconds=each[name])
         each["vendors"] = tuple(each.get("vendors", ()))
         kinds.append(Often(cron="* * * * *", **each) if "period" in each else Schedule(**each))
-    schedule.set_up_logging(verbose=False)
+    scheduler.set_up_logging(verbose=False)
     options = {"command": told["command"]} if "command" in told else {}
     options["clock"] = Clock(now=lambda: clock.now(UTC), monotonic=lambda: time.monotonic() + seconds(home / "passed"))
-    served = schedule.serve
-    schedule.serve = lambda place, found, environment: served(place, kinds, **options)
+    served = scheduler.serve
+    scheduler.serve = lambda place, found, environment: served(place, kinds, **options)
     sys.argv = ["nightload", "schedule", "--home", str(home)]
     cli.main()
 

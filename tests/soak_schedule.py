@@ -27,9 +27,10 @@ from dlt.common import time as dlt_time
 
 import forked
 from broken import PROTECTIONS
-from pipelines import cli, schedule
-from pipelines.nights import COMMAND
-from pipelines.rota import Clock as Clocks
+from pipelines import cli
+from pipelines.scheduling import scheduler
+from pipelines.scheduling.run_history import COMMAND
+from pipelines.scheduling.state import Clock as Clocks
 from sources.http import retry
 
 
@@ -171,9 +172,9 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGCHLD)
 
         signal.signal(signal.SIGUSR1, read_again)
-        schedule.subprocess = Forking
-        schedule.LOOK = 0.05
+        scheduler.subprocess = Forking
+        scheduler.LOOK = 0.05
         monotonic = Clocks(monotonic=lambda: time.monotonic() + clock.passed)
-        served = schedule.serve
-        schedule.serve = lambda place, found, environment: served(place, found, clock=monotonic)
+        served = scheduler.serve
+        scheduler.serve = lambda place, found, environment: served(place, found, clock=monotonic)
     cli.main()

@@ -19,13 +19,13 @@ import dagster as dg
 import pytest
 from filelock import FileLock
 
-import pipelines.orchestration as orchestration
+import pipelines.scheduling.dagster as orchestration
 from conftest import Night
 from ledger_story import NOON, story
 from pipelines.config import project as places
-from pipelines.orchestration import child, dagster_assets
-from pipelines.orchestration.__main__ import home_of_dagster
-from pipelines.orchestration.dagster_assets import FRESH, NIGHT, PROVEN, Load, asset_key, definitions
+from pipelines.scheduling.dagster import child, dagster_assets
+from pipelines.scheduling.dagster.__main__ import home_of_dagster
+from pipelines.scheduling.dagster.dagster_assets import FRESH, NIGHT, PROVEN, Load, asset_key, definitions
 from sandbox_process import SandboxProcess
 from sources import VENDORS
 from sources.core.redaction import register_secret
@@ -321,7 +321,7 @@ def test_the_home_of_dagster_is_beside_the_ledger_and_tells_nobody(tmp_path: Pat
 def test_a_schedule_that_is_wrong_is_told_before_anything_opens(tmp_path: Path) -> None:
     (tmp_path / ".dlt").mkdir()
     (tmp_path / ".dlt" / "config.toml").write_text('[schedules.x]\ncron = "soon"\n')
-    words = [sys.executable, "-m", "pipelines.orchestration", "--home", str(tmp_path)]
+    words = [sys.executable, "-m", "pipelines.scheduling.dagster", "--home", str(tmp_path)]
     ran = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr.count("\n"), "schedules.x.cron" in ran.stderr) == (2, 1, True), ran.stderr
 
@@ -391,7 +391,7 @@ time.sleep(600)
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_told_to_end_the_ui_leaves_nothing_behind(number: signal.Signals) -> None:
-    script = "import sys; from pipelines.orchestration.__main__ import serve; sys.exit(serve(sys.argv[1:], {}))"
+    script = "import sys; from pipelines.scheduling.dagster.__main__ import serve; sys.exit(serve(sys.argv[1:], {}))"
     inner = [sys.executable, "-c", DAGSTER_LIKE]
     ui = subprocess.Popen(  # as in the background of a shell
         ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-c", script, *inner],

@@ -20,9 +20,10 @@ from unittest import mock
 import pytest
 
 from conftest import Night, one_database
-from pipelines import schedule, warehouse
+from pipelines import warehouse
 from pipelines.config import project as places
 from pipelines.ledger.store import TABLES, Ledger
+from pipelines.scheduling import scheduler
 from pipelines.warehouse.postgres.connection import connect
 from pipelines.warehouse.postgres.warehouse import RUN_LOCK
 from redash import LABELS
@@ -296,9 +297,9 @@ def test_a_lock_for_which_there_is_no_room_is_no_mistake_of_the_settings(
     """As the system says it when the folder for the lock is made."""
     refused = mock.Mock(side_effect=OSError(number, os.strerror(number)))
     monkeypatch.setattr("pipelines.warehouse.state_folder", refused)
-    monkeypatch.setattr("pipelines.schedule.state_folder", refused)
+    monkeypatch.setattr("pipelines.scheduling.scheduler.state_folder", refused)
     place = places.at(places.DEFAULT, tmp_path)
-    for lock in (warehouse.lock(place), schedule._only_one(place)):
+    for lock in (warehouse.lock(place), scheduler._only_one(place)):
         with pytest.raises(kind) as told, lock:
             pass
         assert type(told.value) is kind

@@ -17,7 +17,7 @@ from conftest import Night, one_database
 from pipelines.config import project as places
 from pipelines.config.schedules import Schedule
 from pipelines.ledger.store import MEMORY, Ledger
-from pipelines.schedule import serve
+from pipelines.scheduling.scheduler import serve
 from pipelines.warehouse import lock
 from sandbox_process import SandboxProcess
 from sources.core.errors import ConfigurationError

@@ -20,8 +20,8 @@ import killed
 import tune_facts
 from conftest import Night
 from people import EMAIL, TRACE, VENDORS, home_of, plant
-from pipelines.nights import Nights
 from pipelines.run.recording.store import SUFFIX, Reader
+from pipelines.scheduling.run_history import Nights
 from sandbox_process import SandboxProcess, start_sandbox
 from test_crash_vendors import contents
 

@@ -28,8 +28,8 @@ from conftest import Night
 from pipelines.config import project as places
 from pipelines.config.schedules import Schedule, parse_cron, parse_period, read
 from pipelines.ledger.store import Ledger
-from pipelines.nights import Nights
-from pipelines.rota import Clock, Rota
+from pipelines.scheduling.run_history import Nights
+from pipelines.scheduling.state import Clock, Rota
 from sources.core.errors import ConfigurationError
 
 # -- when it is due ------------------------------------------------------------------------------------
@@ -350,7 +350,10 @@ def test_what_a_full_disk_kept_from_the_memory_is_written_when_there_is_room(
     watch, _ = rota(clocks, tmp_path)
     clocks.on(days=1)
     with monkeypatch.context() as full:
-        full.setattr("pipelines.rota.os.fsync", mock.Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+        full.setattr(
+            "pipelines.scheduling.state.os.fsync",
+            mock.Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")),
+        )
         assert took(watch) == "21 02:30"
         assert watch.take("nightly") is None
     assert caplog.text.count("cannot be written") == 1, "said once"
@@ -861,7 +864,7 @@ def test_an_idle_scheduler_is_small(stage: Stage) -> None:
 def test_nothing_heavy_is_imported_by_the_scheduler(tmp_path: Path) -> None:
     config(tmp_path, '[schedules.a]\ncron = "0 0 * * *"\n')
     code = (
-        "import sys; from pathlib import Path; import pipelines.cli, pipelines.schedule\n"
+        "import sys; from pathlib import Path; import pipelines.cli, pipelines.scheduling.scheduler\n"
         f"from pipelines.config.schedules import read; read(Path({str(tmp_path)!r}))\n"
         "print(sorted(set(sys.modules) & {'dlt', 'duckdb', 'pyarrow', 'psycopg2', 'httpx'}))"
     )

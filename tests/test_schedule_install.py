@@ -19,8 +19,8 @@ import yaml
 from conftest import NIGHTLOAD
 from pipelines.config import project as places
 from pipelines.config.schedules import Schedule, parse_cron
-from pipelines.install import Installer, install_schedules, on_calendar, with_block, write_units
-from pipelines.kubernetes import cron_jobs
+from pipelines.scheduling.kubernetes import cron_jobs
+from pipelines.scheduling.systemd_cron import Installer, install_schedules, on_calendar, with_block, write_units
 from sources.core.errors import ConfigurationError
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)

@@ -142,12 +142,12 @@ def schedule(
             for each in row["next"]
         )
     elif install_as is not None:
-        from pipelines.install import install_schedules
+        from pipelines.scheduling.systemd_cron import install_schedules
 
         told = install_schedules(install_as, place, found, warehouse=warehouse, dry_run=dry_run, user=user)
         sys.stdout.writelines(f"{line}\n" for line in told)
     else:
-        from pipelines.schedule import refuse_unknown_tables, serve, set_up_logging
+        from pipelines.scheduling.scheduler import refuse_unknown_tables, serve, set_up_logging
 
         set_up_logging(verbose=verbose)
         environment = {"NIGHTLOAD_WAREHOUSE": warehouse} if warehouse else {}

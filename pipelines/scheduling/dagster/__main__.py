@@ -1,4 +1,4 @@
-"""Dagster's UI over a home: `make dagster`, or `python -m pipelines.orchestration`.
+"""Dagster's UI over a home: `make dagster`, or `python -m pipelines.scheduling.dagster`.
 
 It stands beside the ledger, is reached from this machine only, and tells nobody of it.
 """
@@ -76,7 +76,9 @@ def serve(words: Sequence[str], environment: Mapping[str, str]) -> int:
 
 
 def main() -> NoReturn:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.orchestration", description="Dagster's UI over a home.")
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.scheduling.dagster", description="Dagster's UI over a home."
+    )
     parser.add_argument("--home", help="folder with .dlt (NIGHTLOAD_HOME; default: here)")
     parser.add_argument("--port", type=int, default=3000)
     told = parser.parse_args()
@@ -91,7 +93,16 @@ def main() -> NoReturn:
     except NightloadError as error:
         say_error(error)
         sys.exit(code_of(error))
-    words = ["dagster", "dev", "-m", "pipelines.orchestration.dagster_assets", "-h", "127.0.0.1", "-p", str(told.port)]
+    words = [
+        "dagster",
+        "dev",
+        "-m",
+        "pipelines.scheduling.dagster.dagster_assets",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(told.port),
+    ]
     sys.exit(serve([sys.executable, "-m", *words], environment))
 
 

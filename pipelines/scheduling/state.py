@@ -59,7 +59,7 @@ class _Mark:
 
 
 class Book(Protocol):
-    """The ledger, as the rota needs it (`pipelines.nights`)."""
+    """The ledger, as the rota needs it (`pipelines.scheduling.run_history`)."""
 
     def missed(self, schedule: Schedule, instants: Sequence[datetime], why: str) -> None: ...
 

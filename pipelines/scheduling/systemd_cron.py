@@ -22,7 +22,7 @@ from zoneinfo import ZoneInfo
 from pipelines.config.permissions import owner_of
 from pipelines.config.project import Place
 from pipelines.config.schedules import Schedule, in_numbers, parse_cron
-from pipelines.kubernetes import cron_jobs
+from pipelines.scheduling.kubernetes import cron_jobs
 from sources.core.errors import ConfigurationError, one_line
 
 STOP = 120

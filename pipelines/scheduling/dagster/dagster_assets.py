@@ -1,6 +1,6 @@
 """nightload in Dagster: an asset per table, schedules, checks and days to backfill, all from what nightload knows.
 
-    NIGHTLOAD_HOME=/srv/nightload dagster dev -m pipelines.orchestration.dagster_assets
+    NIGHTLOAD_HOME=/srv/nightload dagster dev -m pipelines.scheduling.dagster.dagster_assets
 
 Materialising any selection is one `nightload run`, a process of its own: runs of one warehouse never overlap, so there
 is one step for all tables, and a pool of one. What Dagster shows comes from the run's own document and from the ledger,
@@ -25,8 +25,8 @@ from pipelines.config.project import Place
 from pipelines.config.schedules import Schedule
 from pipelines.config.sections import SECTIONS, section, text
 from pipelines.monitoring import status
-from pipelines.orchestration.child import Ended, nightload
 from pipelines.run.request import vendor_of
+from pipelines.scheduling.dagster.child import Ended, nightload
 from sources import VENDORS
 from sources.core.errors import ConfigurationError, NightloadError
 from sources.extract.connector import package

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.config.project import Place
-from pipelines.nights import COMMAND
+from pipelines.scheduling.run_history import COMMAND
 from sources.core.redaction import redact
 
 STOP = 120.0

@@ -30,8 +30,8 @@ from filelock import FileLock, Timeout
 from pipelines.config.permissions import state_folder
 from pipelines.config.project import Place
 from pipelines.config.schedules import Schedule
-from pipelines.nights import COMMAND, Nights, told
-from pipelines.rota import Clock, Due, Rota
+from pipelines.scheduling.run_history import COMMAND, Nights, told
+from pipelines.scheduling.state import Clock, Due, Rota
 from pipelines.warehouse.base import Locked
 from sources.core.errors import ConfigurationError, NoRoom, no_room
 from sources.core.redaction import install
