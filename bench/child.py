@@ -151,7 +151,7 @@ def again(kind: str, url: str, rows: int, folder: Path) -> Work:
     """The next night, with nothing new at the vendor: as the command line does it."""
     os.environ.update(settings(kind, url), NIGHTLOAD_HOME=str(folder))
     sys.argv = ["nightload", "run", VENDORS[kind]]
-    from pipelines.cli import main
+    from pipelines.cli.main import main
 
     return main
 

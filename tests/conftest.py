@@ -214,7 +214,7 @@ class Night:
 
     def main(self, *args: str, env: Mapping[str, str] | None = None) -> Ran:
         """The command line inside this process: quicker, and all its settings come from the environment."""
-        from pipelines import cli
+        from pipelines.cli import main as cli
         from sources.core import redaction
 
         redaction.clear()  # a process begins without the secrets of another

@@ -59,7 +59,7 @@ PRELOADED = (
         for name in ("cli", "run", "show", "alerts", "report_page", "metrics", "lineage", "schedule")
     ),
 )
-CLI = "pipelines.cli:main"
+CLI = "pipelines.cli.main:main"
 
 
 class Forked:

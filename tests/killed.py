@@ -13,7 +13,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from pipelines import cli
+from pipelines.cli import main as cli
 from pipelines.config import dlt_setup
 from pipelines.config.project import Place
 

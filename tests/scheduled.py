@@ -20,7 +20,7 @@ from typing import Any
 
 import apscheduler.schedulers.base
 
-from pipelines import cli
+from pipelines.cli import main as cli
 from pipelines.config.schedules import Schedule
 from pipelines.scheduling import scheduler
 from pipelines.scheduling.state import Clock

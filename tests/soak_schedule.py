@@ -27,7 +27,7 @@ from dlt.common import time as dlt_time
 
 import forked
 from broken import PROTECTIONS
-from pipelines import cli
+from pipelines.cli import main as cli
 from pipelines.scheduling import scheduler
 from pipelines.scheduling.run_history import COMMAND
 from pipelines.scheduling.state import Clock as Clocks

@@ -412,8 +412,8 @@ def test_all_that_ask_one_base_keep_its_rate_together() -> None:
 
 
 def test_the_estimate_is_by_what_was_done_and_says_nothing_before() -> None:
+    from pipelines.cli.render_operations import Chunks
     from pipelines.operations.backfill_plan import Chunk, Plan
-    from pipelines.show_mending import Chunks
 
     plan = Plan(table="t.t", vendor="t", zone="UTC", chunks=[Chunk(table="t.t", days=Days(FIRST, FIRST))] * 4)
     told = Chunks(plan, enabled=False)

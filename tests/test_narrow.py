@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from ledger_story import command, story
-from pipelines import show
-from pipelines.show import grid_of, print_grid
+from pipelines.cli import render
+from pipelines.cli.render import grid_of, print_grid
 
 LONG = "tonalytica_results.query_1234567_with_a_name_of_sixty_three_bytes_and_more"
 
@@ -18,7 +18,7 @@ LONG = "tonalytica_results.query_1234567_with_a_name_of_sixty_three_bytes_and_mo
 def test_an_id_in_the_tables_of_commands_is_whole_at_any_width(
     width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(show.console, "_width", width)
+    monkeypatch.setattr(render.console, "_width", width)
     vendors: Any = {"tonalytica": {LONG: {}}, "tune": {"tune.clicks": {}}, "dataworks": "the key is not accepted"}
     with story(tmp_path) as told:
         run_id = told.night(0, vendors)
@@ -32,7 +32,7 @@ def test_an_id_in_the_tables_of_commands_is_whole_at_any_width(
 def test_a_grid_gives_the_width_that_is_left_to_the_other_columns(
     width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(show.console, "_width", width)
+    monkeypatch.setattr(render.console, "_width", width)
     grid = grid_of("table", "about", "live")
     grid.add_row("tune.账号_用户_and_more", "words " * 30, "1,000")
     print_grid(grid)
@@ -44,9 +44,9 @@ def test_a_grid_gives_the_width_that_is_left_to_the_other_columns(
 def test_rows_of_a_preview_are_not_cut_by_the_width(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(show.console, "_width", 40)
+    monkeypatch.setattr(render.console, "_width", 40)
     names = [f"id_{number}" for number in range(6)]
     values = {name: f"00000000-0000-4000-8000-00000000000{number}" for number, name in enumerate(names)}
-    show.show_rows("tune.clicks", [{"name": name, "type": "text"} for name in names], [values])
+    render.show_rows("tune.clicks", [{"name": name, "type": "text"} for name in names], [values])
     out = capsys.readouterr().out
     assert all(value in out for value in values.values())

@@ -66,7 +66,7 @@ def test_a_command_does_what_it_is_shown_for(line: str, home: Night) -> None:
 def test_every_command_it_names_is_one() -> None:
     from typer.main import get_command
 
-    from pipelines.cli import app
+    from pipelines.cli.main import app
 
     named = set(re.findall(r"`nightload ([a-z-]+)", chapter()))
     assert len(named) > 8

@@ -104,7 +104,7 @@ def test_the_dlt_source_loads_in_a_pipeline_of_ones_own(sandbox: SandboxProcess,
 def test_the_table_of_commands_has_each_and_no_other() -> None:
     from typer.main import get_command
 
-    from pipelines.cli import app
+    from pipelines.cli.main import app
 
     told = re.findall(r"^\| `nightload ([a-z-]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert set(told) == set(get_command(app).commands)  # type: ignore[attr-defined]

@@ -864,7 +864,7 @@ def test_an_idle_scheduler_is_small(stage: Stage) -> None:
 def test_nothing_heavy_is_imported_by_the_scheduler(tmp_path: Path) -> None:
     config(tmp_path, '[schedules.a]\ncron = "0 0 * * *"\n')
     code = (
-        "import sys; from pathlib import Path; import pipelines.cli, pipelines.scheduling.scheduler\n"
+        "import sys; from pathlib import Path; import pipelines.cli.main, pipelines.scheduling.scheduler\n"
         f"from pipelines.config.schedules import read; read(Path({str(tmp_path)!r}))\n"
         "print(sorted(set(sys.modules) & {'dlt', 'duckdb', 'pyarrow', 'psycopg2', 'httpx'}))"
     )

@@ -24,7 +24,7 @@ from rich.cells import cell_len
 
 from conftest import NIGHTLOAD, Night
 from databases import DATABASES, databases, point
-from pipelines.rows import as_text
+from pipelines.cli.formats import as_text
 from pipelines.warehouse.sql_text import first_word, split
 from postgres_server import PASSWORD, execute
 

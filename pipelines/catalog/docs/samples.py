@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from pipelines.catalog.introspect import ColumnThere
-from pipelines.rows import as_text
+from pipelines.cli.formats import as_text
 from pipelines.warehouse.reader import Reader
 from sources.convert.types import VALID_FROM
 from sources.core.sql import quote

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pipelines.commands import code_of, say_error
+from pipelines.cli.commands import code_of, say_error
 from pipelines.config import project as places
 from pipelines.config import schedules
 from pipelines.config.project import Place

@@ -17,7 +17,7 @@ from typing import Any
 
 import dagster as dg
 
-from pipelines.commands import LOCKED, MISMATCH
+from pipelines.cli.commands import LOCKED, MISMATCH
 from pipelines.config import project as places
 from pipelines.config import schedules
 from pipelines.config.dlt_setup import prepare

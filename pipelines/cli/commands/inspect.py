@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from pipelines.commands import FAILED, OK, AsJson, Home, RunId, Verbose, WarehouseUrl, app, print_json
+from pipelines.cli.commands import FAILED, OK, AsJson, Home, RunId, Verbose, WarehouseUrl, app, print_json
+from pipelines.cli.formats import output
 from pipelines.config import project as places
-from pipelines.rows import output
 from sources.core.redaction import install
 
 
@@ -33,7 +33,7 @@ def status(
     if as_json:
         print_json(found)
     else:
-        from pipelines.show import show_status
+        from pipelines.cli.render import show_status
 
         show_status(found)
     errors = [] if stale_only else [each for each in found["incidents"] if each["severity"] == "error"]
@@ -54,7 +54,7 @@ def list_runs(
     if as_json:
         print_json({"runs": rows})
     else:
-        from pipelines.show import show_runs
+        from pipelines.cli.render import show_runs
 
         show_runs(rows)
 
@@ -73,7 +73,7 @@ def run_info(
     if as_json:
         print_json(found)
     else:
-        from pipelines.show import show_run_info
+        from pipelines.cli.render import show_run_info
 
         show_run_info(found)
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from pipelines.commands import FAILED, OK, USAGE, Home, WarehouseUrl, app, engine, say_error
+from pipelines.cli.commands import FAILED, OK, USAGE, Home, WarehouseUrl, app, engine, say_error
 from pipelines.config import project as places
 from sources.core.errors import ConfigurationError, did_you_mean
 
@@ -42,7 +42,7 @@ def sql(
     warehouse: WarehouseUrl = None,
 ) -> None:
     """Ask the warehouse in SQL. Reads only."""
-    from pipelines.sql import Form, ask, shell
+    from pipelines.cli.sql_shell import Form, ask, shell
     from pipelines.warehouse.reader import Interrupted
 
     if as_csv and as_json:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from pipelines.commands import FAILED, AsJson, DryRun, Home, Verbose, WarehouseUrl, Yes, app, engine, print_json
+from pipelines.cli.commands import FAILED, AsJson, DryRun, Home, Verbose, WarehouseUrl, Yes, app, engine, print_json
 from pipelines.config import project as places
 from sources.core.errors import ConfigurationError
 
@@ -45,9 +45,9 @@ def backfill(
     """
     place = places.find(home, warehouse)
     with engine(place, verbose=verbose, quiet=as_json):
+        from pipelines.cli.render_operations import Chunks, show_chunks, show_plan
         from pipelines.operations import backfill as backfilling
         from pipelines.operations.backfill_plan import chunk_of, days_of, planned
-        from pipelines.show_mending import Chunks, show_chunks, show_plan
 
         days, size = days_of(first, last), chunk_of(chunk)
         with planned(place, table, days, chunk=size, again=again) as (plan, vendor):
@@ -87,8 +87,8 @@ def show(
     """Cursors, windows, digests and found-out settings of every table, or of one."""
     place = places.find(home, warehouse)
     with engine(place):
+        from pipelines.cli.render_operations import show_states
         from pipelines.operations import state as states
-        from pipelines.show_mending import show_states
 
         found = states.show(place, what)
         print_json({"tables": [each.as_json() for each in found]}) if as_json else show_states(found)
@@ -111,8 +111,8 @@ def reset(
     """
     place = places.find(home, warehouse)
     with engine(place, verbose=verbose, quiet=as_json):
+        from pipelines.cli.render_operations import show_forgets
         from pipelines.operations import state as states
-        from pipelines.show_mending import show_forgets
 
         _show_and_ask(
             look=lambda: [each for each in states.show(place, what) if each.forgets],
@@ -141,8 +141,8 @@ def drop(
     """
     place = places.find(home, warehouse)
     with engine(place, verbose=verbose, quiet=as_json):
+        from pipelines.cli.render_operations import show_doomed
         from pipelines.operations import drop as dropping
-        from pipelines.show_mending import show_doomed
 
         _show_and_ask(
             look=lambda: dropping.look(place, what),

@@ -7,9 +7,9 @@ import sys
 import typer
 from rich.text import Text
 
+from pipelines.cli.render import grid_of, print_grid, say
 from pipelines.config.project import Place
 from pipelines.operations.erasure.erase import Found
-from pipelines.show import grid_of, print_grid, say
 from sources.core.errors import ConfigurationError, one_line
 
 

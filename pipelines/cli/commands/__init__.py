@@ -85,6 +85,6 @@ def code_of(error: NightloadError) -> int:
 
 
 def print_json(document: Any) -> None:
-    from pipelines.rows import output
+    from pipelines.cli.formats import output
 
     output()(json.dumps(document, ensure_ascii=False, default=str) + "\n")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.commands import (
+from pipelines.cli.commands import (
     FAILED,
     LOCKED,
     USAGE,
@@ -58,11 +58,11 @@ def run(
     try:
         place = places.find(home, warehouse)
         with engine(place, verbose=verbose, quiet=as_json), telling(place):
+            from pipelines.cli.render import Progress, show_run
             from pipelines.run.options import parse_until
             from pipelines.run.request import Request
             from pipelines.run.runner import exit_code
             from pipelines.run.runner import run as run_night
-            from pipelines.show import Progress, show_run
 
             with Progress(enabled=not as_json) as progress:
                 report = run_night(
@@ -91,9 +91,9 @@ def check(vendors: Vendors = None, home: Home = None, verbose: Verbose = False) 
     """Read the whole configuration, and try the keys: credentials, clock, one page. Says what to fix."""
     place = places.find(home)
     with engine(place, verbose=verbose, refuse=False):
+        from pipelines.cli.render import say
         from pipelines.operations import config_check
         from pipelines.run.request import no_key
-        from pipelines.show import say
         from sources.extract.connector import package
 
         failed: list[Exception] = []
@@ -135,8 +135,8 @@ def tables(home: Home = None, warehouse: WarehouseUrl = None, as_json: AsJson = 
     """Every table: key, cursor, mode, last load, live rows."""
     place = places.find(home, warehouse)
     with engine(place):
+        from pipelines.cli.render import show_tables
         from pipelines.monitoring.status import all_tables
-        from pipelines.show import show_tables
 
         rows = all_tables(place)
         print_json({"tables": rows}) if as_json else show_tables(rows)
@@ -153,8 +153,8 @@ def preview(
     """Read a page of one table from the vendor; touches no state and no warehouse."""
     place = places.find(home)
     with engine(place, verbose=verbose):
+        from pipelines.cli.render import show_rows
         from pipelines.operations.preview import read
-        from pipelines.show import show_rows
 
         columns, rows = read(table, limit=limit, place=place)
         if as_json:
@@ -175,8 +175,8 @@ def copy(
     here = places.find(home, source).home
     come_from, go_to = places.at(source, here), places.at(target, here)
     with engine(go_to, verbose=verbose, quiet=as_json):
+        from pipelines.cli.render import Progress, show_copied
         from pipelines.operations.copy import copy as copy_warehouse
-        from pipelines.show import Progress, show_copied
 
         with Progress(enabled=not as_json) as progress:
             copied = copy_warehouse(come_from, go_to, on_table=lambda table: progress.table("copy", table))
@@ -192,6 +192,6 @@ def demo(
     keep: Annotated[str | None, typer.Option("--keep", help="Folder for the warehouse (default: demo).")] = None,
 ) -> None:
     """A night against sandbox vendors on this machine; nothing to configure."""
-    from pipelines.demo import play
+    from pipelines.cli.demo import play
 
     raise typer.Exit(play(scale=scale, folder=keep))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich.text import Text
 
+from pipelines.cli.render import _number, console, grid_of, print_grid, say, say_of_tables
 from pipelines.operations.replay import Replayed
-from pipelines.show import _number, console, grid_of, print_grid, say, say_of_tables
 
 
 def show_replayed(done: Replayed) -> None:

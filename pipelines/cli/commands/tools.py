@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.commands import FAILED, AsJson, DryRun, Home, Verbose, WarehouseUrl, Yes, app, engine, print_json
+from pipelines.cli.commands import FAILED, AsJson, DryRun, Home, Verbose, WarehouseUrl, Yes, app, engine, print_json
+from pipelines.cli.formats import output
 from pipelines.config import project as places
-from pipelines.rows import output
 from sources.core.errors import ConfigurationError
 
 
@@ -120,8 +120,8 @@ def forget(
     place = places.find(home, warehouse)
     who = sys.stdin.readline().strip() if who == "-" else who
     with engine(place, verbose=verbose, quiet=as_json):
+        from pipelines.cli.render_erase import agrees, show_done, show_found
         from pipelines.operations.erasure import erase as forgetting
-        from pipelines.show_forget import agrees, show_done, show_found
 
         found = forgetting.look(place, who, column or ())
         if not as_json:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from pipelines.show import COLOURS, console, grid_of, print_grid, progress_console, say
+from pipelines.cli.render import COLOURS, console, grid_of, print_grid, progress_console, say
 
 if TYPE_CHECKING:
     from pipelines.config.project import Place

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.commands import (
+from pipelines.cli.commands import (
     MISMATCH,
     OK,
     AsJson,
@@ -39,8 +39,8 @@ def replay(
     """Run once more from the kept pages, without calling a vendor: same counts, same digests?"""
     place = places.find(home, warehouse)
     with engine(place, verbose=verbose, quiet=as_json), telling(place) if into else nullcontext():
+        from pipelines.cli.render_replay import show_replayed
         from pipelines.operations.replay import replay as play
-        from pipelines.show_replay import show_replayed
         from sources.core.errors import ConfigurationError
 
         if check and (to is not None or into):

@@ -292,7 +292,7 @@ def show_copied(copied: Sequence[Copied], place: Place) -> None:
 
 
 def show_rows(table: str, columns: Sequence[Mapping[str, str]], rows: Sequence[Mapping[str, Any]]) -> None:
-    from pipelines.rows import shown
+    from pipelines.cli.formats import shown
 
     grid = Table(title=Text(table), title_justify="left")
     for column in columns:

@@ -10,13 +10,13 @@ from typing import Annotated, NoReturn
 import typer
 
 from pipelines import __version__
-from pipelines.commands import FAILED, OK, app, code_of, say_error
+from pipelines.cli.commands import FAILED, OK, app, code_of, say_error
 from pipelines.config import permissions
 from sources.core.errors import NightloadError, no_room, summarize
 from sources.core.redaction import install
 
-for chapter in ("loading", "replaying", "watching", "asking", "mending", "tending"):
-    import_module(f"pipelines.commands.{chapter}")  # which makes its commands, in this order
+for chapter in ("run", "replay", "inspect", "query", "state", "tools"):
+    import_module(f"pipelines.cli.commands.{chapter}")  # which makes its commands, in this order
 
 
 def main() -> NoReturn:
