@@ -18,9 +18,10 @@ import pytest
 
 from conftest import DATABASES, Database, Night, one_database
 from pipelines.config import project as places
-from pipelines.warehouse import Locked, lock, open_warehouse, turn
+from pipelines.warehouse import lock, open_warehouse, turn
 from sandbox_process import SandboxProcess, start_sandbox
 from sources.core.dates import Days
+from sources.core.errors import Locked
 from sources.growingio.settings import Settings
 from sources.growingio.windows import newest_day
 from sources.http.rate_limit import Rate

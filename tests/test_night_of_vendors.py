@@ -30,12 +30,11 @@ from pipelines.run import load as passes
 from pipelines.run import recovery, runner
 from pipelines.run.attempts import Try
 from pipelines.run.workers import SideBySide
-from pipelines.warehouse import WarehouseBusy
 from pipelines.warehouse.duckdb import warehouse as duckdb_file
 from pipelines.warehouse.duckdb.warehouse import DuckDbFile
 from reference import truth
 from sandbox_process import SandboxProcess
-from sources.core.errors import NoRoom, Unavailable
+from sources.core.errors import NoRoom, Unavailable, WarehouseBusy
 from sources.http.client import Http
 from sources.tune.settings import ENDPOINTS
 from test_run import METADATA

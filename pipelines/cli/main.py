@@ -10,8 +10,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from pipelines import __version__
-from pipelines.cli.commands import FAILED, OK, app, code_of, say_error
+from pipelines.cli.commands import app, say_error
 from pipelines.config import permissions
+from pipelines.config.exit_codes import FAILED, OK, code_of
 from sources.core.errors import NightloadError, no_room, summarize
 from sources.core.redaction import install
 

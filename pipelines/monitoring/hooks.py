@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from pipelines.config.project import Place
 from pipelines.ledger.store import Ledger
-from sources.core.errors import ConfigurationError, NightloadError, summarize
+from sources.core.errors import ConfigurationError, Locked, NightloadError, summarize
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ def telling(place: Place) -> Iterator[None]:
     try:
         yield
     except NightloadError as error:
-        if type(error).__name__ != "Locked":
+        if not isinstance(error, Locked):
             after_run(place)
         raise
     except Exception:

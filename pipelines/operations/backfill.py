@@ -39,12 +39,20 @@ from pipelines.run.load import pass_over
 from pipelines.run.recovery import close_crashed
 from pipelines.run.report import TableReport, VendorReport
 from pipelines.run.request import Request
-from pipelines.warehouse import Locked, Warehouse, turn
+from pipelines.warehouse import Warehouse, turn
 from sources import VENDORS
 from sources.convert.duckdb_session import spilling_into
 from sources.core.cancellation import heard
 from sources.core.concurrency import in_order
-from sources.core.errors import AccessDenied, ConfigurationError, NightloadError, Recovery, Unreachable, summarize
+from sources.core.errors import (
+    AccessDenied,
+    ConfigurationError,
+    Locked,
+    NightloadError,
+    Recovery,
+    Unreachable,
+    summarize,
+)
 from sources.extract.connector import Vendor, package
 from sources.extract.extractor import Extraction
 from sources.privacy.policy import read_policy

@@ -36,12 +36,12 @@ from pipelines.run.recovery import close_crashed, set_right
 from pipelines.run.report import RunReport, TableReport
 from pipelines.run.request import Request, choose, refuse_unknown_table, vendor_of
 from pipelines.run.workers import SideBySide
-from pipelines.warehouse import Locked, lock, open_warehouse
+from pipelines.warehouse import lock, open_warehouse
 from pipelines.warehouse.reader import open_reader
 from sources import VENDORS
 from sources.convert.duckdb_session import spilling_into
 from sources.core import cancellation
-from sources.core.errors import NightloadError, Recovery, no_room, summarize
+from sources.core.errors import Locked, NightloadError, Recovery, no_room, summarize
 from sources.extract.connector import package
 from sources.extract.extractor import Extraction
 from sources.privacy.policy import read_policy

@@ -27,13 +27,13 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 from filelock import FileLock, Timeout
 
+from pipelines.config.exit_codes import FAILED, LOCKED
 from pipelines.config.permissions import state_folder
 from pipelines.config.project import Place
 from pipelines.config.schedules import Schedule
 from pipelines.scheduling.run_history import COMMAND, Nights, told
 from pipelines.scheduling.state import Clock, Due, Rota
-from pipelines.warehouse.base import Locked
-from sources.core.errors import ConfigurationError, NoRoom, no_room
+from sources.core.errors import ConfigurationError, Locked, NoRoom, no_room
 from sources.core.redaction import install
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,6 @@ KILL_AFTER = 120.0
 """Seconds between SIGTERM and SIGKILL."""
 CRASHES = 2
 """So many times one night is begun, if its run crashes."""
-FAILED, LOCKED = 1, 3
 MEANING = ("all green", "something failed", "its configuration is wrong", "", "counts did not agree")
 
 

@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from pipelines.config.permissions import state_folder
 from pipelines.config.project import OWN_DATASET, Place
-from pipelines.warehouse.base import Locked, Session, Warehouse, WarehouseBusy, WarehouseRefused
-from sources.core.errors import ConfigurationError, NoRoom, no_room
+from pipelines.warehouse.base import Session, Warehouse
+from sources.core.errors import ConfigurationError, Locked, NoRoom, no_room
 from sources.core.sql import quote
 
 PATIENCE = 900.0
@@ -20,11 +20,8 @@ LOOK = 0.5
 
 __all__ = [
     "OWN_DATASET",
-    "Locked",
     "Session",
     "Warehouse",
-    "WarehouseBusy",
-    "WarehouseRefused",
     "lock",
     "open_warehouse",
     "quote",

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from pipelines.config.project import OWN_DATASET
 from pipelines.ledger.store import INCIDENTS, TABLES, Ledger, key_of
 from pipelines.warehouse.types import ColumnType
-from sources.core.errors import ConfigurationError, NightloadError, Unavailable
 from sources.core.sql import literal, quote
 
 if TYPE_CHECKING:
@@ -24,18 +23,6 @@ TYPES = {"TIMESTAMP": "TIMESTAMPTZ", "TEXT": "VARCHAR", "DOUBLE": "DOUBLE PRECIS
 
 
 LEAVE_OUT = 'Leave out a column that is not needed ([personal], "DATASET.TABLE.COLUMN" = "drop"), or fewer rows'
-
-
-class Locked(NightloadError):
-    """Another run has this warehouse."""
-
-
-class WarehouseBusy(Unavailable):
-    """Somebody else keeps the warehouse from being written."""
-
-
-class WarehouseRefused(ConfigurationError):
-    """The warehouse cannot be used as it is: rights, room, encoding."""
 
 
 class Session(Protocol):

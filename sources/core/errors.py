@@ -112,10 +112,22 @@ class NoRoom(NightloadError):
     recovery = Recovery.RETRY
 
 
+class Locked(NightloadError):
+    """Another run holds the lock of the warehouse."""
+
+
+class WarehouseBusy(Unavailable):
+    """Something else keeps the warehouse from being written."""
+
+
 class ConfigurationError(NightloadError):
     """A setting is missing or wrong; `todo` says what to write where."""
 
     recovery = Recovery.CONFIGURE
+
+
+class WarehouseRefused(ConfigurationError):
+    """The warehouse cannot be used as it is: permissions, room, encoding."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

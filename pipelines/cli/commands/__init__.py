@@ -15,11 +15,8 @@ import typer
 from pipelines.config import project as places
 from sources import VENDORS
 from sources.core.cancellation import heard
-from sources.core.errors import NightloadError, Recovery, summarize
+from sources.core.errors import NightloadError, summarize
 from sources.core.redaction import install
-
-OK, FAILED, USAGE, LOCKED, MISMATCH = range(5)
-
 
 app = typer.Typer(
     name="nightload",
@@ -76,12 +73,6 @@ def _interrupted(*_: Any) -> None:
 
 def say_error(error: NightloadError) -> None:
     sys.stderr.write(f"nightload: {summarize(error)}\n")
-
-
-def code_of(error: NightloadError) -> int:
-    if type(error).__name__ == "Locked":
-        return LOCKED
-    return USAGE if error.recovery == Recovery.CONFIGURE else FAILED
 
 
 def print_json(document: Any) -> None:

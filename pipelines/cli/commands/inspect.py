@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.commands import FAILED, OK, AsJson, Home, RunId, Verbose, WarehouseUrl, app, print_json
+from pipelines.cli.commands import AsJson, Home, RunId, Verbose, WarehouseUrl, app, print_json
 from pipelines.cli.formats import output
 from pipelines.config import project as places
+from pipelines.config.exit_codes import FAILED, OK
 from sources.core.redaction import install
 
 

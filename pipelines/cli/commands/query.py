@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from pipelines.cli.commands import FAILED, OK, USAGE, Home, WarehouseUrl, app, engine, say_error
+from pipelines.cli.commands import Home, WarehouseUrl, app, engine, say_error
 from pipelines.config import project as places
+from pipelines.config.exit_codes import FAILED, OK, USAGE
 from sources.core.errors import ConfigurationError, did_you_mean
 
 

@@ -7,20 +7,9 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.commands import (
-    MISMATCH,
-    OK,
-    AsJson,
-    Home,
-    OnlyTables,
-    RunId,
-    Verbose,
-    WarehouseUrl,
-    app,
-    engine,
-    print_json,
-)
+from pipelines.cli.commands import AsJson, Home, OnlyTables, RunId, Verbose, WarehouseUrl, app, engine, print_json
 from pipelines.config import project as places
+from pipelines.config.exit_codes import MISMATCH, OK
 from pipelines.monitoring.hooks import telling
 
 

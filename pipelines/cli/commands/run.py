@@ -7,22 +7,9 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.commands import (
-    FAILED,
-    LOCKED,
-    USAGE,
-    AsJson,
-    Home,
-    OnlyTables,
-    Vendors,
-    Verbose,
-    WarehouseUrl,
-    app,
-    code_of,
-    engine,
-    print_json,
-)
+from pipelines.cli.commands import AsJson, Home, OnlyTables, Vendors, Verbose, WarehouseUrl, app, engine, print_json
 from pipelines.config import project as places
+from pipelines.config.exit_codes import FAILED, LOCKED, USAGE, code_of
 from pipelines.monitoring.hooks import telling
 from sources import VENDORS
 from sources.core.errors import NightloadError, Recovery, summarize

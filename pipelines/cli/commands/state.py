@@ -8,8 +8,9 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from pipelines.cli.commands import FAILED, AsJson, DryRun, Home, Verbose, WarehouseUrl, Yes, app, engine, print_json
+from pipelines.cli.commands import AsJson, DryRun, Home, Verbose, WarehouseUrl, Yes, app, engine, print_json
 from pipelines.config import project as places
+from pipelines.config.exit_codes import FAILED
 from sources.core.errors import ConfigurationError
 
 state = typer.Typer(help="What is remembered between two nights: cursors, windows, digests; shown and forgotten.")

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.commands import FAILED, AsJson, DryRun, Home, Verbose, WarehouseUrl, Yes, app, engine, print_json
+from pipelines.cli.commands import AsJson, DryRun, Home, Verbose, WarehouseUrl, Yes, app, engine, print_json
 from pipelines.cli.formats import output
 from pipelines.config import project as places
+from pipelines.config.exit_codes import FAILED
 from sources.core.errors import ConfigurationError
 
 

@@ -16,11 +16,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pipelines.cli.commands import code_of, say_error
 from pipelines.config import project as places
 from pipelines.config import schedules
+from pipelines.config.exit_codes import code_of
 from pipelines.config.project import Place
-from sources.core.errors import ConfigurationError, NightloadError
+from sources.core.errors import ConfigurationError, NightloadError, summarize
 
 STOP = 150
 """Seconds that all have to end before they are killed: a run has 120 of its own."""
@@ -91,7 +91,7 @@ def main() -> NoReturn:
         schedules.read(place.home)
         environment = {**os.environ, "DAGSTER_HOME": str(home_of_dagster(place)), "NIGHTLOAD_HOME": str(place.home)}
     except NightloadError as error:
-        say_error(error)
+        sys.stderr.write(f"nightload: {summarize(error)}\n")
         sys.exit(code_of(error))
     words = [
         "dagster",

@@ -17,10 +17,10 @@ from typing import Any
 
 import dagster as dg
 
-from pipelines.cli.commands import LOCKED, MISMATCH
 from pipelines.config import project as places
 from pipelines.config import schedules
 from pipelines.config.dlt_setup import prepare
+from pipelines.config.exit_codes import LOCKED, MISMATCH
 from pipelines.config.project import Place
 from pipelines.config.schedules import Schedule
 from pipelines.config.sections import SECTIONS, section, text

@@ -30,20 +30,19 @@ from dlt.destinations.impl.duckdb.duck import DuckDbClient
 from pipelines.config.permissions import published_mode
 from pipelines.config.project import OWN_DATASET, Place
 from pipelines.ledger.store import Ledger
-from pipelines.warehouse.base import (
-    LEAVE_OUT,
-    Rows,
-    Session,
-    WarehouseBusy,
-    cause_of,
-    comment_statements,
-    is_of_machine,
-    write_ledger,
-)
+from pipelines.warehouse.base import LEAVE_OUT, Rows, Session, cause_of, comment_statements, is_of_machine, write_ledger
 from pipelines.warehouse.dlt_capabilities import Capable
 from pipelines.warehouse.table_by_table import DuckDbFileJob, TableByTable
 from pipelines.warehouse.types import ColumnType
-from sources.core.errors import ConfigurationError, NightloadError, Unavailable, no_room, of_duckdb, summarize
+from sources.core.errors import (
+    ConfigurationError,
+    NightloadError,
+    Unavailable,
+    WarehouseBusy,
+    no_room,
+    of_duckdb,
+    summarize,
+)
 from sources.core.sql import literal, quote
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,7 @@ from typing import Any
 import psycopg2
 from psycopg2 import errors, extensions
 
-from pipelines.warehouse.base import WarehouseRefused
-from sources.core.errors import Unavailable
+from sources.core.errors import Unavailable, WarehouseRefused
 
 LOCK_WAIT = 60
 """Seconds to wait for a table that somebody has locked."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 import psycopg2
 
-from pipelines.warehouse.base import Session, WarehouseRefused
+from pipelines.warehouse.base import Session
+from sources.core.errors import WarehouseRefused
 from sources.core.sql import quote
 
 DEPENDENT = """

@@ -23,22 +23,11 @@ from psycopg2 import errors
 from psycopg2.extras import execute_values
 
 from pipelines.ledger.store import Ledger
-from pipelines.warehouse.base import (
-    LEAVE_OUT,
-    Locked,
-    Rows,
-    Session,
-    WarehouseBusy,
-    WarehouseRefused,
-    cause_of,
-    comment_statements,
-    is_of_machine,
-    write_ledger,
-)
+from pipelines.warehouse.base import LEAVE_OUT, Rows, Session, cause_of, comment_statements, is_of_machine, write_ledger
 from pipelines.warehouse.postgres.connection import LOCK_WAIT, Shared, connect, is_of_server, one, to_pyformat
 from pipelines.warehouse.postgres.views import kept
 from pipelines.warehouse.types import ColumnType
-from sources.core.errors import NightloadError, Unavailable, summarize
+from sources.core.errors import Locked, NightloadError, Unavailable, WarehouseBusy, WarehouseRefused, summarize
 from sources.core.sql import quote
 
 if TYPE_CHECKING:
