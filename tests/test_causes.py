@@ -10,9 +10,9 @@ import pytest
 
 from conftest import Night, one_database
 from ledger_story import NOON, command, story
-from pipelines.causes import by_cause, named
 from pipelines.config import project as places
 from pipelines.monitoring.alerts import sweep
+from pipelines.monitoring.causes import by_cause, named
 from pipelines.monitoring.html_report import write
 from sandbox_process import SandboxProcess
 from test_bad_input import closed_port

@@ -14,7 +14,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.causes import alike, by_cause, named, shared
+from pipelines.monitoring.causes import alike, by_cause, named, shared
 from pipelines.run.report import TableReport
 from sources.core.errors import one_line
 from sources.core.redaction import redact

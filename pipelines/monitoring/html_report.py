@@ -14,10 +14,10 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pipelines.causes import alike, by_cause, cause_of, named, shared
 from pipelines.config.files import replace
 from pipelines.config.project import Place
 from pipelines.ledger.store import Ledger
+from pipelines.monitoring.causes import alike, by_cause, cause_of, named, shared
 from pipelines.monitoring.html_style import STYLE
 from pipelines.monitoring.incidents import change_in_words
 from pipelines.monitoring.status import noticed, opened, stale, standing

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pipelines.causes import by_cause, named
 from pipelines.config.project import Place
 from pipelines.config.sections import SECTIONS, per_table, section, share, truth
 from pipelines.ledger.store import MISSED, Ledger
+from pipelines.monitoring.causes import by_cause, named
 from pipelines.monitoring.status import GOOD, NEWS, standing
 
 FEWER_THAN, MIN_ROWS = 0.5, 100
