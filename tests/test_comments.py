@@ -11,6 +11,7 @@ import pytest
 
 from conftest import Night, settle
 from databases import DATABASES, databases, point
+from pipelines.catalog.system_tables import publish
 from pipelines.config.project import find
 from pipelines.warehouse.reader import open_reader
 from redash import LABELS
@@ -114,7 +115,7 @@ def test_every_sign_comes_through(small: Night) -> None:
             wanted = {("query_snippets", ""): text, ("query_snippets", "id"): text, ("nowhere", ""): "x"}
             assert comment(session, "tonalytica", wanted) == 2
         ledger = Ledger(place.ledger)
-        warehouse.publish(ledger)
+        publish(warehouse, ledger)
         ledger.close()
     told = {(table, column): text for table, column, text in read(small, TOLD)}
     assert told["tonalytica.query_snippets", ""] == told["tonalytica.query_snippets", "id"] == text

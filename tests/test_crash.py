@@ -286,7 +286,7 @@ def test_sigterm_while_waiting_for_the_vendor_ends_the_run_at_once(kind: str, on
         killed.TO_PARQUET,
         killed.NORMALIZE,
         killed.START_JOBS,
-        "pipelines.warehouse.base:replace_rows",
+        "pipelines.catalog.system_tables:replace_rows",
     ],
 )
 @pytest.mark.parametrize("kind", DATABASES)

@@ -14,6 +14,7 @@ import orjson
 import pytest
 from dlt.load.exceptions import LoadClientJobFailed
 
+from pipelines.catalog.system_tables import publish
 from pipelines.config import project as places
 from pipelines.ledger.store import Ledger
 from pipelines.warehouse.duckdb.warehouse import DuckDbFile
@@ -39,7 +40,7 @@ def test_small_tables_share_a_file_of_small_blocks_also_when_it_was_written_anew
                 session.change(f"CREATE TABLE t{number} AS SELECT 1 AS a, 'x' AS b")
         if purge:
             warehouse.purge()
-        warehouse.publish(ledger)
+        publish(warehouse, ledger)
         assert place.warehouse.stat().st_size < 50 * 2**17, purge  # with DuckDB's own blocks each takes 2**18
     ledger.close()
 

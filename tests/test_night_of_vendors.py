@@ -24,13 +24,13 @@ import duckdb
 import pytest
 
 from conftest import Night, one_database
+from pipelines.catalog.system_tables import publish
 from pipelines.config import project as places
 from pipelines.ledger.store import Ledger
 from pipelines.run import load as passes
 from pipelines.run import recovery, runner
 from pipelines.run.attempts import Try
 from pipelines.run.workers import SideBySide
-from pipelines.warehouse.duckdb import warehouse as duckdb_file
 from pipelines.warehouse.duckdb.warehouse import DuckDbFile
 from reference import truth
 from sandbox_process import SandboxProcess
@@ -277,7 +277,7 @@ def test_a_file_is_built_in_steps_of_which_the_last_may_fail(tmp_path: Path) -> 
     warehouse.discard()
     assert warehouse.kept
     warehouse.begin()
-    warehouse.publish(book)
+    publish(warehouse, book)
     assert not warehouse.kept
     book.close()
     with duckdb.connect(str(place.warehouse), read_only=True) as connection:
@@ -557,7 +557,7 @@ def test_what_could_not_be_shown_at_the_end_is_tried_again(
 def test_a_file_that_cannot_be_written_to_its_end_fails_the_vendor_that_it_was_of_and_is_tried_again(
     small: Night, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, times = duckdb_file.write_ledger, []
+    write, times = system_tables.write_ledger, []
 
     def full(*told: Any) -> None:
         times.append(1)
@@ -565,7 +565,7 @@ def test_a_file_that_cannot_be_written_to_its_end_fails_the_vendor_that_it_was_o
             raise duckdb.IOException("Could not write all bytes to file: No space left on device")
         write(*told)
 
-    monkeypatch.setattr(duckdb_file, "write_ledger", full)
+    monkeypatch.setattr(system_tables, "write_ledger", full)
     ran = pace(patiently(small), side_by_side=1).run()
     assert (ran.code, [vendor["tries"] for vendor in ran.json["vendors"]]) == (0, [2, 1])
     assert has(small) == true(sandbox)

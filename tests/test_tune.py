@@ -22,6 +22,7 @@ import pytest
 
 import sources.tune as package
 from conftest import Database, Night, one_database
+from pipelines.catalog.system_tables import publish
 from pipelines.config import project as places
 from pipelines.ledger.store import Ledger
 from pipelines.warehouse import open_warehouse
@@ -144,7 +145,7 @@ class Nights:
             )
             with warehouse.write():
                 self.pipeline.run(package.tune(vendor, extraction))
-            warehouse.publish(ledger)
+            publish(warehouse, ledger)
         assert not list(self.folder.glob("*.json")), "a spool was left behind"
         return {outcome.label: outcome for outcome in extraction.outcomes.values()}
 

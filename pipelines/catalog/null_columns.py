@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from pipelines.catalog.system_tables import replace_rows
 from pipelines.config.project import OWN_DATASET
-from pipelines.warehouse.base import Session, replace_rows
+from pipelines.warehouse.base import Session
 from sources.core.sql import literal, quote
 from sources.extract.sync import Mode, Outcome
 

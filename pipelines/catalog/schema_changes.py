@@ -7,8 +7,9 @@ from typing import Any
 
 import dlt
 
+from pipelines.catalog.system_tables import replace_rows
 from pipelines.config.project import OWN_DATASET
-from pipelines.warehouse.base import Session, replace_rows
+from pipelines.warehouse.base import Session
 from sources.core.sql import quote
 from sources.naming import without_system_columns
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import secrets
 
+from pipelines.catalog.system_tables import add_rows
 from pipelines.config.project import OWN_DATASET, Place
-from pipelines.warehouse.base import Session, add_rows
+from pipelines.warehouse.base import Session
 from pipelines.warehouse.reader import Reader, open_reader
 from sources.core.sql import quote
 from sources.privacy.matching import Forgotten, Known, normal, phrase, salted

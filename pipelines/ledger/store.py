@@ -23,11 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config.permissions import state_folder
-from pipelines.config.project import OWN_DATASET
 from sources.core.errors import ConfigurationError, NightloadError, NoRoom, no_room
 
 if TYPE_CHECKING:
-    from pipelines.warehouse.reader import Reader
+    pass
 
 log = logging.getLogger(__name__)
 
@@ -337,20 +336,15 @@ class Ledger:
             for table in ("run_vendors", "run_tries", "run_tables", "schema_changes"):
                 self._db.execute(f"DELETE FROM {table} WHERE run_id = ? AND vendor = ?", (run_id, vendor))  # noqa: S608
 
-    def adopt(self, reader: Reader) -> None:
-        """Take over what a warehouse tells of its runs, where this file knows of none."""
-        there = reader.tables(OWN_DATASET)
+    def adopt(self, rows_of: Callable[[str, Sequence[str]], Iterable[Sequence[Any]]]) -> None:
+        """Copy the rows of runs that this ledger does not know; `rows_of` takes a table and its columns."""
         own = set(self.unpublished())
         with self.at_once():
             for table, columns in TABLES.items():
-                if table not in there:
-                    continue
-                told = reader.query(f"SELECT {', '.join(columns)} FROM {OWN_DATASET}.{table}")  # noqa: S608
-                rows = (dict(zip(columns, map(_plain, row), strict=True)) for row in told)
+                rows = (dict(zip(columns, map(_plain, row), strict=True)) for row in rows_of(table, tuple(columns)))
                 self.record(table, (row for row in rows if row[key_of(table)] not in own))
-            if "incidents" in there:
-                told = reader.query(f"SELECT {', '.join(INCIDENTS)} FROM {OWN_DATASET}.incidents")  # noqa: S608
-                self.keep_incidents(dict(zip(INCIDENTS, map(_plain, row), strict=True)) for row in told)
+            incidents = rows_of("incidents", tuple(INCIDENTS))
+            self.keep_incidents(dict(zip(INCIDENTS, map(_plain, row), strict=True)) for row in incidents)
             self.published(set(self.unpublished()) - own)
 
     def incidents(self) -> list[dict[str, Any]]:

@@ -286,7 +286,7 @@ def _heartbeat(ledger: Ledger, place: Place, url: str | None, *, now: datetime) 
 
 def _show(url: str, ledger: Ledger) -> None:
     """On Postgres the incidents are told at once: the next night may be another machine's."""
-    from pipelines.warehouse.base import write_incidents
+    from pipelines.catalog.system_tables import write_incidents
     from pipelines.warehouse.postgres.connection import Shared
     from pipelines.warehouse.postgres.warehouse import PostgresSession
 

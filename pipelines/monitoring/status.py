@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pipelines.catalog.system_tables import adopt
 from pipelines.config import schedules
 from pipelines.config.project import Place
 from pipelines.config.sections import SECTIONS, duration, per_table, section
@@ -113,7 +114,7 @@ def _ledger(place: Place) -> Ledger | None:
 
     ledger = Ledger(MEMORY)
     with open_reader(place) as reader:
-        ledger.adopt(reader)
+        adopt(ledger, reader)
     return ledger
 
 

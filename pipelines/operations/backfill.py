@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 
 from pipelines import __version__
 from pipelines.catalog.suppression import forgotten_in
+from pipelines.catalog.system_tables import adopt, publish
 from pipelines.config.project import Place
 from pipelines.ledger.store import Ledger
 from pipelines.monitoring.incidents import change_in_words
@@ -190,7 +191,7 @@ class _Backfill:
                         if ledger.is_new():
                             with published(self.place) as reader:
                                 if reader is not None:
-                                    ledger.adopt(reader)
+                                    adopt(ledger, reader)
                         close_crashed(self.place, ledger)
                         warehouse.begin()
                         if not self._overtaken(warehouse, fetched):
@@ -227,7 +228,7 @@ class _Backfill:
         try:
             with ledger.at_once():
                 self._record(ledger, done, started=began)
-                warehouse.publish(ledger)
+                publish(warehouse, ledger)
         except (NightloadError, OSError) as error:
             self._failed(report, chunk, error)
             done = self._told(report, chunk)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from pipelines.catalog.schema_changes import name_again
+from pipelines.catalog.system_tables import adopt, publish
 from pipelines.config.project import OWN_DATASET, Place
 from pipelines.ledger.store import Ledger
 from pipelines.warehouse import Session, lock, open_warehouse, quote
@@ -78,8 +79,8 @@ def copy(source: Place, target: Place, *, on_table: Callable[[str], None] | None
                 names = renamed.get(dataset, {}).get(table, {})
                 warehouse.index(dataset, table, [names.get(column, column) for column in key])
             if ledger.is_new():
-                ledger.adopt(reader)
-            warehouse.publish(ledger)
+                adopt(ledger, reader)
+            publish(warehouse, ledger)
             return copied
         finally:
             ledger.close()

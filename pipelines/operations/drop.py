@@ -14,12 +14,12 @@ from typing import Any
 import dlt
 from dlt.pipeline.helpers import pipeline_drop
 
+from pipelines.catalog.system_tables import publish, void_backfills
 from pipelines.config.project import OWN_DATASET, Place
 from pipelines.ledger.store import Ledger
 from pipelines.operations.state import datasets_of, pipeline_of, record, refuse_unknown, states_of, tending
 from pipelines.run.request import vendor_of
 from pipelines.warehouse import Warehouse, quote
-from pipelines.warehouse.base import void_backfills
 from pipelines.warehouse.reader import Reader, open_reader
 from sources.core.errors import ConfigurationError, NightloadError
 
@@ -185,4 +185,4 @@ def _publish(warehouse: Warehouse, ledger: Ledger, doomed: Sequence[Doomed]) -> 
         for each in doomed:
             gone = {"state": list(each.state), "asides": [name for name, _ in each.asides]}
             record(ledger, "drop", each.vendor, each.name, rows=each.rows, forgot=gone)
-        warehouse.publish(ledger)
+        publish(warehouse, ledger)

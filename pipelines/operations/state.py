@@ -21,6 +21,7 @@ import dlt
 from dlt.common.versioned_state import decompress_state
 
 from pipelines import __version__
+from pipelines.catalog.system_tables import adopt, publish
 from pipelines.config.project import OWN_DATASET, Place
 from pipelines.ledger.store import Ledger
 from pipelines.operations.erasure.erase import user
@@ -118,7 +119,7 @@ def reset(place: Place, name: str, *, agrees: Callable[[list[Remembered]], bool]
             for each in found:
                 told = {name: in_words(value) for name, value in each.forgets.items()}
                 record(ledger, "reset", each.vendor, each.name, rows=counts[each.name], forgot=told)
-            warehouse.publish(ledger)
+            publish(warehouse, ledger)
     return found
 
 
@@ -177,7 +178,7 @@ def tending(place: Place) -> Iterator[tuple[Warehouse, Ledger]]:
             with open_warehouse(place, datasets=datasets) as warehouse:  # none of another machine's is under way now
                 if ledger.is_new():
                     with open_reader(place) as reader:
-                        ledger.adopt(reader)
+                        adopt(ledger, reader)
                 close_crashed(place, ledger)
                 warehouse.begin()
                 yield warehouse, ledger

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from pipelines.catalog.system_tables import publish
 from pipelines.config.project import Place
 from pipelines.ledger.store import Ledger
 from pipelines.warehouse import Warehouse
@@ -109,7 +110,7 @@ def build(project: Project, *, place: Place, warehouse: Warehouse, ledger: Ledge
         if report.status == "ok":
             with ledger.at_once():
                 ledger.close_dbt(run_id, report.as_json())
-                warehouse.publish(ledger)
+                publish(warehouse, ledger)
     except (NightloadError, OSError) as error:
         report = DbtReport(status="failed", error=summarize(error))
     finally:

@@ -22,13 +22,13 @@ from pipelines.catalog.schema_changes import (
     rename_system_columns,
     snapshot,
 )
+from pipelines.catalog.system_tables import void_backfills
 from pipelines.operations.state import forget_digests
 from pipelines.run.attempts import Prepared
 from pipelines.run.context import Night, folder
 from pipelines.run.reconcile import count, live, mark_deleted
 from pipelines.run.report import TableReport, VendorReport
 from pipelines.warehouse import quote
-from pipelines.warehouse.base import void_backfills
 from pipelines.warehouse.dlt_capabilities import Capable
 from sources.core import cancellation
 from sources.core.errors import AccessDenied, ConfigurationError, NightloadError, Unreachable, summarize

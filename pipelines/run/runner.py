@@ -23,6 +23,7 @@ import pendulum
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from pipelines import __version__
+from pipelines.catalog.system_tables import adopt, publish
 from pipelines.config.malloc import give_back
 from pipelines.config.project import Place
 from pipelines.ledger.store import Ledger
@@ -121,7 +122,7 @@ def _adopt(place: Place, ledger: Ledger, run_id: str) -> None:
     """Take over what the warehouse tells of earlier runs, for whoever holds its lock: none of another machine's is
     under way, and those that say so have crashed."""
     with suppress(NightloadError), open_reader(place) as reader:
-        ledger.adopt(reader)
+        adopt(ledger, reader)
     _close_crashed(place, ledger, but={run_id})
 
 
@@ -246,7 +247,7 @@ def _publish(night: Night) -> list[Try]:
     if not brought:
         return []
     try:
-        night.warehouse.publish(night.ledger)
+        publish(night.warehouse, night.ledger)
     except (NightloadError, OSError) as error:
         why = no_room(error) or error
         for each in brought:
@@ -267,7 +268,7 @@ def _show_ledger(night: Night) -> None:
     try:
         if night.ledger.unpublished():
             night.warehouse.begin()
-            night.warehouse.publish(night.ledger)
+            publish(night.warehouse, night.ledger)
     except (NightloadError, OSError) as error:
         night.warehouse.discard(kept=True)  # a disk that is full has room for the ledger then
         why = summarize(error)

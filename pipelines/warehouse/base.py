@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from pipelines.config.project import OWN_DATASET
-from pipelines.ledger.store import INCIDENTS, TABLES, Ledger, key_of
 from pipelines.warehouse.types import ColumnType
 from sources.core.sql import literal, quote
 
@@ -17,10 +15,6 @@ if TYPE_CHECKING:
 
 Rows = list[tuple[Any, ...]]
 E = TypeVar("E", bound=BaseException)
-
-TYPES = {"TIMESTAMP": "TIMESTAMPTZ", "TEXT": "VARCHAR", "DOUBLE": "DOUBLE PRECISION"}
-"""Ledger type → SQL type, where both databases have a better one."""
-
 
 LEAVE_OUT = 'Leave out a column that is not needed ([personal], "DATASET.TABLE.COLUMN" = "drop"), or fewer rows'
 
@@ -85,8 +79,8 @@ class Warehouse(Protocol):
         """Forget what was loaded since `begin`, and with `kept` what was kept too; what is published stays."""
         ...
 
-    def publish(self, ledger: Ledger) -> None:
-        """Write the ledger's news, and show readers all that was loaded. Raises `NightloadError` or OSError."""
+    def publish(self, before_commit: Callable[[Session], None]) -> None:
+        """Run `before_commit` in the session, then publish all that was loaded. Raises `NightloadError` or OSError."""
         ...
 
     def purge(self) -> None:
@@ -144,51 +138,6 @@ def is_of_machine(error: BaseException) -> bool:
     return cause_of(error, OSError) is not None or cause_of(error, MemoryError) is not None
 
 
-def add_rows(session: Session, table: str, columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Add rows to `nightload.<table>`, which is made if it is not there."""
-    target = quote(OWN_DATASET, table)
-    types = {name: TYPES.get(kind, kind) for name, kind in columns.items()}
-    if table not in session.tables(OWN_DATASET):
-        session.create_dataset(OWN_DATASET)
-        spec = ", ".join(f"{quote(name)} {kind}" for name, kind in types.items())
-        session.change(f"CREATE TABLE {target} ({spec})")
-    if rows:
-        session.insert(target, types, rows)
-
-
-def replace_rows(
-    session: Session, table: str, columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]], *, where: str
-) -> None:
-    """In `nightload.<table>`, put `rows` in place of those that meet the SQL condition `where`."""
-    if table in session.tables(OWN_DATASET):
-        session.change(f"DELETE FROM {quote(OWN_DATASET, table)} WHERE {where}")  # noqa: S608
-    add_rows(session, table, columns, rows)
-
-
-def write_ledger(session: Session, ledger: Ledger, runs: Sequence[str]) -> None:
-    """Show what the ledger says of these runs, and of whatever else has an id there, in the dataset `nightload`."""
-    ids = ", ".join(f"'{run_id}'" for run_id in runs)
-    for table, columns in TABLES.items():
-        where = f"{key_of(table)} IN ({ids})" if ids else "false"
-        replace_rows(session, table, columns, ledger.rows(table, runs), where=where)
-    write_incidents(session, ledger)
-    if any(map(ledger.is_closed, runs)):  # once a night
-        from pipelines.catalog.comments import comment_ours  # dlt comes with it, and readers are quick without
-
-        comment_ours(session)
-
-
-def void_backfills(session: Session, ledger: Ledger, dataset: str, table: str) -> None:
-    """The table is made anew: of what was backfilled, nothing counts as done."""
-    ledger.void_backfills(dataset, table)
-    # a chunk whose process was killed as it ended is known here alone
-    if "backfills" in session.tables(OWN_DATASET):
-        session.change(
-            f"UPDATE {quote(OWN_DATASET, 'backfills')} SET status = 'void' WHERE dataset = ? AND table_name = ?",  # noqa: S608
-            [dataset, table],
-        )
-
-
 def comment_statements(dataset: str, comments: Mapping[tuple[str, str], str]) -> str:
     """The statements that write comments; a comment is no parameter in either database."""
     return ";\n".join(
@@ -196,9 +145,3 @@ def comment_statements(dataset: str, comments: Mapping[tuple[str, str], str]) ->
         f"IS {literal(text.replace(chr(0), ''))}"
         for (table, column), text in comments.items()
     )
-
-
-def write_incidents(session: Session, ledger: Ledger) -> None:
-    """Show every incident there was; where there never was one, no table."""
-    if incidents := ledger.incidents():
-        replace_rows(session, "incidents", INCIDENTS, incidents, where="true")

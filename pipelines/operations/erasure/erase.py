@@ -19,6 +19,7 @@ from unicodedata import normalize
 
 from pipelines import __version__
 from pipelines.catalog.suppression import keep_out
+from pipelines.catalog.system_tables import add_rows, publish
 from pipelines.config.project import Place
 from pipelines.ledger.store import Ledger
 from pipelines.operations.erasure.locate import Trace, Wanted, carry_out, find, spellings
@@ -26,7 +27,6 @@ from pipelines.operations.erasure.vendor_links import Link, links_of
 from pipelines.run.recording import retention
 from pipelines.run.recovery import close_crashed
 from pipelines.warehouse import Session, lock, open_warehouse
-from pipelines.warehouse.base import add_rows
 from pipelines.warehouse.reader import Reader, open_reader
 from sources import VENDORS
 from sources.core.errors import ConfigurationError, NightloadError
@@ -115,7 +115,7 @@ def forget(place: Place, value: str, columns: Sequence[str], *, agrees: Callable
                 # before the warehouse says that it is done: killed in between, more is gone than had to be
                 _forget_pages(place, found)
                 warehouse.purge()
-                warehouse.publish(ledger)
+                publish(warehouse, ledger)
             ledger.mask(found.wanted.sought.masked)
             _mask_files(place, found.wanted)
         finally:

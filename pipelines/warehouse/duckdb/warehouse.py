@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,7 @@ from dlt.destinations.impl.duckdb.duck import DuckDbClient
 
 from pipelines.config.permissions import published_mode
 from pipelines.config.project import OWN_DATASET, Place
-from pipelines.ledger.store import Ledger
-from pipelines.warehouse.base import LEAVE_OUT, Rows, Session, cause_of, comment_statements, is_of_machine, write_ledger
+from pipelines.warehouse.base import LEAVE_OUT, Rows, Session, cause_of, comment_statements, is_of_machine
 from pipelines.warehouse.dlt_capabilities import Capable
 from pipelines.warehouse.table_by_table import DuckDbFileJob, TableByTable
 from pipelines.warehouse.types import ColumnType
@@ -179,13 +178,12 @@ class DuckDbFile:
         self._stop_reading()
         shutil.rmtree(self.place.build.parent, ignore_errors=True)
 
-    def publish(self, ledger: Ledger) -> None:
-        """Write the ledger into the copy and swap it in."""
+    def publish(self, before_commit: Callable[[Session], None]) -> None:
+        """Finish the copy and swap it in."""
         self._take_up_kept()
-        runs = ledger.unpublished()
         try:
             with self.write() as session:
-                write_ledger(session, ledger, runs)
+                before_commit(session)
                 session.change("CHECKPOINT")
                 if self._purges:
                     self._write_anew(session)
@@ -216,7 +214,6 @@ class DuckDbFile:
             folder = os.open(self.place.warehouse.parent, os.O_RDONLY)
             os.fsync(folder)
             os.close(folder)
-        ledger.published(runs)
 
     def purge(self) -> None:
         """DuckDB leaves deleted rows in blocks that it will use again; a copy of what is there has none of them."""

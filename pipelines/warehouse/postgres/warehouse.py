@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +22,7 @@ import psycopg2
 from psycopg2 import errors
 from psycopg2.extras import execute_values
 
-from pipelines.ledger.store import Ledger
-from pipelines.warehouse.base import LEAVE_OUT, Rows, Session, cause_of, comment_statements, is_of_machine, write_ledger
+from pipelines.warehouse.base import LEAVE_OUT, Rows, Session, cause_of, comment_statements, is_of_machine
 from pipelines.warehouse.postgres.connection import LOCK_WAIT, Shared, connect, is_of_server, one, to_pyformat
 from pipelines.warehouse.postgres.views import kept
 from pipelines.warehouse.types import ColumnType
@@ -151,17 +150,15 @@ class Postgres:
         if self._shared.connection.closed:
             self._hang_up()
 
-    def publish(self, ledger: Ledger) -> None:
-        runs = ledger.unpublished()
+    def publish(self, before_commit: Callable[[Session], None]) -> None:
         try:
             with self.write() as session:
-                write_ledger(session, ledger, runs)
+                before_commit(session)
                 ((transaction,),) = session.query("SELECT pg_current_xact_id()::text")
             self._commit(transaction)
         except psycopg2.Error as error:
             raise self.explain(error) from None
         self.kept = False
-        ledger.published(runs)
 
     def purge(self) -> None:
         """None: no transaction can; VACUUM does, and autovacuum by and by."""
