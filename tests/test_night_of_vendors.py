@@ -24,6 +24,7 @@ import duckdb
 import pytest
 
 from conftest import Night, one_database
+from pipelines.catalog import system_tables
 from pipelines.catalog.system_tables import publish
 from pipelines.config import project as places
 from pipelines.ledger.store import Ledger

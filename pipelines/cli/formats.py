@@ -10,39 +10,16 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import date, datetime, time
 from decimal import Decimal
 from itertools import chain, islice
 from typing import Any
 
-from pipelines.warehouse.reader import Answer
+from pipelines.warehouse.reader import Answer, as_text
 
 ROWS_THAT_SET_WIDTHS = 1000
 WIDEST = 80
 """Signs of one cell in a table; longer texts are cut with an ellipsis. CSV and JSON have all of it."""
 Write = Callable[[str], object]
-
-
-def as_text(value: Any) -> str:
-    """A value that is not NULL, alike for both databases."""
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case Decimal():
-            return format(value, "f")
-        case datetime():
-            moment = value.replace(tzinfo=None).isoformat(" ")
-            moment = moment.rstrip("0") if "." in moment else moment
-            # Postgres writes +00; connections are set to UTC
-            return moment if value.tzinfo is None else moment + value.isoformat()[-6:].removesuffix(":00")
-        case date() | time():
-            return value.isoformat()
-        case bytes() | bytearray() | memoryview():
-            return "\\x" + bytes(value).hex()
-        case dict() | list() | tuple():
-            return json.dumps(value, ensure_ascii=False, default=as_text)
-        case _:
-            return str(value)
 
 
 def write_csv(answer: Answer, rows: Iterable[tuple[Any, ...]], write: Write) -> None:

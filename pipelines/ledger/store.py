@@ -9,6 +9,7 @@ Recording never fails a run: what cannot be written is logged, and the run goes 
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import json
 import logging
@@ -494,3 +495,11 @@ def _iso(at: datetime) -> str:
 
 def _now() -> str:
     return _iso(datetime.now(UTC))
+
+
+def user() -> str:
+    """The name of the operating system's user, for the ledger."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        return "unknown"

@@ -17,7 +17,8 @@ from dlt.pipeline.helpers import pipeline_drop
 from pipelines.catalog.system_tables import publish, void_backfills
 from pipelines.config.project import OWN_DATASET, Place
 from pipelines.ledger.store import Ledger
-from pipelines.operations.state import datasets_of, pipeline_of, record, refuse_unknown, states_of, tending
+from pipelines.operations.state import datasets_of, record, refuse_unknown, states_of, tending
+from pipelines.run.dlt_state import pipeline_of
 from pipelines.run.request import vendor_of
 from pipelines.warehouse import Warehouse, quote
 from pipelines.warehouse.reader import Reader, open_reader

@@ -7,7 +7,6 @@ as a night is, at once or not at all.
 from __future__ import annotations
 
 import json
-import secrets
 import shutil
 import socket
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -17,14 +16,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import dlt
 from dlt.common.versioned_state import decompress_state
 
 from pipelines import __version__
 from pipelines.catalog.system_tables import adopt, publish
 from pipelines.config.project import OWN_DATASET, Place
-from pipelines.ledger.store import Ledger
-from pipelines.operations.erasure.erase import user
+from pipelines.ledger.store import Ledger, user
+from pipelines.run.dlt_state import pipeline_of
 from pipelines.run.recovery import close_crashed
 from pipelines.run.request import refuse_unknown_table, vendor_of
 from pipelines.warehouse import Session, Warehouse, lock, open_warehouse, quote
@@ -187,17 +185,6 @@ def tending(place: Place) -> Iterator[tuple[Warehouse, Ledger]]:
             shutil.rmtree(place.work, ignore_errors=True)
 
 
-def pipeline_of(place: Place, warehouse: Warehouse, dataset: str) -> dlt.Pipeline:
-    """dlt's pipeline of a dataset, as the warehouse knows it."""
-    folder = place.work / f"tending-{secrets.token_hex(4)}"
-    folder.mkdir(parents=True, exist_ok=True)
-    pipeline = dlt.pipeline(
-        dataset, pipelines_dir=str(folder), destination=warehouse.destination(), dataset_name=dataset
-    )
-    pipeline.sync_destination()
-    return pipeline
-
-
 def record(ledger: Ledger, action: str, vendor: str, name: str, *, rows: int | None, forgot: Mapping[str, Any]) -> None:
     """What a person did to a table, for `nightload.interventions`."""
     dataset, _, table = name.partition(".")
@@ -218,21 +205,6 @@ def record(ledger: Ledger, action: str, vendor: str, name: str, *, rows: int | N
             "host": socket.gethostname(),
         },
     )
-
-
-def forget_digests(place: Place, warehouse: Warehouse, dataset: str, tables: Collection[str]) -> None:
-    """Let the next night load these tables whatever it is compared with: other rows stand there now."""
-    pipeline = pipeline_of(place, warehouse, dataset)
-    with pipeline.managed_state(extract_state=True) as state:
-        resources = state.get("sources", {}).get(dataset, {}).get("resources", {})
-        for table in tables:
-            for name in ("digest", "window"):
-                resources.get(table, {}).pop(name, None)
-    if pipeline.has_pending_data:
-        pipeline.normalize()
-        with warehouse.write():
-            pipeline.load(raise_on_failed_jobs=True)
-        warehouse.clear_staging(dataset)
 
 
 def _rewrite(place: Place, warehouse: Warehouse, dataset: str, forgets: Mapping[str, Mapping[str, Any]]) -> None:

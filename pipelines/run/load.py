@@ -23,9 +23,9 @@ from pipelines.catalog.schema_changes import (
     snapshot,
 )
 from pipelines.catalog.system_tables import void_backfills
-from pipelines.operations.state import forget_digests
 from pipelines.run.attempts import Prepared
 from pipelines.run.context import Night, folder
+from pipelines.run.dlt_state import forget_digests
 from pipelines.run.reconcile import count, live, mark_deleted
 from pipelines.run.report import TableReport, VendorReport
 from pipelines.warehouse import quote

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pipelines.config.project import Place
 from sources import VENDORS
@@ -15,7 +16,51 @@ from sources.extract.connector import package
 from sources.extract.sync import Table
 
 if TYPE_CHECKING:
-    from pipelines.operations.replay import Replaying
+    import dlt
+    import pendulum
+
+    from pipelines.run.report import TableReport
+    from sources.extract.sync import Outcome
+    from sources.privacy.matching import Forgotten
+
+
+class ResponseSource(Protocol):
+    """Recorded responses of an earlier run, used instead of the vendors."""
+
+    @property
+    def fresh(self) -> bool:
+        """Does the run load into an empty warehouse?"""
+        ...
+
+    @property
+    def forgotten(self) -> Forgotten:
+        """The suppression list of the live warehouse."""
+        ...
+
+    @property
+    def until(self) -> pendulum.DateTime:
+        """The upper edge of every window in the recorded run."""
+        ...
+
+    def playing(self, vendor: str) -> AbstractContextManager[None]:
+        """Answer the requests of a vendor from its recorded responses."""
+        ...
+
+    def columns(self, vendor: str) -> Mapping[str, Mapping[str, Any]]:
+        """`dataset.table` → its columns when the recorded run began."""
+        ...
+
+    def begin(self, vendor: str, dataset: str, pipeline: dlt.Pipeline) -> None:
+        """Restore the cursors that the recorded run started with."""
+        ...
+
+    def nothing_new(self, outcome: Outcome) -> bool:
+        """Did the recorded run leave this table unchanged?"""
+        ...
+
+    def tell(self, table: TableReport) -> None:
+        """Note in the report which run was replayed."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +76,7 @@ class Request:
     until: datetime | None = None
     """So long, what failed in a way that passes by itself is tried again; None: as `[nightload] until` says."""
     on_progress: Callable[[str, str], None] | None = None
-    replay: Replaying | None = None
+    replay: ResponseSource | None = None
     """Instead of the vendors, what they answered in an earlier run."""
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
+from datetime import date, datetime, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -136,3 +139,25 @@ def open_reader(place: Place) -> Iterator[Reader]:
         ) from None
     with connection:
         yield DuckDbReader(connection)
+
+
+def as_text(value: Any) -> str:
+    """A value that is not NULL, alike for both databases."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case Decimal():
+            return format(value, "f")
+        case datetime():
+            moment = value.replace(tzinfo=None).isoformat(" ")
+            moment = moment.rstrip("0") if "." in moment else moment
+            # Postgres writes +00; connections are set to UTC
+            return moment if value.tzinfo is None else moment + value.isoformat()[-6:].removesuffix(":00")
+        case date() | time():
+            return value.isoformat()
+        case bytes() | bytearray() | memoryview():
+            return "\\x" + bytes(value).hex()
+        case dict() | list() | tuple():
+            return json.dumps(value, ensure_ascii=False, default=as_text)
+        case _:
+            return str(value)

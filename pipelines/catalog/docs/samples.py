@@ -10,8 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from pipelines.catalog.introspect import ColumnThere
-from pipelines.cli.formats import as_text
-from pipelines.warehouse.reader import Reader
+from pipelines.warehouse.reader import Reader, as_text
 from sources.convert.types import VALID_FROM
 from sources.core.sql import quote
 

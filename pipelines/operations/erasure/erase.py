@@ -6,7 +6,6 @@ it leaves yesterday's warehouse, and run again it does all of it.
 
 from __future__ import annotations
 
-import getpass
 import json
 import secrets
 import shutil
@@ -21,7 +20,7 @@ from pipelines import __version__
 from pipelines.catalog.suppression import keep_out
 from pipelines.catalog.system_tables import add_rows, publish
 from pipelines.config.project import Place
-from pipelines.ledger.store import Ledger
+from pipelines.ledger.store import Ledger, user
 from pipelines.operations.erasure.locate import Trace, Wanted, carry_out, find, spellings
 from pipelines.operations.erasure.vendor_links import Link, links_of
 from pipelines.run.recording import retention
@@ -226,10 +225,3 @@ def _record(session: Session, found: Found, value: str) -> None:
         "columns": json.dumps(list(found.columns), ensure_ascii=False),
     }
     add_rows(session, TABLE, COLUMNS, [row])
-
-
-def user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container's user may have no name
-        return "unknown"
