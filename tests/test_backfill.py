@@ -18,7 +18,8 @@ import pytest
 
 from conftest import DATABASES, Database, Night, one_database
 from pipelines.config import project as places
-from pipelines.warehouse import lock, open_warehouse, turn
+from pipelines.warehouse.lock import lock
+from pipelines.warehouse.open import open_warehouse, turn
 from sandbox_process import SandboxProcess, start_sandbox
 from sources.core.dates import Days
 from sources.core.errors import Locked

@@ -13,7 +13,7 @@ from conftest import Night, settle
 from databases import DATABASES, databases, point
 from pipelines.catalog.system_tables import publish
 from pipelines.config.project import find
-from pipelines.warehouse.reader import open_reader
+from pipelines.warehouse.open import open_reader
 from redash import LABELS
 from sandbox_process import SandboxProcess
 
@@ -105,7 +105,7 @@ def test_a_label_is_a_comment_whatever_it_holds(small: Night, sandbox: SandboxPr
 def test_every_sign_comes_through(small: Night) -> None:
     from pipelines.catalog.comments import comment
     from pipelines.ledger.store import Ledger
-    from pipelines.warehouse import open_warehouse
+    from pipelines.warehouse.open import open_warehouse
 
     assert small.run().code == 0
     text = 'it\'s 100% \\ ? %s ;-- /* $$ 城市 "x"\nnext'

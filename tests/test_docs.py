@@ -14,7 +14,7 @@ from databases import DATABASES, databases, point
 from pipelines.catalog.docs.samples import NAMES, PEOPLE, VALUES
 from pipelines.catalog.introspect import ColumnThere
 from pipelines.config.project import find
-from pipelines.warehouse.reader import open_reader
+from pipelines.warehouse.open import open_reader
 from sandbox_process import SandboxProcess, start_sandbox
 
 

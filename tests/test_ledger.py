@@ -296,7 +296,7 @@ def test_a_lock_for_which_there_is_no_room_is_no_mistake_of_the_settings(
 ) -> None:
     """As the system says it when the folder for the lock is made."""
     refused = mock.Mock(side_effect=OSError(number, os.strerror(number)))
-    monkeypatch.setattr("pipelines.warehouse.state_folder", refused)
+    monkeypatch.setattr("pipelines.warehouse.lock.state_folder", refused)
     monkeypatch.setattr("pipelines.scheduling.scheduler.state_folder", refused)
     place = places.at(places.DEFAULT, tmp_path)
     for lock in (warehouse.lock(place), scheduler._only_one(place)):

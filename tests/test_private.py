@@ -18,7 +18,7 @@ from pipelines.config import project as places
 from pipelines.config.schedules import Schedule
 from pipelines.ledger.store import MEMORY, Ledger
 from pipelines.scheduling.scheduler import serve
-from pipelines.warehouse import lock
+from pipelines.warehouse.lock import lock
 from sandbox_process import SandboxProcess
 from sources.core.errors import ConfigurationError
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from conftest import Database, Night, one_database
-from pipelines.warehouse import lock
+from pipelines.warehouse.lock import lock
 from sandbox_process import SandboxProcess
 from tune_facts import DAILY, TODAY, Vendor
 

@@ -25,7 +25,7 @@ from conftest import Database, Night, one_database
 from pipelines.catalog.system_tables import publish
 from pipelines.config import project as places
 from pipelines.ledger.store import Ledger
-from pipelines.warehouse import open_warehouse
+from pipelines.warehouse.open import open_warehouse
 from sandbox.tune.models import MODELS
 from sandbox_process import SandboxProcess, start_sandbox
 from sources.convert.parquet import to_parquet

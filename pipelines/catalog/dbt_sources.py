@@ -19,7 +19,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from pipelines.config.project import OWN_DATASET, Place
-from pipelines.warehouse.reader import Reader, open_reader
+from pipelines.warehouse.open import open_reader
+from pipelines.warehouse.reader import Reader
 from sources import VENDORS
 from sources.core.errors import ConfigurationError
 from sources.extract.connector import package

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipelines.config.project import Place
-from pipelines.warehouse.reader import open_reader
+from pipelines.warehouse.open import open_reader
 from sources.core.errors import ConfigurationError
 
 Row = dict[str, Any]

@@ -8,7 +8,8 @@ import secrets
 from pipelines.catalog.system_tables import add_rows
 from pipelines.config.project import OWN_DATASET, Place
 from pipelines.warehouse.base import Session
-from pipelines.warehouse.reader import Reader, open_reader
+from pipelines.warehouse.open import open_reader
+from pipelines.warehouse.reader import Reader
 from sources.core.sql import quote
 from sources.privacy.matching import Forgotten, Known, normal, phrase, salted
 

@@ -18,7 +18,8 @@ from typing import Any, Literal
 from pipelines.catalog.introspect import columns_of, split_name, tables_of
 from pipelines.cli.formats import output, write_csv, write_json, write_table
 from pipelines.config.project import Place
-from pipelines.warehouse.reader import Answer, Reader, interrupted, open_reader
+from pipelines.warehouse.open import open_reader
+from pipelines.warehouse.reader import Answer, Reader, interrupted
 from pipelines.warehouse.sql_text import split
 from sources.core.errors import ConfigurationError, NightloadError, Unavailable, summarize
 

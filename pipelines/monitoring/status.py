@@ -110,7 +110,7 @@ def _ledger(place: Place) -> Ledger | None:
         here.close()
     if place.postgres is None:
         return None
-    from pipelines.warehouse.reader import open_reader
+    from pipelines.warehouse.open import open_reader
 
     ledger = Ledger(MEMORY)
     with open_reader(place) as reader:

@@ -40,7 +40,8 @@ from pipelines.run.load import pass_over
 from pipelines.run.recovery import close_crashed
 from pipelines.run.report import TableReport, VendorReport
 from pipelines.run.request import Request
-from pipelines.warehouse import Warehouse, turn
+from pipelines.warehouse.base import Warehouse
+from pipelines.warehouse.open import turn
 from sources import VENDORS
 from sources.convert.duckdb_session import spilling_into
 from sources.core.cancellation import heard

@@ -20,10 +20,11 @@ from pipelines.config.project import OWN_DATASET, Place
 from pipelines.monitoring.status import GOOD
 from pipelines.operations.state import states_of
 from pipelines.run.request import refuse_unknown_table, vendor_of
-from pipelines.warehouse import quote
-from pipelines.warehouse.reader import Reader, open_reader
+from pipelines.warehouse.open import open_reader
+from pipelines.warehouse.reader import Reader
 from sources.core.dates import Calls, Days
 from sources.core.errors import ConfigurationError
+from sources.core.sql import quote
 from sources.extract.connector import TellsCalls, Vendor, package
 from sources.extract.extractor import Extraction
 from sources.extract.sync import Mode, Table

@@ -14,10 +14,13 @@ from pipelines.catalog.schema_changes import name_again
 from pipelines.catalog.system_tables import adopt, publish
 from pipelines.config.project import OWN_DATASET, Place
 from pipelines.ledger.store import Ledger
-from pipelines.warehouse import Session, lock, open_warehouse, quote
-from pipelines.warehouse.reader import Reader, open_reader
+from pipelines.warehouse.base import Session
+from pipelines.warehouse.lock import lock
+from pipelines.warehouse.open import open_reader, open_warehouse
+from pipelines.warehouse.reader import Reader
 from sources import VENDORS
 from sources.core.errors import ConfigurationError, CountMismatch
+from sources.core.sql import quote
 from sources.extract.connector import package
 from sources.naming import without_system_columns
 

@@ -20,9 +20,11 @@ from pipelines.ledger.store import Ledger
 from pipelines.operations.state import datasets_of, record, refuse_unknown, states_of, tending
 from pipelines.run.dlt_state import pipeline_of
 from pipelines.run.request import vendor_of
-from pipelines.warehouse import Warehouse, quote
-from pipelines.warehouse.reader import Reader, open_reader
+from pipelines.warehouse.base import Warehouse
+from pipelines.warehouse.open import open_reader
+from pipelines.warehouse.reader import Reader
 from sources.core.errors import ConfigurationError, NightloadError
+from sources.core.sql import quote
 
 _ASIDE = "_before_[0-9]{8}_[0-9]{6}"
 """What a run adds to the name of a table that it puts aside."""

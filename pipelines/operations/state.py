@@ -25,10 +25,13 @@ from pipelines.ledger.store import Ledger, user
 from pipelines.run.dlt_state import pipeline_of
 from pipelines.run.recovery import close_crashed
 from pipelines.run.request import refuse_unknown_table, vendor_of
-from pipelines.warehouse import Session, Warehouse, lock, open_warehouse, quote
-from pipelines.warehouse.reader import Reader, open_reader
+from pipelines.warehouse.base import Session, Warehouse
+from pipelines.warehouse.lock import lock
+from pipelines.warehouse.open import open_reader, open_warehouse
+from pipelines.warehouse.reader import Reader
 from sources import VENDORS
 from sources.core.errors import ConfigurationError
+from sources.core.sql import quote
 from sources.extract.connector import package
 from sources.extract.sync import RESET, Table
 

@@ -15,7 +15,7 @@ from pipelines.run.options import Pace
 from pipelines.run.recording.retention import Keeping
 from pipelines.run.report import VendorReport
 from pipelines.run.request import Request
-from pipelines.warehouse import Warehouse
+from pipelines.warehouse.base import Warehouse
 from sources.privacy.matching import Forgotten
 from sources.privacy.policy import Policy
 

@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from pipelines.catalog.system_tables import publish
 from pipelines.config.project import Place
 from pipelines.ledger.store import Ledger
-from pipelines.warehouse import Warehouse
+from pipelines.warehouse.base import Warehouse
 from sources.core.errors import ConfigurationError, NightloadError, one_line, summarize
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from collections.abc import Collection
 import dlt
 
 from pipelines.config.project import Place
-from pipelines.warehouse import Warehouse
+from pipelines.warehouse.base import Warehouse
 
 
 def pipeline_of(place: Place, warehouse: Warehouse, dataset: str) -> dlt.Pipeline:

@@ -28,10 +28,10 @@ from pipelines.run.context import Night, folder
 from pipelines.run.dlt_state import forget_digests
 from pipelines.run.reconcile import count, live, mark_deleted
 from pipelines.run.report import TableReport, VendorReport
-from pipelines.warehouse import quote
 from pipelines.warehouse.dlt_capabilities import Capable
 from sources.core import cancellation
 from sources.core.errors import AccessDenied, ConfigurationError, NightloadError, Unreachable, summarize
+from sources.core.sql import quote
 from sources.extract.connector import Vendor
 from sources.extract.extractor import Extraction
 from sources.extract.sync import MERGED, Mode, Outcome

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from pipelines.run.report import TableReport
-from pipelines.warehouse import Session, quote
+from pipelines.warehouse.base import Session
 from sources.convert.types import DELETED_AT
+from sources.core.sql import quote
 from sources.extract.sync import Mode, Outcome
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipelines.config.project import OWN_DATASET, Place
 from pipelines.ledger.store import Ledger
-from pipelines.warehouse.reader import open_reader
+from pipelines.warehouse.open import open_reader
 from sources.core.errors import NightloadError, summarize
 
 log = logging.getLogger(__name__)

@@ -37,8 +37,8 @@ from pipelines.run.recovery import close_crashed, set_right
 from pipelines.run.report import RunReport, TableReport
 from pipelines.run.request import Request, choose, refuse_unknown_table, vendor_of
 from pipelines.run.workers import SideBySide
-from pipelines.warehouse import lock, open_warehouse
-from pipelines.warehouse.reader import open_reader
+from pipelines.warehouse.lock import lock
+from pipelines.warehouse.open import open_reader, open_warehouse
 from sources import VENDORS
 from sources.convert.duckdb_session import spilling_into
 from sources.core import cancellation

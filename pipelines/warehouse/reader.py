@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pipelines.config.project import Place
 from pipelines.warehouse.sql_text import SETTINGS
 from pipelines.warehouse.types import ColumnType
 from sources.core.errors import ConfigurationError, NightloadError
@@ -109,36 +108,6 @@ def warehouse_alone(why: str) -> QueryRefused:
 
 def interrupted() -> Interrupted:
     return Interrupted(what="the query was interrupted")
-
-
-@contextmanager
-def open_reader(place: Place) -> Iterator[Reader]:
-    """The published warehouse of a place. Raises `ConfigurationError` if there is none yet or it cannot be opened."""
-    if place.postgres is not None:
-        from pipelines.warehouse.postgres.connection import connect
-        from pipelines.warehouse.postgres.reader import PostgresReader
-
-        with closing(connect(place.postgres)) as database:
-            yield PostgresReader(database)
-        return
-    if not place.warehouse.exists():
-        raise ConfigurationError(
-            what="there is no warehouse yet",
-            where=place.shown,
-            todo="Load one with: nightload run, or name another one",
-        )
-    import duckdb
-
-    from pipelines.warehouse.duckdb.reader import DuckDbReader
-
-    try:
-        connection = duckdb.connect(str(place.warehouse), read_only=True)
-    except duckdb.Error as error:
-        raise NightloadError(
-            what="the warehouse cannot be opened", where=place.shown, why=str(error).splitlines()[0]
-        ) from None
-    with connection:
-        yield DuckDbReader(connection)
 
 
 def as_text(value: Any) -> str:

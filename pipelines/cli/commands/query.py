@@ -72,7 +72,7 @@ def docs(
     from pathlib import Path
 
     from pipelines.catalog.docs.page import write
-    from pipelines.warehouse.reader import open_reader
+    from pipelines.warehouse.open import open_reader
 
     place = places.find(home, warehouse)
     with open_reader(place) as reader:

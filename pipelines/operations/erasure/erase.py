@@ -25,8 +25,10 @@ from pipelines.operations.erasure.locate import Trace, Wanted, carry_out, find, 
 from pipelines.operations.erasure.vendor_links import Link, links_of
 from pipelines.run.recording import retention
 from pipelines.run.recovery import close_crashed
-from pipelines.warehouse import Session, lock, open_warehouse
-from pipelines.warehouse.reader import Reader, open_reader
+from pipelines.warehouse.base import Session
+from pipelines.warehouse.lock import lock
+from pipelines.warehouse.open import open_reader, open_warehouse
+from pipelines.warehouse.reader import Reader
 from sources import VENDORS
 from sources.core.errors import ConfigurationError, NightloadError
 from sources.core.redaction import register_secret
