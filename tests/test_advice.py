@@ -13,7 +13,8 @@ from conftest import Database, Night
 from sources.convert.types import Column, Kind
 from sources.core.errors import TypeFlip
 from sources.extract.extractor import Extraction
-from sources.extract.sync import Mode, Table, Walk
+from sources.extract.sync import Walk
+from sources.extract.table import Mode, Table
 from sources.growingio.charts import Chart, Question, Reader
 from sources.growingio.client import _windowed
 from sources.growingio.settings import Settings as Growingio

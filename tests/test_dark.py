@@ -22,7 +22,7 @@ from sources.convert.inspect import filled
 from sources.convert.parquet import to_parquet
 from sources.convert.spool import Spool
 from sources.convert.types import Column, Kind
-from sources.extract.sync import Mode
+from sources.extract.table import Mode
 from test_ledger import few_tables
 
 AT = datetime(2026, 11, 26, 2, 30, tzinfo=UTC)

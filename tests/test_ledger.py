@@ -22,7 +22,8 @@ import pytest
 from conftest import Night, one_database
 from pipelines import warehouse
 from pipelines.config import project as places
-from pipelines.ledger.store import TABLES, Ledger
+from pipelines.ledger.schema import TABLES
+from pipelines.ledger.store import Ledger
 from pipelines.scheduling import scheduler
 from pipelines.warehouse.postgres.connection import connect
 from pipelines.warehouse.postgres.warehouse import RUN_LOCK

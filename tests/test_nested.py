@@ -19,7 +19,8 @@ from sources.convert.parquet import to_parquet
 from sources.convert.spool import Spool
 from sources.convert.types import Column, Kind
 from sources.extract.extractor import Extraction
-from sources.extract.sync import Mode, Outcome, Table, Walk
+from sources.extract.sync import Outcome, Walk
+from sources.extract.table import Mode, Table
 from sources.privacy.pii_columns import Mark, mark_of
 from sources.privacy.policy import Policy
 

@@ -20,7 +20,8 @@ from pipelines.warehouse.postgres import warehouse
 from postgres_server import execute, fresh_database, with_database
 from reference import truth
 from sandbox_process import SandboxProcess
-from sources.extract.sync import Mode, Outcome
+from sources.extract.sync import Outcome
+from sources.extract.table import Mode
 from test_readme import ROOT, blocks
 from test_run import edit, few_tables
 

@@ -18,7 +18,8 @@ from reference import columns_of, differences, truth
 from sandbox_process import SandboxProcess, start_sandbox
 from sources.convert.spool import Spool
 from sources.core.errors import ConfigurationError, CountMismatch
-from sources.extract.sync import Mode, Table, Walk
+from sources.extract.sync import Walk
+from sources.extract.table import Mode, Table
 from sources.tonalytica import _spool_tagged
 from sources.tonalytica.client import Client, Result
 from sources.tonalytica.settings import ORDERS, Settings

@@ -17,7 +17,8 @@ from pipelines.catalog.system_tables import replace_rows
 from pipelines.config.project import OWN_DATASET
 from pipelines.warehouse.base import Session
 from sources.core.sql import literal, quote
-from sources.extract.sync import Mode, Outcome
+from sources.extract.sync import Outcome
+from sources.extract.table import Mode
 
 DARK, LIT, GONE = "dark", "values again", "dropped column"
 """What `nightload.schema_changes` calls them; a column is dropped where its table was made anew without it."""

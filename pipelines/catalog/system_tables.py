@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipelines.config.project import OWN_DATASET
-from pipelines.ledger.store import INCIDENTS, TABLES, Ledger, key_of
+from pipelines.ledger.schema import INCIDENTS, TABLES, key_of
+from pipelines.ledger.store import Ledger
 from pipelines.warehouse.base import Session, Warehouse
 from pipelines.warehouse.reader import Reader
 from sources.core.sql import quote

@@ -13,13 +13,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from pipelines.cli.render import COLOURS, console, grid_of, print_grid, progress_console, say
+from pipelines.cli.render import COLOURS, _number, console, grid_of, print_grid, progress_console, say, say_of_tables
 
 if TYPE_CHECKING:
     from pipelines.config.project import Place
     from pipelines.operations.backfill import Done
     from pipelines.operations.backfill_plan import Plan
     from pipelines.operations.drop import Doomed
+    from pipelines.operations.replay import Replayed
     from pipelines.operations.state import Remembered
 
 
@@ -168,3 +169,21 @@ def show_doomed(doomed: Sequence[Doomed], place: Place) -> None:
     )
     if any(each.views for each in doomed) and place.postgres is None:
         console.print("The views answer again when a night has loaded their tables.")
+
+
+def show_replayed(done: Replayed) -> None:
+    """Each table then and now, and what was not kept."""
+    grid = grid_of("table", "vendor", "extracted", "digest", "", "")
+    for each in done.compared:
+        verdict = {True: ("same", "green"), False: ("differs", "red"), None: ("not compared", "yellow")}[each.same]
+        counts = (_number(each.now["vendor_count"]), _number(each.now["extracted"]))
+        grid.add_row(Text(each.table), *counts, each.now["digest"][:12], Text(*verdict), Text(each.why))
+    print_grid(grid)
+    say_of_tables((each.table, each.now["error"], ()) for each in done.compared)
+    for why in dict.fromkeys(done.left_out.values()):
+        say("  [yellow]![/] not kept: ", why)
+    for line in done.torn:
+        say("  [yellow]![/] ", line)
+    same = sum(each.same is True for each in done.compared)
+    told = f"run {done.run_id}: {same} of {len(done.compared)} tables came out as they did then"
+    console.print(f"{told}, and were loaded into {done.into}" if done.into else told, highlight=False)

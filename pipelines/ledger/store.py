@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config.permissions import state_folder
+from pipelines.ledger.schema import INCIDENTS, INDEXES, TABLES, key_of
 from sources.core.errors import ConfigurationError, NightloadError, NoRoom, no_room
 
 if TYPE_CHECKING:
@@ -33,148 +34,6 @@ log = logging.getLogger(__name__)
 
 MISSED = "missed"
 """The status of a run that was due and never began."""
-
-TABLES: dict[str, dict[str, str]] = {
-    "runs": {
-        "run_id": "TEXT",
-        "started_at": "TIMESTAMP",
-        "finished_at": "TIMESTAMP",
-        "status": "TEXT",
-        "vendors": "TEXT",
-        "error": "TEXT",
-        "version": "TEXT",
-        "host": "TEXT",
-        "pid": "BIGINT",
-    },
-    "run_vendors": {
-        "run_id": "TEXT",
-        "vendor": "TEXT",
-        "status": "TEXT",
-        "error": "TEXT",
-        "requests": "BIGINT",
-        "seconds": "DOUBLE",
-    },
-    "run_tries": {
-        "run_id": "TEXT",
-        "vendor": "TEXT",
-        "attempt": "BIGINT",
-        "started_at": "TIMESTAMP",
-        "finished_at": "TIMESTAMP",
-        "tables": "TEXT",
-        "status": "TEXT",
-        "error": "TEXT",
-        "requests": "BIGINT",
-        "seconds": "DOUBLE",
-    },
-    "run_tables": {
-        "run_id": "TEXT",
-        "vendor": "TEXT",
-        "dataset": "TEXT",
-        "table_name": "TEXT",
-        "mode": "TEXT",
-        "load_id": "TEXT",
-        "vendor_count": "BIGINT",
-        "extracted": "BIGINT",
-        "landed": "BIGINT",
-        "live": "BIGINT",
-        "deleted": "BIGINT",
-        "status": "TEXT",
-        "error": "TEXT",
-        "notes": "TEXT",
-        "seconds": "DOUBLE",
-    },
-    "schema_changes": {
-        "run_id": "TEXT",
-        "vendor": "TEXT",
-        "changed_at": "TIMESTAMP",
-        "dataset": "TEXT",
-        "table_name": "TEXT",
-        "column_name": "TEXT",
-        "change": "TEXT",
-        "old_type": "TEXT",
-        "new_type": "TEXT",
-    },
-    "dbt_runs": {
-        "run_id": "TEXT",
-        "started_at": "TIMESTAMP",
-        "finished_at": "TIMESTAMP",
-        "status": "TEXT",
-        "passed": "BIGINT",
-        "warned": "BIGINT",
-        "failed": "BIGINT",
-        "skipped": "BIGINT",
-        "error": "TEXT",
-    },
-    "backfills": {
-        "chunk_id": "TEXT",
-        "vendor": "TEXT",
-        "dataset": "TEXT",
-        "table_name": "TEXT",
-        "first_day": "DATE",
-        "last_day": "DATE",
-        "status": "TEXT",
-        "attempts": "BIGINT",
-        "vendor_count": "BIGINT",
-        "extracted": "BIGINT",
-        "landed": "BIGINT",
-        "load_id": "TEXT",
-        "requests": "BIGINT",
-        "seconds": "DOUBLE",
-        "error": "TEXT",
-        "notes": "TEXT",
-        "started_at": "TIMESTAMP",
-        "finished_at": "TIMESTAMP",
-        "version": "TEXT",
-        "host": "TEXT",
-    },
-    "interventions": {
-        "intervention_id": "TEXT",
-        "done_at": "TIMESTAMP",
-        "action": "TEXT",
-        "vendor": "TEXT",
-        "dataset": "TEXT",
-        "table_name": "TEXT",
-        "rows": "BIGINT",
-        "forgot": "TEXT",
-        "by_whom": "TEXT",
-        "version": "TEXT",
-        "host": "TEXT",
-    },
-}
-"""Table → column → type; the same in SQLite and in the warehouse. Times are UTC. The first column is the id of what a
-row tells of: a run, a chunk of a backfill, or what a person did to a table."""
-
-INCIDENTS = {
-    "incident_id": "TEXT",
-    "topic": "TEXT",
-    "kind": "TEXT",
-    "vendor": "TEXT",
-    "subject": "TEXT",
-    "what": "TEXT",
-    "why": "TEXT",
-    "todo": "TEXT",
-    "run_id": "TEXT",
-    "opened_at": "TIMESTAMP",
-    "seen_at": "TIMESTAMP",
-    "closed_at": "TIMESTAMP",
-    "told": "TEXT",
-    "recovery_told": "TEXT",
-}
-"""What went wrong, until it is well again. A warehouse file shows it as of its last publish, a Postgres as it is."""
-
-_INDEXES = (
-    "CREATE UNIQUE INDEX IF NOT EXISTS one_run ON runs (run_id)",
-    "CREATE INDEX IF NOT EXISTS vendors_of_run ON run_vendors (run_id)",
-    "CREATE INDEX IF NOT EXISTS runs_of_vendor ON run_vendors (vendor, run_id)",
-    "CREATE INDEX IF NOT EXISTS tries_of_run ON run_tries (run_id)",
-    "CREATE INDEX IF NOT EXISTS tables_of_run ON run_tables (run_id)",
-    "CREATE INDEX IF NOT EXISTS runs_of_table ON run_tables (vendor, dataset, table_name, run_id)",
-    "CREATE INDEX IF NOT EXISTS changes_of_run ON schema_changes (run_id)",
-    "CREATE UNIQUE INDEX IF NOT EXISTS one_chunk ON backfills (chunk_id)",
-    "CREATE UNIQUE INDEX IF NOT EXISTS one_intervention ON interventions (intervention_id)",
-    "CREATE UNIQUE INDEX IF NOT EXISTS one_incident ON incidents (incident_id)",
-)
-
 
 _PASSING = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
@@ -199,7 +58,7 @@ class Ledger:
                 self._db.execute(f"CREATE TABLE IF NOT EXISTS {table} ({spec})")
             self._db.execute("CREATE TABLE IF NOT EXISTS unpublished (run_id TEXT PRIMARY KEY)")
             self._db.execute("CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY, value TEXT)")
-            for index in _INDEXES:
+            for index in INDEXES:
                 self._db.execute(index)
         except (OSError, sqlite3.Error) as error:
             raise _unusable(error, "written", path) from None
@@ -472,11 +331,6 @@ def _may_pass(error: OSError | sqlite3.Error) -> bool:
 def run_id_of(at: datetime, tag: str) -> str:
     """The id of a run: it sorts by time, and `tag` tells apart what began in the same millisecond."""
     return f"{at.astimezone(UTC):%Y%m%dT%H%M%S%f}"[:18] + f"-{tag}"
-
-
-def key_of(table: str) -> str:
-    """The column that holds the id of what the table's rows tell of."""
-    return next(iter(TABLES[table]))
 
 
 def _id_of_missed(due: datetime, schedule: str) -> str:

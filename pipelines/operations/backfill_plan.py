@@ -27,7 +27,7 @@ from sources.core.errors import ConfigurationError
 from sources.core.sql import quote
 from sources.extract.connector import TellsCalls, Vendor, package
 from sources.extract.extractor import Extraction
-from sources.extract.sync import Mode, Table
+from sources.extract.table import Mode, Table
 
 TABLE = "backfills"
 _CHUNK = re.compile(r"([1-9][0-9]{0,2})([dw])")

@@ -30,7 +30,7 @@ from sources.core import config
 from sources.core.config import DLT_SECTIONS, documents
 from sources.core.errors import ConfigurationError, NightloadError, did_you_mean, refuse_together
 from sources.extract.connector import package
-from sources.extract.sync import Table
+from sources.extract.table import Table
 from sources.privacy import policy
 
 SCHEDULES = "schedules"

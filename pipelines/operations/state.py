@@ -33,7 +33,8 @@ from sources import VENDORS
 from sources.core.errors import ConfigurationError
 from sources.core.sql import quote
 from sources.extract.connector import package
-from sources.extract.sync import RESET, Table
+from sources.extract.sync import RESET
+from sources.extract.table import Table
 
 STATES = "_dlt_pipeline_state"
 OF_ROWS = ("rows", "protected", "kept_out", "manner", "sets", "records", "text")

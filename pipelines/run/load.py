@@ -34,7 +34,8 @@ from sources.core.errors import AccessDenied, ConfigurationError, NightloadError
 from sources.core.sql import quote
 from sources.extract.connector import Vendor
 from sources.extract.extractor import Extraction
-from sources.extract.sync import MERGED, Mode, Outcome
+from sources.extract.sync import Outcome
+from sources.extract.table import MERGED, Mode
 from sources.naming import MAX_BYTES, shorten, tag_for
 
 log = logging.getLogger(__name__)

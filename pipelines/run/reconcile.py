@@ -8,7 +8,8 @@ from pipelines.run.report import TableReport
 from pipelines.warehouse.base import Session
 from sources.convert.types import DELETED_AT
 from sources.core.sql import quote
-from sources.extract.sync import Mode, Outcome
+from sources.extract.sync import Outcome
+from sources.extract.table import Mode
 
 
 def mark_deleted(session: Session, outcome: Outcome, *, at: datetime) -> None:

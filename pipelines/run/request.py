@@ -13,7 +13,7 @@ from pipelines.config.project import Place
 from sources import VENDORS
 from sources.core.errors import ConfigurationError
 from sources.extract.connector import package
-from sources.extract.sync import Table
+from sources.extract.table import Table
 
 if TYPE_CHECKING:
     import dlt

@@ -27,7 +27,8 @@ from sources.dataworks.definitions import Row
 from sources.dataworks.details import Completed, Memory, Policy, complete
 from sources.extract.connector import Part
 from sources.extract.extractor import Extraction
-from sources.extract.sync import Fetch, Mode, Table, Walk
+from sources.extract.sync import Fetch, Walk
+from sources.extract.table import Mode, Table
 
 log = logging.getLogger(__name__)
 

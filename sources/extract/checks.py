@@ -9,7 +9,8 @@ from dlt.common.schema.typing import TColumnSchema
 from sources.convert.parquet import Converted
 from sources.convert.types import NUMERIC_ORDER
 from sources.core.errors import CountMismatch, EmptyAnswer, TypeFlip
-from sources.extract.sync import Mode, Outcome, Table, Walk
+from sources.extract.sync import Outcome, Walk
+from sources.extract.table import Mode, Table
 from sources.privacy.masking import Screened
 
 FLOOR = 0.5

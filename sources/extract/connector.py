@@ -23,7 +23,7 @@ from sources import VENDORS
 from sources.core.dates import Calls, Days
 from sources.core.errors import ConfigurationError, NightloadError
 from sources.extract.extractor import Extraction
-from sources.extract.sync import Table
+from sources.extract.table import Table
 from sources.http.client import Http
 
 

@@ -13,7 +13,8 @@ from dlt.common.schema.typing import TColumnSchema
 from sources import naming
 from sources.convert.types import DELETED_AT, NUMERIC_ORDER, ROW_VERSION, VALID_FROM, VALID_TO, Column, Kind, join
 from sources.core.sql import quote
-from sources.extract.sync import Extra, Mode, Outcome, Table, Walk
+from sources.extract.sync import Extra, Outcome, Walk
+from sources.extract.table import Mode, Table
 
 
 def extras_of(walk: Walk, columns: Sequence[Column]) -> dict[str, Extra]:

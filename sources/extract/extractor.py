@@ -55,7 +55,8 @@ from sources.extract.dlt_hints import (
     table_hints,
 )
 from sources.extract.privacy import Protection
-from sources.extract.sync import PREVIEW, RESET, Extra, Fetch, Mode, Outcome, Table, Walk
+from sources.extract.sync import PREVIEW, RESET, Extra, Fetch, Outcome, Walk
+from sources.extract.table import Mode, Table
 from sources.http import cassette
 from sources.privacy import policy
 from sources.privacy.masking import screen

@@ -13,7 +13,8 @@ from sources.convert.parquet import Converted
 from sources.convert.types import Column
 from sources.core.errors import ConfigurationError
 from sources.extract.dlt_hints import columns_of, version_of
-from sources.extract.sync import Mode, Outcome, Table, Walk
+from sources.extract.sync import Outcome, Walk
+from sources.extract.table import Mode, Table
 from sources.privacy import policy
 from sources.privacy.masking import Screened, screen
 from sources.privacy.matching import Forgotten

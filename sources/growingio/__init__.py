@@ -30,7 +30,8 @@ from sources.core.dates import Calls, Days
 from sources.core.errors import BrokenAnswer, NightloadError, NotReady, Refused
 from sources.extract.connector import Part
 from sources.extract.extractor import Extraction
-from sources.extract.sync import Fetch, Mode, Table, Walk, noting
+from sources.extract.sync import Fetch, Walk, noting
+from sources.extract.table import Mode, Table
 from sources.growingio import delimited, rules, segments, shapes
 from sources.growingio import settings as has
 from sources.growingio.charts import Chart, Question, Reader, Reading

@@ -18,7 +18,7 @@ from dlt.common.typing import TSecretStrValue
 from sources.convert.types import Column, Kind
 from sources.core.config import check_ranges, check_zone
 from sources.core.errors import ConfigurationError
-from sources.extract.sync import Mode, Table
+from sources.extract.table import Mode, Table
 from sources.http.download_links import HOST
 
 VENDOR = "growingio"

@@ -26,7 +26,8 @@ from sources.core.dates import Calls, Days, latest, on_clock
 from sources.core.errors import ConfigurationError, NightloadError
 from sources.extract.connector import Part
 from sources.extract.extractor import Extraction
-from sources.extract.sync import Extra, Fetch, Table, Walk, noting
+from sources.extract.sync import Extra, Fetch, Walk, noting
+from sources.extract.table import Table
 from sources.thinkingengine import settings as has
 from sources.thinkingengine.client import Client, Taken
 from sources.thinkingengine.metadata import Metadata, read_filters

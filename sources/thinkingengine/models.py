@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from sources.extract.sync import Mode, Table
+from sources.extract.table import Mode, Table
 from sources.thinkingengine import settings as has
 from sources.thinkingengine.queries import NAME, Query, Window, read_days, read_window
 from sources.thinkingengine.settings import Settings, refuse_unknown, wrong

@@ -17,7 +17,7 @@ from sources import naming
 from sources.convert.types import Kind
 from sources.core.dates import Days
 from sources.core.sql import quote
-from sources.extract.sync import Mode, Table
+from sources.extract.table import Mode, Table
 from sources.thinkingengine.reading import check_places, check_sql
 from sources.thinkingengine.settings import VENDOR, Settings, lookback, refuse_unknown, wrong
 

@@ -18,7 +18,7 @@ from dlt.common.typing import TSecretStrValue
 from sources.convert.types import Column, Kind
 from sources.core.config import check_ranges, check_rate, check_zone
 from sources.core.errors import ConfigurationError, did_you_mean
-from sources.extract.sync import Mode, Table
+from sources.extract.table import Mode, Table
 
 VENDOR = "thinkingengine"
 DATASET = "thinkingengine"

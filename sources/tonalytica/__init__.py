@@ -30,7 +30,8 @@ from sources.core.config import is_set, settings_of, unmatched
 from sources.core.errors import AccessDenied, ConfigurationError, NightloadError, NotReady, Refused, Unreachable
 from sources.extract.connector import Part
 from sources.extract.extractor import Extraction
-from sources.extract.sync import RESET, Extra, Fetch, Mode, Table, Walk, noting
+from sources.extract.sync import RESET, Extra, Fetch, Walk, noting
+from sources.extract.table import Mode, Table
 from sources.tonalytica import settings as has
 from sources.tonalytica.client import Client, Listed, Result, StillQueued
 from sources.tonalytica.parameters import resolve

@@ -27,7 +27,8 @@ from sources.core.dates import Calls, Days, latest, on_clock
 from sources.core.errors import AccessDenied, ConfigurationError, CountMismatch, Refused
 from sources.extract.connector import Part
 from sources.extract.extractor import Extraction
-from sources.extract.sync import Fetch, Table, Walk
+from sources.extract.sync import Fetch, Walk
+from sources.extract.table import Table
 from sources.tune.client import Client, Request
 from sources.tune.fields import Metadata, Plan, column_of, is_dropped, plan
 from sources.tune.reports import reports_of, table_of_report

@@ -14,7 +14,7 @@ from typing import Any
 
 from sources import naming
 from sources.convert.types import Column, Kind
-from sources.extract.sync import Mode, Table
+from sources.extract.table import Mode, Table
 from sources.tune.fields import column_of
 from sources.tune.periods import UNITS, Calendar
 from sources.tune.settings import FIELD, Settings, filter_of, names_of, unknown, wrong

@@ -28,7 +28,7 @@ def replay(
     """Run once more from the kept pages, without calling a vendor: same counts, same digests?"""
     place = places.find(home, warehouse)
     with engine(place, verbose=verbose, quiet=as_json), telling(place) if into else nullcontext():
-        from pipelines.cli.render_replay import show_replayed
+        from pipelines.cli.render_operations import show_replayed
         from pipelines.operations.replay import replay as play
         from sources.core.errors import ConfigurationError
 
