@@ -53,11 +53,15 @@ PRELOADED = (
     ),
     *(f"dlt.destinations.impl.{name}" for name in ("duckdb.duck", "postgres.postgres")),
     *(f"sources.{name}" for name in VENDORS),
-    *(f"pipelines.warehouse.{name}" for name in ("duckdb_file", "duckdb_reader", "postgres_dlt", "postgres_reader")),
     *(
-        f"pipelines.{name}"
-        for name in ("cli", "run", "show", "alerts", "report_page", "metrics", "lineage", "schedule")
+        f"pipelines.warehouse.{name}"
+        for name in ("duckdb.warehouse", "duckdb.reader", "postgres.dlt_destination", "postgres.reader")
     ),
+    "pipelines.cli.main",
+    "pipelines.cli.render",
+    "pipelines.run.runner",
+    "pipelines.scheduling.scheduler",
+    *(f"pipelines.monitoring.{name}" for name in ("alerts", "html_report", "prometheus", "openlineage")),
 )
 CLI = "pipelines.cli.main:main"
 

@@ -20,11 +20,11 @@ from unittest import mock
 import pytest
 
 from conftest import Night, one_database
-from pipelines import warehouse
 from pipelines.config import project as places
 from pipelines.ledger.schema import TABLES
 from pipelines.ledger.store import Ledger
 from pipelines.scheduling import scheduler
+from pipelines.warehouse import lock as warehouse
 from pipelines.warehouse.postgres.connection import connect
 from pipelines.warehouse.postgres.warehouse import RUN_LOCK
 from redash import LABELS

@@ -48,9 +48,9 @@ def test_small_tables_share_a_file_of_small_blocks_also_when_it_was_written_anew
 ENGINE = """
 import sys
 from pathlib import Path
-from pipelines import engine, place
-where = place.find(Path(sys.argv[1]))
-engine.prepare(where)
+from pipelines.config import dlt_setup, project
+where = project.find(Path(sys.argv[1]))
+dlt_setup.prepare(where)
 """
 
 

@@ -150,7 +150,7 @@ def test_a_ledger_in_memory_closes_no_folder(tmp_path: Path, monkeypatch: pytest
 def test_a_crash_leaves_no_core_file(tmp_path: Path) -> None:
     """A core file holds every key: the kernel is told to write none, also where the shell allows it."""
     script = (
-        "import os, resource, sys; from pipelines import private\n"
+        "import os, resource, sys; from pipelines.config import permissions as private\n"
         "soft = resource.getrlimit(resource.RLIMIT_CORE)[1]\n"
         "resource.setrlimit(resource.RLIMIT_CORE, (soft, soft))\n"
         "private.keep()\n"

@@ -38,7 +38,7 @@ def test_every_setting_shown_is_one_that_the_vendor_has(readme: Path, tmp_path: 
         with (tmp_path / ".dlt" / name).open("a", encoding="utf-8") as file:
             file.write(block)
     vendors = {vendor for block in shown for vendor in tomllib.loads(block).get("sources", ())}
-    connect = "import sys; from pipelines import engine, place; engine.prepare(place.find()); "
+    connect = "import sys; from pipelines.config import dlt_setup, project; dlt_setup.prepare(project.find()); "
     connect += "from sources.extract.connector import package; [package(vendor).connect() for vendor in sys.argv[1:]]"
     ran = subprocess.run(
         [sys.executable, "-c", connect, *vendors],

@@ -437,7 +437,7 @@ from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 """
     + """
-from pipelines import ledger
+from pipelines.ledger import store as ledger
 from scheduled import shifted
 home = Path(sys.argv[-1])
 ledger.datetime = shifted(home)
@@ -471,11 +471,13 @@ LATER = f"""
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from pipelines import cli, engine, ledger, place
+from pipelines.cli import main as cli
+from pipelines.config import dlt_setup, project
+from pipelines.ledger import store
 from scheduled import shifted
-ledger.datetime = shifted(Path(sys.argv[-1]))
-engine.prepare(place.find(sys.argv[-1]))
-from pipelines import run
+store.datetime = shifted(Path(sys.argv[-1]))
+dlt_setup.prepare(project.find(sys.argv[-1]))
+from pipelines.run import runner as run
 """
 """`nightload`, by the shifted clock."""
 

@@ -253,7 +253,7 @@ def test_one_who_has_read_enough_is_no_mistake(there: Warehouse) -> None:
 
 def test_an_answer_comes_without_dlt_and_within_a_second_of_cpu(there: Warehouse) -> None:
     program = (
-        "import resource, sys; from pipelines import cli\n"
+        "import resource, sys; from pipelines.cli import main as cli\n"
         "try: cli.main()\n"
         "finally:\n"
         " used = resource.getrusage(resource.RUSAGE_SELF)\n"

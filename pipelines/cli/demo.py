@@ -103,7 +103,7 @@ def _rows(ready: dict[str, dict[str, Any]], vendor: str, table: str) -> list[dic
 
 
 def _start_sandbox(scale: float) -> subprocess.Popen[str]:
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     return subprocess.Popen(  # noqa: S603 - our own module
         [sys.executable, "-m", "sandbox", "--scale", str(scale)], cwd=root, stdout=subprocess.PIPE, text=True
     )
