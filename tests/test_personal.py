@@ -114,7 +114,10 @@ def test_every_label_word_that_readme_lists_names_a_person() -> None:
 
 
 def test_asking_loads_neither_dlt_nor_duckdb() -> None:
-    code = "import sys, sources.privacy.pii_columns; sys.exit(any(name in sys.modules for name in ('dlt', 'duckdb', 'pyarrow')))"
+    code = (
+        "import sys, sources.privacy.pii_columns; "
+        "sys.exit(any(name in sys.modules for name in ('dlt', 'duckdb', 'pyarrow')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -1,7 +1,7 @@
 """What of a vendor's answers may be kept on disk for a replay, and how a request is known again.
 
-`sources.http.client` gives each answer to whoever records this vendor, or takes it from whoever plays it instead of sending
-the request. What is kept is what came, decoded, less
+`sources.http.client` passes each response to the recorder of this vendor, or takes it from a player instead of sending
+the request. What is recorded is the decoded response, less
 
 - every registered secret, in each spelling (`sources.core.redaction`);
 - of JSON documents: members that are called like credentials (each Redash query carries a key, each public dashboard

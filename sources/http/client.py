@@ -1,6 +1,6 @@
 """How vendors are spoken to: limited, retried where that is safe, bounded in time and size, and silent about secrets.
 
-One `Http` serves one vendor, from any number of threads. Whatever goes wrong leaves as an error of `sources.core.errors`
+One `Http` serves one vendor, from any number of threads. Every failure is raised as an error of `sources.core.errors`
 that names method, host and path; query strings and header values are never told, and no httpx exception escapes
 (httpx puts the full URL into its texts and log lines).
 """

@@ -1,7 +1,7 @@
 """What becomes of personal columns: kept, hashed or dropped, as `[personal]` in `.dlt` says, for every vendor.
 
     [personal]
-    default = "hash"                      # of every column that sources.privacy.pii_columns calls personal; "keep" if not said
+    default = "hash"                      # for every personal column (pii_columns.py); "keep" if not set
     salt = "…"                            # in secrets.toml: what hashes are made with
     "tonalytica.users.name" = "drop"      # one column: DATASET.TABLE.COLUMN, the vendor's name or ours
 

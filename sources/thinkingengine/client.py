@@ -1,6 +1,6 @@
 """How ThinkingEngine is asked: key, envelope, and SQL as tasks or as one stream. Reads only.
 
-The key is a parameter of every URL (the vendor knows no header for it), so `sources.http.client` never tells a query string.
+The key is a parameter of every URL (the vendor knows no header for it), so `sources.http.client` logs no query string.
 SQL may carry it in its form instead.
 """
 

@@ -1,6 +1,6 @@
 """How TUNE is asked: key or session, envelope, metadata, counts, pages. Reads only.
 
-Every call is a GET with the key in its query string; there is no other way, so `sources.http.client` never tells a query. An
+Every call is a GET with the key in its query string; there is no other way, so `sources.http.client` logs no query. An
 answer carries two statuses, HTTP's and the body's, and either may be the one that says no.
 """
 

@@ -1,7 +1,7 @@
 """A few values of each column, to show what it holds; none of a column that may hold personal data.
 
-What may is judged twice: by `sources.privacy.pii_columns`, and here by names and by the values themselves. When in doubt, nothing
-is shown: a table of documentation is mailed around.
+Each column is judged twice: by `sources.privacy.pii_columns`, and here by its name and values. When in doubt, nothing
+is shown, because a data dictionary is passed around.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ more than the tables do (fields that nobody loads, people who are hashed there),
 of a default.
 
 Below `pages/` beside the warehouse there is a folder for each run: `run.json` (what it was asked to do, and its frozen
-edge), and for each vendor the pages (`pipelines.run.recording.store`) and, for each dataset, what the run knew when it began.
+edge), and for each vendor the pages (`store.py`) and, for each dataset, what the run knew when it began.
 """
 
 from __future__ import annotations
