@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pipelines.warehouse.types import ColumnType
+from sources.core.errors import NightloadError
 from sources.core.sql import literal, quote
 
 if TYPE_CHECKING:
