@@ -34,10 +34,11 @@ demo: $(READY) ## a night against the sandbox vendors, nothing to configure
 test: $(READY) ## run the tests
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-lint: $(READY) ## ruff, and that pyproject.toml, uv.lock and requirements.lock agree
+lint: $(READY) ## ruff, the package order, and that pyproject.toml, uv.lock and requirements.lock agree
 	@$(BIN)/python .ci/locks.py
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache >/dev/null || $(BIN)/lint-imports --no-cache
 
 type: $(READY) ## mypy
 	@$(BIN)/mypy

@@ -171,7 +171,7 @@ def killed(self, name, **options):
     fetch(self, name, **options)
     os.kill(os.getpid(), signal.SIGKILL)
 Extraction.preview = killed
-from pipelines import cli
+from pipelines.cli import main as cli
 cli.main()
 """
 
