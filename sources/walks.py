@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -20,6 +20,8 @@ from sources.tables import Converted
 FULL_WALK_EVERY = timedelta(days=7)
 RESET = "reset"
 """In a table's state: it was reset, and the next walk is a full one. Gone with the first that loads."""
+MOST_REASONS = 20
+"""So many reasons of what one table missed are listed beside the first."""
 PREVIEW = "preview"
 """The load id of rows that are only looked at."""
 
@@ -179,6 +181,15 @@ class Walk:
         """There is nothing new to load: so many rows of the last time still stand."""
         self.unchanged_rows = rows
 
+    def miss(self, errors: Sequence[NightloadError]) -> None:
+        """Fail the table, though what came is loaded: with the first error, and each other reason as a note."""
+        if errors:
+            self.missed = errors[0]
+            others = [reason for reason in dict.fromkeys(map(str, errors)) if reason != str(errors[0])]
+            self.notes += others[:MOST_REASONS]
+            if len(others) > MOST_REASONS:
+                self.notes.append(f"{len(others) - MOST_REASONS} more reasons are not listed")
+
     @property
     def due_whole(self) -> bool:
         """Is it time to walk an incremental table whole, to see what was deleted?"""
@@ -187,3 +198,10 @@ class Walk:
 
 
 Fetch = Callable[[Walk], None]
+
+
+def reasons(told: Iterable[str]) -> str:
+    """Each reason once, in one line."""
+    each = list(dict.fromkeys(told))
+    more = f"; {len(each) - MOST_REASONS} more" if len(each) > MOST_REASONS else ""
+    return "; ".join(each[:MOST_REASONS]) + more

@@ -27,7 +27,7 @@ from sources.errors import ConfigurationError, NightloadError, NotReady, Refused
 from sources.extraction import Extraction
 from sources.spool import labels_of
 from sources.vendor import Part
-from sources.walks import Fetch, Mode, Table, Walk
+from sources.walks import Fetch, Mode, Table, Walk, reasons
 
 log = logging.getLogger(__name__)
 
@@ -290,7 +290,9 @@ class Dataworks:
         if refused and len(refused) == len(waiting):
             raise refused[0]
         if refused:
-            walk.notes.append(f"the vendor refuses the tests of {len(refused)} APIs; the first: {refused[0]}")
+            walk.notes.append(
+                f"the vendor refuses the tests of {len(refused)} APIs; the first reasons: {reasons(map(str, refused))}"
+            )
         walk.state["asked"], walk.state["newest"] = asked, newest
         self._spool(walk, rows, count=len({row["TestId"] for row in rows}))
 
