@@ -372,6 +372,7 @@ def test_an_api_whose_tests_are_refused_fails_alone(night: Night, truth: Truth) 
     truth.fault("ListDataServiceApiTest", {"status": status, "body": body}, skip=2)
     ran = night.run("dataworks", **tables)
     assert ran.code == 0 and "the tests of 2 APIs; the first" in str(ran.tables["dataworks.api_tests"]["notes"])
+    assert "Invalid.ApiId" in str(ran.tables["dataworks.api_tests"]["notes"]), "the second reason is reported too"
     assert ran.tables["dataworks.api_tests"]["live"] > 0
     for told in (_no(403, "Forbidden.Access"), _envelope("1031203110005", "gone")):
         truth.says("ListDataServiceApiTest", *told)

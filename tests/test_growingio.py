@@ -1258,6 +1258,17 @@ def test_a_segment_fails_alone(home: Night, vendor: Vendor) -> None:
 
 
 @one_database
+def test_of_several_segments_that_fail_each_reason_is_reported(home: Night, vendor: Vendor) -> None:
+    home.set("growingio", segmentation_users=["seg00001", "seg00002", "gone"])
+    for key in ("seg00001", "seg00002"):
+        vendor.edit({"table": "segmentations", "op": "update", "key": key, "row": {"userNum": 5}})
+    table = home.run("growingio", tables=["growingio.segmentation_users"]).tables["growingio.segmentation_users"]
+    reported = f"{table['error']} {table['notes']}"
+    for reason in ("names gone", "segment seg00001 has 5 users", "segment seg00002 has 5 users"):
+        assert reason in reported, reported
+
+
+@one_database
 def test_a_segment_whose_id_is_no_id_fails_alone(home: Night, vendor: Vendor) -> None:
     listed = vendor.control("GET", "truth/segmentations")["rows"]
     strange = [{**row, "id": "../2"} if row["id"] == "seg00002" else row for row in listed]

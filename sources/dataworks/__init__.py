@@ -27,7 +27,7 @@ from sources.dataworks.definitions import Row
 from sources.dataworks.details import Completed, Memory, Policy, complete
 from sources.extract.connector import Part
 from sources.extract.extractor import Extraction
-from sources.extract.sync import Fetch, Walk
+from sources.extract.sync import Fetch, Walk, reasons
 from sources.extract.table import Mode, Table
 
 log = logging.getLogger(__name__)
@@ -292,7 +292,9 @@ class Dataworks:
         if refused and len(refused) == len(waiting):
             raise refused[0]
         if refused:
-            walk.notes.append(f"the vendor refuses the tests of {len(refused)} APIs; the first: {refused[0]}")
+            walk.notes.append(
+                f"the vendor refuses the tests of {len(refused)} APIs; the first reasons: {reasons(map(str, refused))}"
+            )
         walk.state["asked"], walk.state["newest"] = asked, newest
         self._spool(walk, rows, count=len({row["TestId"] for row in rows}))
 

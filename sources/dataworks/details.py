@@ -17,6 +17,7 @@ from typing import Any
 
 from sources.core.errors import ConfigurationError, NotReady, Refused
 from sources.dataworks.definitions import Row, clean, has_details
+from sources.extract.sync import reasons
 
 Memory = dict[str, Any]
 """`<workspace>/<api>` → [fingerprint of the list's row, when it was fetched, the details as JSON text]."""
@@ -43,8 +44,9 @@ class Completed:
         notes = []
         if self.waiting:
             notes.append(f"the details of {self.waiting} APIs were not read: today's calls are used up")
-        if self.refused:
-            notes.append(f"the vendor refuses the details of {len(self.refused)} APIs; the first: {self.refused[0]}")
+        if count := len(self.refused):
+            said = reasons(self.refused)
+            notes.append(f"the vendor refuses the details of {count} APIs; the first reasons: {said}")
         if self.stale:
             notes.append(f"the details of {self.stale} APIs are those of an earlier night: today's calls are used up")
         return notes

@@ -20,6 +20,8 @@ from sources.extract.table import Mode, Table
 
 RESET = "reset"
 """In a table's state: it was reset, and the next walk is a full one. Gone with the first that loads."""
+MOST_REASONS = 20
+"""So many reasons of what one table missed are listed beside the first."""
 PREVIEW = "preview"
 """The load id of rows that are only looked at."""
 
@@ -132,6 +134,15 @@ class Walk:
         """There is nothing new to load: so many rows of the last time still stand."""
         self.unchanged_rows = rows
 
+    def miss(self, errors: Sequence[NightloadError]) -> None:
+        """Fail the table, though what came is loaded: with the first error, and each other reason as a note."""
+        if errors:
+            self.missed = errors[0]
+            others = [reason for reason in dict.fromkeys(map(str, errors)) if reason != str(errors[0])]
+            self.notes += others[:MOST_REASONS]
+            if len(others) > MOST_REASONS:
+                self.notes.append(f"{len(others) - MOST_REASONS} more reasons are not listed")
+
     @property
     def due_whole(self) -> bool:
         """Is it time to walk an incremental table whole, to see what was deleted?"""
@@ -152,3 +163,10 @@ def noting(fetch: Fetch, unmatched: Callable[[], Iterable[NightloadError]]) -> F
                 walk.notes += map(str, unmatched())
 
     return noted
+
+
+def reasons(told: Iterable[str]) -> str:
+    """Each reason once, in one line."""
+    each = list(dict.fromkeys(told))
+    more = f"; {len(each) - MOST_REASONS} more" if len(each) > MOST_REASONS else ""
+    return "; ".join(each[:MOST_REASONS]) + more

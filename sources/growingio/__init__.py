@@ -330,7 +330,7 @@ class Growingio:
         last, reader = self._newest(extraction), self.reader(extraction)
         known: dict[str, Any] = walk.state.get("metas", {})
         metas: dict[str, Any] = {}
-        failed: NightloadError | None = None
+        failed: list[NightloadError] = []
         first_of = {question.chart.id: question for question in reversed(self.questions(extraction))}
         questions = list(reversed(first_of.values()))[: walk.limit]
         for question, found in zip(
@@ -339,7 +339,7 @@ class Growingio:
             strict=True,
         ):
             if isinstance(found, NightloadError):
-                failed = failed or found
+                failed.append(found)
                 if question.chart.id in known:
                     metas[question.chart.id] = known[question.chart.id]
                 continue
@@ -353,7 +353,8 @@ class Growingio:
                 "meta": found.series.envelope["meta"],
             }
         if walk.limit is None:
-            walk.state["metas"], walk.missed = metas, failed
+            walk.state["metas"] = metas
+            walk.miss(failed)
             walk.vendor_count = len(metas)
         walk.spool.rows(list(metas.values()))
 
@@ -404,9 +405,7 @@ class Growingio:
             yield reading.without_parts_of(partial(_covers, known.get(key)))
             self._remember(known, key, reading, walk, last, again)
         walk.state["read"] = known
-        if missed:
-            walk.missed = missed[0]
-            walk.notes += [str(error) for error in missed[1:20]]
+        walk.miss(missed)
 
     def _first(self, known: dict[str, Any] | None, walk: Walk, last: date, again: int) -> date:
         """The day from which on a chart is asked: where it was read to, less what is read again."""

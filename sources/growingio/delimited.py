@@ -18,6 +18,7 @@ from pathlib import Path
 import duckdb
 
 from sources.convert.duckdb_session import connect, extra_memory, one_row, parquet
+from sources.convert.newlines import has_lines, hide_bare_returns
 from sources.convert.spool import Part
 from sources.convert.types import LOAD_ID, clean
 from sources.core.errors import BrokenAnswer
@@ -33,6 +34,7 @@ SPARE = "_beyond_header"
 _HEAD = 2**20
 _LOOK = 2**15
 """The text of a larger chunk is memory that the system takes back and hands out anew each time: a quarter slower."""
+_RETURN = "\uf8ff"
 _LINE = 64 * 2**20
 _USUAL_LINE = 2 * 2**20
 _BUFFER = 8 * 2**20
@@ -86,7 +88,7 @@ def dialect_of(file: Path, *, separator: str, taken: Sequence[str] = (), where: 
     with file.open("rb") as body:
         head = body.read(_HEAD)
     text = head.decode("utf-8-sig", "replace")
-    lines = re.split(r"\r\n|\n|\r", text)
+    lines = re.split(r"\r\n|\n" if has_lines([head]) else "\r", text)
     number = next((n for n, line in enumerate(lines) if line.strip()), None)
     if number is None:
         return None
@@ -97,7 +99,9 @@ def dialect_of(file: Path, *, separator: str, taken: Sequence[str] = (), where: 
     # the vendor says tab, and one of its samples has commas
     sign = SEPARATORS.get(separator) or ("," if "," in bare and "\t" not in bare else "\t")
     try:
-        cells = [clean(cell.strip()) for cell in next(csv.reader([line], delimiter=sign))]
+        # a CR that is part of a label is no sign that the reader takes
+        read = csv.reader([line.replace("\r", _RETURN)], delimiter=sign)
+        cells = [clean(cell.replace(_RETURN, "\r").strip()) for cell in next(read)]
     except csv.Error as error:
         raise BrokenAnswer(what="the header of the CSV cannot be read", where=where, why=str(error)) from None
     while cells and not cells[-1]:
@@ -135,7 +139,7 @@ def to_part(body: Body, dialect: Dialect, landing: Landing, *, where: str) -> Pa
     attempts = [("", False), ("", True)]
     if body.quotes and body.quotes % 2 == 0:
         attempts = [('"', False), ('"', True), ("", True)]
-    wide, line = False, _USUAL_LINE
+    wide, line, returned = False, _USUAL_LINE, hide_bare_returns(body.file)
     while True:
         quote, newlines = attempts[0]
         if newlines:
@@ -144,7 +148,9 @@ def to_part(body: Body, dialect: Dialect, landing: Landing, *, where: str) -> Pa
         source = _read_csv(body.file, cells, dialect, quote=quote, line=line)
         try:
             with connect(extra_memory(len(cells)) + (0 if line == _USUAL_LINE else 4 * _LINE)) as connection:
-                part, beyond = _written(connection, body, dialect, landing, source=source, cells=cells)
+                part, beyond = _written(
+                    connection, body, dialect, landing, source=source, cells=cells, returned=returned
+                )
         except duckdb.Error as error:
             # never its own text: it quotes the line
             too_wide = "Expected Number of Columns" in str(error)
@@ -208,6 +214,7 @@ def _written(
     *,
     source: str,
     cells: Sequence[str],
+    returned: str,
 ) -> tuple[Part, int]:
     """The part, and how many rows have cells beyond the header; raises what DuckDB does."""
     own = dict(zip(dialect.header, cells, strict=False))
@@ -220,6 +227,8 @@ def _written(
     values = {label: _nullable(text, cells[0]) for label, text in landing.constants.items()}
     for label, cell in own.items():
         values[label] = f"replace({cell}, chr(0), '\ufffd')" if body.has_nul else cell
+        if returned:
+            values[label] = f"replace({values[label]}, {literal(returned)}, chr(13))"
     # an empty line is a row of NULL where a row is one cell, and no row where it is several
     rows_of = f"{source} WHERE {cells[0]} IS NOT NULL" if len(cells) == 1 else source
     columns = landing.named(list(values))

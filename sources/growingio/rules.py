@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from sources.convert.newlines import hide_bare_returns
 from sources.core.errors import BrokenAnswer
 from sources.growingio.delimited import Dialect
 from sources.growingio.settings import VENDOR
@@ -22,8 +23,9 @@ def rules_of(file: Path, dialect: Dialect, *, where: str) -> list[dict[str, Any]
     are too short, the file is tried as CSV whose quotes go over several lines. Raises `BrokenAnswer` for a line with
     more cells than that explains.
     """
+    returned = hide_bare_returns(file) or "\r"
     with file.open(encoding="utf-8-sig") as body:
-        lines = body.read().split("\n")[dialect.skip :]
+        lines = [line.replace(returned, "\r") for line in body.read().split("\n")[dialect.skip :]]
     width = len(dialect.header)
     rows = _rows((line.split(dialect.separator) for line in lines), width)
     if any(len(cells) < width for cells in rows):

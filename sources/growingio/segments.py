@@ -42,7 +42,8 @@ def fetch(client: Client, settings: Settings, walk: Walk, *, allow_empty: Collec
     Raises `EmptyAnswer` where hardly a segment, or no user, would be left, unless `allow_empty` names the table.
     """
     listed = {str(row["id"]): row for row in client.segmentations()}
-    wanted, missed = _wanted(listed, settings)
+    wanted, gone = _wanted(listed, settings)
+    missed = [gone] if gone else []
     policy = _policy(settings)
     before: dict[str, Any] = walk.state.get("segments", {})
     where, had = f"{DATASET}.{walk.table.name}", sum(each["rows"] for each in before.values())
@@ -63,7 +64,7 @@ def fetch(client: Client, settings: Settings, walk: Walk, *, allow_empty: Collec
         except (AccessDenied, Unreachable, ConfigurationError):
             raise  # the others fare no better
         except NightloadError as error:
-            missed = missed or error  # its rows of the last time stay, and it is due again
+            missed.append(error)  # its rows of the last time stay, and it is due again
             continue
         uid, rows = str(row["id"]), part.rows if part else 0
         known[uid] = {"moved": _moved(row, policy), "rows": rows, "on": today}
@@ -79,7 +80,7 @@ def fetch(client: Client, settings: Settings, walk: Walk, *, allow_empty: Collec
     walk.state["segments"] = after
     walk.state["hashed"] = sorted(secret_labels)
     walk.emptied = frozenset(emptied)
-    walk.missed = missed
+    walk.miss(missed)
     _note_unmatched(settings, columns, walk)
     if not columns:
         walk.unchanged(sum(each["rows"] for each in walk.state["segments"].values()))

@@ -17,6 +17,7 @@ from pathlib import Path
 import duckdb
 import orjson
 
+from sources.convert.newlines import hide_bare_returns
 from sources.core.errors import BrokenAnswer
 from sources.core.sql import literal, quote
 
@@ -41,7 +42,8 @@ def to_array(
     Raises `BrokenAnswer` for rows that are not as wide as the header, quotes that stay open, and bytes that are no
     UTF-8.
     """
-    labels = [label_of(cell) for cell in _header(file, where=where)]
+    returned = hide_bare_returns(file)
+    labels = [label_of(_restored(cell, returned)) for cell in _header(file, where=where)]
     if not labels:
         with file.open("rb") as body:
             if body.read(_HEAD).removeprefix(codecs.BOM_UTF8).strip():
@@ -53,9 +55,9 @@ def to_array(
     if twice:
         why = f"columns that cannot be told apart: {', '.join(map(repr, twice))}"
         raise _broken(why, where, todo='Leave all but one out of the report\'s fields and groups, or take via = "find"')
-    rows = _fast(file, out, labels, constants) if _quotes_close(file) else None
+    rows = _fast(file, out, labels, constants, returned) if _quotes_close(file) else None
     if rows is None:
-        rows = _exact(file, out, labels, constants, where=where)
+        rows = _exact(file, out, labels, constants, returned, where=where)
     return Lines(path=out, labels=(*constants, *labels), rows=rows)
 
 
@@ -75,12 +77,20 @@ def _header(file: Path, *, where: str) -> list[str]:
     return [cell.strip() for cell in cells]
 
 
-def _fast(file: Path, out: Path, labels: list[str], constants: Mapping[str, str]) -> int | None:
+def _restored(cell: str, returned: str) -> str:
+    """The cell with the CRs that were hidden in it."""
+    return cell.replace(returned, "\r") if returned else cell
+
+
+def _fast(file: Path, out: Path, labels: list[str], constants: Mapping[str, str], returned: str) -> int | None:
     names = [f"c{place}" for place in range(len(labels))]
     spec = ", ".join(f"{name}: 'VARCHAR'" for name in names)
     select = ", ".join(
         [f"{literal(value)} AS {quote(label)}" for label, value in constants.items()]
-        + [f"{name} AS {quote(label)}" for name, label in zip(names, labels, strict=True)]
+        + [
+            f"{f'replace({name}, {literal(returned)}, chr(13))' if returned else name} AS {quote(label)}"
+            for name, label in zip(names, labels, strict=True)
+        ]
     )
     if len({label.lower() for label in labels}) < len(labels):
         return None  # DuckDB takes Name and name for one
@@ -102,7 +112,7 @@ def _fast(file: Path, out: Path, labels: list[str], constants: Mapping[str, str]
     return int(copied[0]) if copied else None
 
 
-def _exact(file: Path, out: Path, labels: list[str], constants: Mapping[str, str], *, where: str) -> int:
+def _exact(file: Path, out: Path, labels: list[str], constants: Mapping[str, str], returned: str, *, where: str) -> int:
     rows = 0
     limit = csv.field_size_limit(_LINE)
     try:
@@ -115,7 +125,7 @@ def _exact(file: Path, out: Path, labels: list[str], constants: Mapping[str, str
                     continue
                 if len(cells) != len(labels):
                     raise _broken(f"line {reader.line_num} has {len(cells)} cells, the header {len(labels)}", where)
-                values = (cell or None for cell in cells)
+                values = (_restored(cell, returned) or None for cell in cells)
                 row = {**constants, **dict(zip(labels, values, strict=True))}
                 target.write((b",\n" if rows else b"") + orjson.dumps(row))
                 rows += 1
