@@ -14,10 +14,10 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dlt
 import duckdb
@@ -65,7 +65,7 @@ _FICLONE = 0x40049409
 def memory_for(columns: int, largest: int = 0) -> int:
     """MB that a table of so many columns needs, whose largest column has so many bytes in a group of rows."""
     wide = max(0, columns - _USUAL_COLUMNS) * _COLUMN
-    return _USUAL + (wide + (4 * largest if largest > _VALUE else 0)) // 2**20
+    return _USUAL + (wide + (12 * largest if largest > _VALUE else 0)) // 2**20
 
 
 class RoomyCopyJob(DuckDbCopyJob):
@@ -84,13 +84,13 @@ class RoomyCopyJob(DuckDbCopyJob):
             ),
             default=0,
         )
-        sql, needed = self._job_client.sql_client, memory_for(file.num_columns, largest)
-        if needed > _USUAL:
-            sql.execute_sql(f"SET GLOBAL memory_limit = '{needed}MB'")
+        cast(RoomyClient, self._job_client).allow(memory_for(file.num_columns, largest))
         super().run()
 
 
 class RoomyClient(DuckDbClient):
+    allow: Callable[[int], None]
+
     def create_load_job(
         self, table: PreparedTableSchema, file_path: str, load_id: str, restore: bool = False
     ) -> LoadJob:
@@ -99,9 +99,13 @@ class RoomyClient(DuckDbClient):
 
 
 class OwnDuckDb(Capable, dlt.destinations.duckdb):
+    def __init__(self, credentials: Any, *, allow: Callable[[int], None] = lambda _: None, **settings: Any) -> None:
+        super().__init__(credentials, **settings)
+        self._allow = allow
+
     @property
     def client_class(self) -> type[DuckDbClient]:
-        return RoomyClient
+        return type("Client", (RoomyClient,), {"allow": staticmethod(self._allow)})
 
     @property
     def destination_type(self) -> str:
@@ -122,6 +126,7 @@ class DuckDbFile:
         self.place = place
         self._built = self._purges = self.kept = self._kept_purges = False
         self._held: duckdb.DuckDBPyConnection | None = None
+        self._memory = _USUAL
         self._reader: duckdb.DuckDBPyConnection | None = None
         """Open on the published file from the copy to the swap: while it is, nobody can write there."""
 
@@ -220,8 +225,9 @@ class DuckDbFile:
     def destination(self) -> AnyDestination:
         self._hold()
         credentials = DuckDbCredentials(str(self.place.build))
-        credentials.global_config = dict(DUCKDB_SETTINGS)
-        return OwnDuckDb(credentials, preferred_loader_file_format="parquet")
+        # dlt sets them at each connection, and would lower the limit that a table has raised
+        credentials.global_config = {name: value for name, value in DUCKDB_SETTINGS.items() if name != "memory_limit"}
+        return OwnDuckDb(credentials, allow=self._allow, preferred_loader_file_format="parquet")
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -294,9 +300,15 @@ class DuckDbFile:
             for name, value in DUCKDB_SETTINGS.items():
                 self._held.execute(f"SET GLOBAL {name} = {value!r}")
             ((widest,),) = self._held.execute("SELECT max(column_count) FROM duckdb_tables()").fetchall()
-            if (needed := memory_for(widest or 0)) > _USUAL:
-                self._held.execute(f"SET GLOBAL memory_limit = '{needed}MB'")
+            self._memory = _USUAL
+            self._allow(memory_for(widest or 0))
         return self._held
+
+    def _allow(self, memory: int) -> None:
+        """Let the copy take so many MB, until it is closed."""
+        if self._held is not None and memory > self._memory:
+            self._held.execute(f"SET GLOBAL memory_limit = '{memory}MB'")
+            self._memory = memory
 
     def _let_go(self) -> None:
         if self._held is not None:
