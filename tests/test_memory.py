@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import dlt
 import duckdb
 import orjson
+import pyarrow as pa
 import pytest
 from dlt.load.exceptions import LoadClientJobFailed
 
@@ -218,3 +220,22 @@ def test_memory_that_duckdb_lacks_is_reported_without_its_own_text() -> None:
         assert "orders" in str(told) and "more memory than a table may take" in str(told)
         assert "Possible solutions" not in str(told) and "SET" not in str(told)
     assert of_duckdb(ValueError("no database")) is None
+
+
+def test_memory_that_a_wide_table_needs_is_left_to_what_follows_its_load(tmp_path: Path) -> None:
+    place = places.find(tmp_path)
+    place.state.mkdir(parents=True, exist_ok=True)
+    warehouse = DuckDbFile(place, datasets=())
+    warehouse.begin()
+    for dataset, columns in (("wide", 600), ("narrow", 2)):
+        rows = pa.table({f"c{number}": pa.array([number]) for number in range(columns)})
+        pipeline = dlt.pipeline(
+            dataset, pipelines_dir=str(tmp_path / dataset), destination=warehouse.destination(), dataset_name=dataset
+        )
+        pipeline.run(rows, table_name="t", loader_file_format="parquet")
+    with warehouse.write() as session:
+        ((limit,),) = session.query("SELECT current_setting('memory_limit')")
+        assert session.query("SELECT c599 FROM wide.t") == [(599,)]
+        session.change("CHECKPOINT")
+    warehouse.discard()
+    assert float(limit.removesuffix(" MiB")) > 120

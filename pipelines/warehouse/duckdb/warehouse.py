@@ -17,13 +17,14 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dlt
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 from dlt.common.destination import AnyDestination
+from dlt.common.schema import Schema
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from dlt.destinations.impl.duckdb.duck import DuckDbClient
 
@@ -73,7 +74,7 @@ _OF_THE_FILE = (duckdb.IOException, duckdb.FatalException, duckdb.InternalExcept
 def memory_for(columns: int, largest: int = 0) -> int:
     """MB that a table of so many columns needs, whose largest column has so many bytes in a group of rows."""
     wide = max(0, columns - _USUAL_COLUMNS) * _COLUMN
-    return _USUAL + (wide + (4 * largest if largest > _VALUE else 0)) // 2**20
+    return _USUAL + (wide + (12 * largest if largest > _VALUE else 0)) // 2**20
 
 
 class RoomyFileJob(DuckDbFileJob):
@@ -92,13 +93,20 @@ class RoomyFileJob(DuckDbFileJob):
             ),
             default=0,
         )
-        sql, needed = self._job_client.sql_client, memory_for(file.num_columns, largest)
-        if needed > _USUAL:
-            sql.execute_sql(f"SET GLOBAL memory_limit = '{needed}MB'")
+        cast(OwnDuckDbClient, self._job_client).allow(memory_for(file.num_columns, largest))
         super().run()
 
 
 class OwnDuckDb(Capable, dlt.destinations.duckdb):
+    def __init__(self, credentials: Any, *, allow: Callable[[int], None] = lambda _: None, **settings: Any) -> None:
+        super().__init__(credentials, **settings)
+        self._allow = allow
+
+    def client(self, schema: Schema, initial_config: Any = None) -> Any:
+        client = super().client(schema, initial_config)
+        client.allow = self._allow
+        return client
+
     @property
     def destination_type(self) -> str:
         """As a warehouse has it that dlt made with its own."""
@@ -111,6 +119,7 @@ class OwnDuckDb(Capable, dlt.destinations.duckdb):
 
 class OwnDuckDbClient(TableByTable, DuckDbClient):
     copy_job = RoomyFileJob
+    allow: Callable[[int], None]
 
 
 class DuckDbFile:
@@ -126,6 +135,7 @@ class DuckDbFile:
         self.place = place
         self._built = self._purges = self.kept = self._kept_purges = False
         self._held: duckdb.DuckDBPyConnection | None = None
+        self._memory = _USUAL
         self._reader: duckdb.DuckDBPyConnection | None = None
         """Open on the published file from the copy to the swap: while it is, nobody can write there."""
 
@@ -222,8 +232,9 @@ class DuckDbFile:
     def destination(self) -> AnyDestination:
         self._hold()
         credentials = DuckDbCredentials(str(self.place.build))
-        credentials.global_config = dict(DUCKDB_SETTINGS)
-        return OwnDuckDb(credentials, preferred_loader_file_format="parquet")
+        # dlt sets them at each connection, and would lower the limit that a table has raised
+        credentials.global_config = {name: value for name, value in DUCKDB_SETTINGS.items() if name != "memory_limit"}
+        return OwnDuckDb(credentials, allow=self._allow, preferred_loader_file_format="parquet")
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -308,9 +319,15 @@ class DuckDbFile:
             for name, value in DUCKDB_SETTINGS.items():
                 self._held.execute(f"SET GLOBAL {name} = {value!r}")
             ((widest,),) = self._held.execute("SELECT max(column_count) FROM duckdb_tables()").fetchall()
-            if (needed := memory_for(widest or 0)) > _USUAL:
-                self._held.execute(f"SET GLOBAL memory_limit = '{needed}MB'")
+            self._memory = _USUAL
+            self._allow(memory_for(widest or 0))
         return self._held
+
+    def _allow(self, memory: int) -> None:
+        """Let the copy take so many MB, until it is closed."""
+        if self._held is not None and memory > self._memory:
+            self._held.execute(f"SET GLOBAL memory_limit = '{memory}MB'")
+            self._memory = memory
 
     def _let_go(self) -> None:
         if self._held is not None:
