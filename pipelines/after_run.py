@@ -70,7 +70,7 @@ def _lineage(place: Place) -> None:
     from pipelines.lineage import emit
     from pipelines.status import opened
 
-    with opened(place) as ledger:
+    with opened(place, writes=True) as ledger:
         if ledger is not None:
             emit(place, ledger)
 
