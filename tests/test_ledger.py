@@ -366,3 +366,35 @@ def test_status_and_tables_tell_the_last_run(small: Night, sandbox: SandboxProce
     tables = {row["table"]: row for row in small.main("tables", "--json").json["tables"]}
     assert tables["tonalytica.alerts"]["key"] == ["id"]
     assert tables["tonalytica.alerts"]["live"] == 8
+
+
+@one_database
+@pytest.mark.parametrize("refuses", ["folder", "file"])
+def test_a_ledger_that_cannot_be_written_is_read_with_what_is_in_its_log(
+    refuses: str, small: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert small.run().code == 0
+    connect = sqlite3.connect
+    with closing(connect(small.state / "ledger.sqlite", isolation_level=None)) as writer:
+        writer.execute("UPDATE runs SET error = 'in the log'")  # in the log until the last who has it open closes it
+        assert (small.state / "ledger.sqlite-wal").stat().st_size > 0
+
+        def read_only(path: Any, **options: Any) -> sqlite3.Connection:
+            if Path(path).parent == small.state:
+                error = sqlite3.OperationalError("attempt to write a readonly database")
+                error.sqlite_errorcode = sqlite3.SQLITE_READONLY
+                raise error
+            return connect(path, **options)
+
+        if refuses == "file":
+            monkeypatch.setattr("pipelines.ledger.sqlite3.connect", read_only)
+        else:
+            refused = mock.Mock(side_effect=OSError(errno.EROFS, os.strerror(errno.EROFS)))
+            monkeypatch.setattr("pipelines.ledger.state_folder", refused)
+        assert small.main("status", "--json").json["last_run"]["status"] == "ok"
+        (run,) = small.main("runs", "--json").json["runs"]
+        assert run["error"] == "in the log"
+        assert run["run_id"] in small.main("run-info", run["run_id"], "--json").out
+        ran = small.main("run")
+        assert (ran.code, "the ledger cannot be written" in ran.err) == (2, True), ran.err
+        assert ("Read-only file system" if refuses == "folder" else "readonly database") in ran.err

@@ -436,6 +436,50 @@ def test_a_database_of_another_encoding_is_refused(night: Night, postgres: str) 
         execute(postgres, f"DROP DATABASE {name}")
 
 
+def test_a_database_that_is_read_only_is_said_to_be_so_and_tried_again(night: Night, sql: Any) -> None:
+    sql("ALTER DATABASE nightload_only SET default_transaction_read_only = on")
+    ran = night.main("run")
+    assert ran.code == 1
+    assert "the database is read-only" in ran.err
+    assert "transaction_read_only is on" in ran.err
+    assert ran.err.count("\n") == 1
+    night.settings |= {"NIGHTLOAD__PAUSES": '["0s"]', "NIGHTLOAD__UNTIL": "30m"}
+    with closing(psycopg2.connect(night.database.url or "")) as connection:
+        connection.set_session(readonly=False, autocommit=True)
+        with connection.cursor() as cursor:
+            promoted = "ALTER DATABASE nightload_only RESET default_transaction_read_only"
+            later = threading.Timer(1.5, cursor.execute, [promoted])
+            later.start()
+            assert night.main("run").code == 0
+            later.join()
+
+
+def test_a_database_that_turns_read_only_in_mid_load_is_said_to_be_so(
+    night: Night, sandbox: SandboxProcess, sql: Any
+) -> None:
+    assert night.run("tonalytica").code == 0
+    edit(sandbox, "query_snippets", 1, snippet="changed")
+    sql(
+        "CREATE FUNCTION standby() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION "
+        "'cannot execute INSERT in a read-only transaction' USING ERRCODE = 'read_only_sql_transaction'; END $$",
+        "CREATE TRIGGER standby BEFORE INSERT ON tonalytica.query_snippets EXECUTE FUNCTION standby()",
+    )
+    (vendor,) = night.run("tonalytica").json["vendors"]
+    assert vendor["status"] == "failed"
+    assert "the database is read-only" in vendor["error"]
+    sql("DROP FUNCTION standby CASCADE")
+    assert night.run("tonalytica").code == 0
+
+
+def test_a_role_that_may_not_connect_is_told_which_right_it_needs(least: Night, sql: Any) -> None:
+    sql("REVOKE CONNECT ON DATABASE nightload_only FROM PUBLIC")
+    for command in (["run"], ["sql", "SELECT 1"]):
+        ran = least.main(*command)
+        assert (ran.code, ran.err.count("\n")) == (2, 1), ran.err
+        assert "permission denied for database" in ran.err
+        assert "GRANT CONNECT" in ran.err
+
+
 @pytest.mark.parametrize("encoding", ["GBK", "LATIN1", "SQL_ASCII"])
 @pytest.mark.parametrize("given", ["environment", "role"])
 def test_a_client_encoding_that_somebody_set_changes_no_text(

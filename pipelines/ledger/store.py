@@ -18,7 +18,7 @@ import secrets
 import socket
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,25 +43,33 @@ CRASHED = "it ended without a word (killed, power lost, or no room for its last 
 
 
 class Ledger:
-    """One ledger file."""
+    """One ledger file; to read it (`reads`), it need not be writable."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, reads: bool = False) -> None:
         self._path = path
         try:
-            if path != MEMORY:
-                state_folder(path.parent)
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=10)
-            self._db.row_factory = sqlite3.Row
-            self._db.execute("PRAGMA journal_mode = WAL")
-            for table, columns in {**TABLES, "incidents": INCIDENTS}.items():
-                spec = ", ".join(f"{name} {kind}" for name, kind in columns.items())
-                self._db.execute(f"CREATE TABLE IF NOT EXISTS {table} ({spec})")
-            self._db.execute("CREATE TABLE IF NOT EXISTS unpublished (run_id TEXT PRIMARY KEY)")
-            self._db.execute("CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY, value TEXT)")
-            for index in INDEXES:
-                self._db.execute(index)
+            self._open()
         except (OSError, sqlite3.Error) as error:
-            raise _unusable(error, "written", path) from None
+            if not reads or _is_damage(error) or not path.exists():
+                raise _unusable(error, "written", path) from None
+            try:
+                self._open(_copied(path))
+            except (OSError, sqlite3.Error) as second:
+                raise _unusable(second, "read", path) from None
+
+    def _open(self, copy: sqlite3.Connection | None = None) -> None:
+        if copy is None and self._path != MEMORY:
+            state_folder(self._path.parent)
+        self._db = copy or sqlite3.connect(self._path, isolation_level=None, timeout=10)
+        self._db.row_factory = sqlite3.Row
+        self._db.execute("PRAGMA journal_mode = WAL")
+        for table, columns in {**TABLES, "incidents": INCIDENTS}.items():
+            spec = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+            self._db.execute(f"CREATE TABLE IF NOT EXISTS {table} ({spec})")
+        self._db.execute("CREATE TABLE IF NOT EXISTS unpublished (run_id TEXT PRIMARY KEY)")
+        self._db.execute("CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY, value TEXT)")
+        for index in INDEXES:
+            self._db.execute(index)
 
     def close(self) -> None:
         self._db.close()
@@ -313,6 +321,21 @@ def _unusable(error: OSError | sqlite3.Error, how: str, path: Path) -> Nightload
         todo = f"It is damaged: move {path.name}* away, and the next run takes over what the warehouse tells of runs"
     kind = NoRoom if _may_pass(error) else ConfigurationError
     return kind(what=f"the ledger cannot be {how}", where=str(path), why=str(error), todo=todo)
+
+
+def _copied(path: Path) -> sqlite3.Connection:
+    """The ledger in memory: of a file whose last rows are in its log SQLite reads nothing where it cannot write."""
+    import shutil
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="nightload-") as folder:
+        for file in (path, path.with_name(f"{path.name}-wal")):
+            if file.exists():
+                shutil.copyfile(file, Path(folder, file.name))
+        with closing(sqlite3.connect(Path(folder, path.name))) as source:
+            copy = sqlite3.connect(MEMORY, isolation_level=None)
+            source.backup(copy)
+            return copy
 
 
 def _is_damage(error: OSError | sqlite3.Error) -> bool:

@@ -105,7 +105,7 @@ def _sweep(
     place: Place, found: Channels, *, now: datetime, remind: timedelta | None, dry_run: bool
 ) -> list[tuple[str, Message]]:
     told: list[tuple[str, Message]] = []
-    with opened(place) as ledger:
+    with opened(place, writes=not dry_run) as ledger:
         if ledger is None:
             return []
         if dry_run:

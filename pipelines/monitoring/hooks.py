@@ -70,7 +70,7 @@ def _lineage(place: Place) -> None:
     from pipelines.monitoring.openlineage import emit
     from pipelines.monitoring.status import opened
 
-    with opened(place) as ledger:
+    with opened(place, writes=True) as ledger:
         if ledger is not None:
             emit(place, ledger)
 

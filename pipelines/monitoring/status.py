@@ -91,9 +91,9 @@ def noticed(ledger: Ledger, *, since: datetime) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def opened(place: Place) -> Iterator[Ledger | None]:
+def opened(place: Place, *, writes: bool = False) -> Iterator[Ledger | None]:
     """The ledger on this disk; where there is none, as on another machine, what the database tells."""
-    ledger = _ledger(place)
+    ledger = _ledger(place, reads=not writes)
     try:
         yield ledger
     finally:
@@ -101,10 +101,10 @@ def opened(place: Place) -> Iterator[Ledger | None]:
             ledger.close()
 
 
-def _ledger(place: Place) -> Ledger | None:
+def _ledger(place: Place, *, reads: bool) -> Ledger | None:
     """The ledger on this disk; where there is none, as on another machine, what the database tells."""
     if place.has_ledger:
-        here = Ledger(place.ledger)
+        here = Ledger(place.ledger, reads=reads)
         if place.postgres is None or not here.is_new():
             return here
         here.close()

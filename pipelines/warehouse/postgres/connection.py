@@ -28,6 +28,11 @@ SETTINGS = {
 LOCKED_OUT = ("authentication", "does not exist", "no password", "permission denied", "not permitted", "pg_hba.conf")
 """What the server says of a user whom it does not let in."""
 
+READ_ONLY = (
+    "the database is read-only",
+    "Name the primary server, or set default_transaction_read_only = off for nightload's role, then run again",
+)
+
 
 class Shared:
     """The one connection that a run loads over, for dlt's threads too: who begins a transaction has it to the end."""
@@ -36,6 +41,7 @@ class Shared:
         self._url = url
         self.turn = threading.RLock()
         self.connection = connect(url)
+        refuse_read_only(self.connection, where=_where(url))
         self._depth = 0
 
     @property
@@ -134,6 +140,14 @@ def _where(url: str) -> str:
     except psycopg2.Error:
         return ""
     return f"{told.get('host', 'this machine')}:{told.get('port', 5432)}/{told.get('dbname', '')}"
+
+
+def refuse_read_only(connection: extensions.connection, *, where: str) -> None:
+    """Raise `Unavailable`, since a standby may be the primary soon."""
+    if one(connection, "SHOW transaction_read_only") == "on":
+        what, todo = READ_ONLY
+        why = "it is a standby" if one(connection, "SELECT pg_is_in_recovery()") else "transaction_read_only is on"
+        raise Unavailable(what=what, where=where, why=why, todo=todo)
 
 
 def one(connection: extensions.connection, sql: str, *parameters: Any) -> Any:

@@ -23,7 +23,16 @@ from psycopg2 import errors
 from psycopg2.extras import execute_values
 
 from pipelines.warehouse.base import LEAVE_OUT, Rows, Session, cause_of, comment_statements, is_of_machine
-from pipelines.warehouse.postgres.connection import LOCK_WAIT, Shared, connect, is_of_server, one, to_pyformat
+from pipelines.warehouse.postgres.connection import (
+    LOCK_WAIT,
+    READ_ONLY,
+    Shared,
+    connect,
+    is_of_server,
+    one,
+    refuse_read_only,
+    to_pyformat,
+)
 from pipelines.warehouse.postgres.views import kept
 from pipelines.warehouse.types import ColumnType
 from sources.core.errors import Locked, NightloadError, Unavailable, WarehouseBusy, WarehouseRefused, summarize
@@ -49,10 +58,6 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND a.datname = c
 AND l.classid::bigint << 32 | l.objid::bigint = %s AND a.application_name = %s
 """
 
-READ_ONLY = (
-    "the database is read-only",
-    "Name the primary server, or set default_transaction_read_only = off for nightload's role, then run again",
-)
 EXPLAINED: tuple[tuple[type[psycopg2.Error], type[NightloadError], str, str], ...] = (
     (
         errors.LockNotAvailable,
@@ -290,10 +295,7 @@ class Postgres:
                 why=f"it is version {version // 10000} with encoding {encoding}",
                 todo=f"nightload needs version {OLDEST // 10000} or newer and a database made with ENCODING 'UTF8'",
             )
-        if one(self._lock, "SHOW transaction_read_only") == "on":
-            what, todo = READ_ONLY
-            why = "it is a standby" if one(self._lock, "SELECT pg_is_in_recovery()") else "transaction_read_only is on"
-            raise Unavailable(what=what, where=self._shown, why=why, todo=todo)
+        refuse_read_only(self._lock, where=self._shown)
 
     def _holders(self) -> str:
         """Who has locks here, for the one who is woken."""
