@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import resource
@@ -22,6 +23,7 @@ from conftest import Night, one_database, settle
 from redash import LABELS
 from reference import truth
 from sandbox_process import SandboxProcess
+from sources.errors import no_room
 
 HTML = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>CANARY sign in</body></html>"
 METADATA = [name for name in LABELS if name != "query_results"]
@@ -517,3 +519,11 @@ def test_a_key_that_may_read_nothing_that_is_asked_for_makes_no_green_night(
     ran = night.run("tune", tables=["tune.agency", "tune.languages", "tune.regions"])
     assert ran.code == 0, "one that is out of sight among others is usual"
     assert ran.tables["tune.agency"]["status"] == "unchanged"
+
+
+def test_the_search_for_a_full_disk_ends_in_a_chain_of_errors_that_is_a_circle() -> None:
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    assert no_room(first) is None
+    second.__context__, second.__cause__ = OSError(errno.ENOSPC, "No space left on device"), None
+    assert no_room(first) is not None

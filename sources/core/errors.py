@@ -263,7 +263,9 @@ def of_duckdb(error: BaseException, where: str = "") -> NightloadError | None:
 def no_room(error: BaseException) -> NoRoom | None:
     """What a full disk made of it, if it was one: an OSError, or what DuckDB says of one. dlt wraps both."""
     told: BaseException | None = error
-    while told is not None:
+    seen = set[int]()  # a chain may be a circle, where an error is raised while one that it caused is handled
+    while told is not None and id(told) not in seen:
+        seen.add(id(told))
         of_duckdb = "duckdb" in type(told).__module__ and any(text in str(told) for text in _NO_ROOM_TEXTS)
         if of_duckdb or (isinstance(told, OSError) and told.errno in _NO_ROOM):
             return NoRoom(
