@@ -102,6 +102,30 @@ def test_a_refused_table_fails_alone_and_comes_when_its_rows_fit(
     assert night.look(f"SELECT id, n FROM {tables['bad']}") == [(3, "text")]
 
 
+def test_a_refused_result_is_recorded_only_once_it_is_loaded(
+    night: Night, sandbox: SandboxProcess, refusing: Callable[[str], AbstractContextManager[str]]
+) -> None:
+    good, bad = only(night, sandbox, GOOD, BAD)
+    tables = names(good, bad)
+    records = f"SELECT row_count FROM tonalytica.query_results WHERE table_name = 'query_{bad}' ORDER BY 1"
+    everything = "SELECT DISTINCT table_name FROM tonalytica.query_results"
+    give(sandbox, bad, {"id": 1}, {"id": 2}, {"id": 3})
+    with refusing(f"query_{bad}"):
+        for _ in range(2):
+            ran(night, **tables)
+            assert night.look(records) == []
+            assert night.look(everything) == [(f"query_{good}",)]
+    assert night.run("tonalytica").code == 0  # the same result
+    assert night.look(records) == [(3,)]
+    give(sandbox, bad, {"id": 4, "n": 1}, {"id": 5, "n": 1})
+    with refusing(f"query_{bad}"):
+        ran(night, **tables)
+    assert night.look(records) == [(3,)]
+    give(sandbox, bad, {"id": 6})  # another one
+    assert night.run("tonalytica").code == 0
+    assert night.look(records) == [(1,), (3,)]
+
+
 @on_postgres
 def test_a_row_wider_than_a_page_is_said_to_be_so(night: Night, sandbox: SandboxProcess) -> None:
     good, bad = only(night, sandbox, GOOD, BAD)

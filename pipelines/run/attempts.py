@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import dlt
+from dlt.extract import DltSource
 
 from pipelines.run.options import PASSING, Pace
 from pipelines.run.report import TableReport, VendorReport
@@ -32,6 +33,8 @@ class Prepared(NamedTuple):
     """Table → its state as the extraction began."""
     renamed: Mapping[str, Mapping[str, str]]
     """Table → old name → new name, of columns that only the schema has under the new one."""
+    late: DltSource | None = None
+    """Tables that record what other parts load: extracted once those are loaded."""
 
 
 @dataclass(kw_only=True, eq=False)

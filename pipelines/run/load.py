@@ -32,7 +32,7 @@ from pipelines.warehouse.dlt_capabilities import Capable
 from sources.core import cancellation
 from sources.core.errors import AccessDenied, ConfigurationError, NightloadError, Unreachable, summarize
 from sources.core.sql import quote
-from sources.extract.connector import Vendor
+from sources.extract.connector import Part, Vendor
 from sources.extract.extractor import Extraction
 from sources.extract.sync import Outcome
 from sources.extract.table import MERGED, Mode
@@ -109,13 +109,19 @@ def extract(
         if not source.resources:
             continue
         anew = [name for name in source.resources if f"{part.dataset}.{name}" in rebuild]
-        others = [name for name in source.resources if name not in anew]
+        late = [name for name in source.resources if name not in anew and _records(part, extraction, name)]
+        others = [name for name in source.resources if name not in anew and name not in late]
         if anew:
             pipeline.extract(source.with_resources(*anew), refresh="drop_resources")
         if others:
             pipeline.extract(source.with_resources(*others))
-        extracted.append(each)
+        extracted.append(each._replace(late=source.with_resources(*late) if late else None))
     return extracted
+
+
+def _records(part: Part, extraction: Extraction, table: str) -> bool:
+    """Does this table record what another part loads? Then only the load shows what is in it."""
+    return bool(part.records) and not extraction.table(f"{part.dataset}.{table}").asks_vendor
 
 
 def load_parts(
@@ -127,10 +133,12 @@ def load_parts(
     rebuild: frozenset[str] = frozenset(),
     exposed: frozenset[str] = frozenset(),
 ) -> bool:
-    """Load the parts in the opposite order and count; True if the build changed."""
+    """Load the parts and count; True if the build changed."""
     changed = False
-    for each in reversed(extracted):
+    for each in extracted:
         part, pipeline = each.part, each.pipeline
+        if each.late is not None:
+            pipeline.extract(each.late)
         outcomes = [outcome for outcome in extraction.outcomes.values() if outcome.dataset == part.dataset]
         anew = [outcome for outcome in outcomes if _name(outcome) in rebuild]
         if failed := next((outcome.error for outcome in anew if outcome.error), None):
@@ -148,6 +156,8 @@ def load_parts(
                 asides = _put_aside(night, anew)
                 changed |= _load(night, pipeline, each, outcomes, report, asides)
                 _settle_asides(night, anew, asides, exposed=exposed)
+            sources: Mapping[str, Any] = pipeline.state.get("sources", {})
+            extraction.states[part.dataset] = sources.get(part.dataset, {}).get("resources", {})
         _count(night, pipeline, outcomes, report)
         if night.request.replay is not None and not night.request.replay.fresh:
             loaded = [outcome.table for outcome in outcomes if outcome.loaded]

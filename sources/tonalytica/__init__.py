@@ -1,9 +1,9 @@
 """TONalytica, which is a Redash: what there is (queries, dashboards, …), and what the queries gave.
 
 Two datasets. `tonalytica` holds the metadata; `tonalytica_results` one table per query with its
-latest result. Results are extracted first and loaded last: the row in `query_results` that records
-a result is there before the result is, so a night that ends between the two fetches it again. That
-row is in the state of the result's table too: where `query_results` failed, a later run records it.
+latest result. The row in `query_results` that records a result is in the state of the result's
+table, and is made once that table is loaded: a result that the database refuses is not recorded,
+and where `query_results` failed, a later run records it.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ class Tonalytica:
                 )
         self.client = Client(settings)
         self.http = self.client.http
-        self._records: dict[str, list[str]] = {}
-        """Table → the records of its results, where this run loaded one or changed a record."""
+        self._has_records = False
+        """Did this run read a result, or change a record?"""
 
     def parts(self, extraction: Extraction) -> list[Part]:
         return [
@@ -211,7 +211,7 @@ class Tonalytica:
             if by_query_keys_alone or table.name in (self.settings.exclude or ()):
                 continue
             # a result that was just loaded is recorded, even where only its own table was asked for
-            records = table is has.QUERY_RESULTS and self._records
+            records = table is has.QUERY_RESULTS and self._has_records
             if records or extraction.wants(has.DATASET, table.name):
                 yield extraction.resource(has.DATASET, table, fetches[table.name])
 
@@ -250,10 +250,10 @@ class Tonalytica:
 
     def _fetch_query_results(self, extraction: Extraction, walk: Walk) -> None:
         """The records that this table does not have in their present form."""
-        before = {table: state.get("records", []) for table, state in extraction.states.get(has.RESULTS, {}).items()}
+        loaded = {table: state.get("records", []) for table, state in extraction.states.get(has.RESULTS, {}).items()}
         recorded = {} if walk.full else dict(walk.state.get("recorded", {}))
         rows = []
-        for table, records in (before | self._records).items():
+        for table, records in loaded.items():
             rows += [json.loads(record) for record in records if _digest(record) not in recorded.get(table, ())]
             recorded[table] = [_digest(record) for record in records]
         if not rows:
@@ -482,7 +482,7 @@ class Tonalytica:
 
         def loaded(count: int) -> None:
             walk.state["records"].append(json.dumps(row | {"row_count": count if rows is None else rows}))
-            self._records[walk.table.name] = walk.state["records"]
+            self._has_records = True
 
         walk.on_loaded = [*walk.on_loaded, loaded]
         if data := set(result.envelope["data"]) - {"columns", "rows", "metadata"}:
@@ -498,7 +498,7 @@ class Tonalytica:
             older = query.get("query_hash") != row["query_hash"]
         if older != row["is_of_older_text"]:
             walk.state["records"] = [*earlier, json.dumps(row | {"is_of_older_text": older})]
-            self._records[walk.table.name] = walk.state["records"]
+            self._has_records = True
 
 
 def _raise(error: NightloadError, _: Walk) -> None:
