@@ -139,6 +139,14 @@ def test_a_row_wider_than_a_page_is_said_to_be_so(night: Night, sandbox: Sandbox
 
 
 @on_postgres
+def test_a_row_of_390_texts_of_22_characters_fails_its_table_alone(night: Night, sandbox: SandboxProcess) -> None:
+    good, bad = only(night, sandbox, GOOD, BAD)
+    give(sandbox, bad, {"id": 1, **{f"c{number}": f"x{number:021}" for number in range(390)}})
+    error = ran(night, **names(good, bad))
+    assert "wider than a page of Postgres" in error
+
+
+@on_postgres
 def test_more_columns_than_postgres_has_fail_their_table_alone(night: Night, sandbox: SandboxProcess) -> None:
     good, bad = only(night, sandbox, GOOD, BAD)
     tables = names(good, bad)

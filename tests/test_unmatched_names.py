@@ -89,6 +89,23 @@ def test_an_event_name_that_the_project_does_not_have_is_noted(home: Home) -> No
     assert "Did you mean login?" in note
 
 
+def test_fields_of_tune_that_match_nothing_are_noted(home: Home) -> None:
+    report = {
+        "name": "a",
+        "report": "actuals",
+        "fields": ["installs"],
+        "types": {"installs": "string", "instals": "string"},
+    }
+    home.set("tune", keep_personal=["account/users.phone", "countries.phone"], reports=[report])
+    ran = home.run("tune", tables=["tune.account_users", "tune.countries", "tune.actuals_a"])
+    assert (ran.code, bad(ran)) == (0, set()), ran.out
+    notes = {name: "\n".join(table["notes"]) for name, table in ran.tables.items()}
+    assert "keep_personal" not in notes["tune.account_users"]
+    assert "keep_personal names countries.phone, which is no field that is loaded" in notes["tune.countries"]
+    assert "types of report a names instals, which is no column of its rows" in notes["tune.actuals_a"]
+    assert "Did you mean installs?" in notes["tune.actuals_a"]
+
+
 @one_database
 @pytest.mark.parametrize(
     ("vendor", "settings", "told"),
@@ -120,6 +137,7 @@ def test_an_event_name_that_the_project_does_not_have_is_noted(home: Home) -> No
             ["lgoin", "ta@nosuch", "nobody"],
         ),
         ("dataworks", {"workspaces": [99_999]}, ["99999"]),
+        ("tune", {"keep_personal": ["countries.phone"]}, ["countries.phone"]),
     ],
 )  # fmt: skip
 def test_check_finds_every_name_that_matches_nothing_and_fails(

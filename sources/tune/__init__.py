@@ -24,13 +24,13 @@ from sources.convert.types import Column
 from sources.core.concurrency import in_order
 from sources.core.config import is_set, settings_of
 from sources.core.dates import Calls, Days, latest, on_clock
-from sources.core.errors import AccessDenied, ConfigurationError, CountMismatch, Refused
+from sources.core.errors import AccessDenied, ConfigurationError, CountMismatch, NightloadError, Refused
 from sources.extract.connector import Part
 from sources.extract.extractor import Extraction
 from sources.extract.sync import Fetch, Walk
 from sources.extract.table import Table
 from sources.tune.client import Client, Request
-from sources.tune.fields import Metadata, Plan, column_of, is_dropped, plan
+from sources.tune.fields import Metadata, Plan, column_of, is_dropped, plan, unknown_kept
 from sources.tune.reports import reports_of, table_of_report
 from sources.tune.restating import Reporter
 from sources.tune.settings import DATASET, MOST_ROWS, VENDOR, Endpoint, Settings, endpoints_of, table_of, wrong
@@ -131,7 +131,7 @@ class Tune:
         beyond = f"a window of over {report.page_size} rows has more pages, and those are read twice"
         return Calls(least=once + (1 + report.count) * windows, beyond=beyond)
 
-    def check(self) -> Iterator[str]:
+    def check(self) -> Iterator[str | NightloadError]:
         try:
             answer = self.client.greet()
         except Refused:
@@ -149,6 +149,12 @@ class Tune:
         yield f"visible, with their counts: {', '.join(shown) or 'none'}"
         if hidden:
             yield f"not visible to this key, and skipped: {', '.join(hidden)}"
+        kept = {entry.partition(".")[0] for entry in self.settings.keep_personal or ()}
+        for endpoint in self.endpoints:
+            if endpoint.path in kept and endpoint.path not in hidden:
+                yield from unknown_kept(
+                    endpoint, plan(endpoint, self._metadata(endpoint), self.settings), self.settings
+                )
         reporter = Reporter(self.client, self.settings)
         for report in self.reports:
             notes: list[str] = []
@@ -195,6 +201,7 @@ class Tune:
         elif metadata is None:
             walk.notes.append("the vendor tells no fields: loaded is what it sends by default, typed by the values")
         asked = plan(endpoint, metadata, self.settings)
+        walk.notes += map(str, unknown_kept(endpoint, asked, self.settings))
         since = None if walk.limit else self._since(endpoint, asked, walk)
         text = " AND ".join(f"({each})" for each in (endpoint.filter, since) if each)
         request = Request(path=endpoint.path, key=endpoint.key, fields=asked.fields, filter=text)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sources.convert.types import Column, Kind
-from sources.tune.settings import CREDENTIAL, FIELD, PERSONAL, Endpoint, Settings, filter_fields, unknown, wrong
+from sources.core.config import unmatched
+from sources.core.errors import ConfigurationError
+from sources.tune.settings import CREDENTIAL, FIELD, PERSONAL, VENDOR, Endpoint, Settings, filter_fields, unknown, wrong
 
 _KINDS: dict[Kind, str] = {
     # a reference is the id of another record; ids come as 1899 or as "0", and both are integers
@@ -83,6 +85,14 @@ def plan(endpoint: Endpoint, metadata: Metadata | None, settings: Settings) -> P
     types = {**metadata.related, **metadata.fields}
     columns = tuple(column_of(name, types.get(name, ""), zone=settings.zone) for name in fields)
     return Plan(fields=fields, columns=columns, cursor=cursor)
+
+
+def unknown_kept(endpoint: Endpoint, asked: Plan, settings: Settings) -> Iterator[ConfigurationError]:
+    """An error for what `keep_personal` names of this endpoint and none of its requests asks for."""
+    entries = [entry for entry in settings.keep_personal or () if entry.partition(".")[0] == endpoint.path]
+    if asked.columns is not None:
+        known = [f"{endpoint.path}.{name}" for name in asked.fields]
+        yield from unmatched(VENDOR, "keep_personal", entries, known, what="field that is loaded")
 
 
 def is_dropped(path: str, name: str, kept: frozenset[str]) -> bool:

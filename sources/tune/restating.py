@@ -18,6 +18,7 @@ from typing import Any
 from sources.convert.spool import Spool
 from sources.convert.types import Column
 from sources.core.concurrency import in_order
+from sources.core.config import unmatched
 from sources.core.dates import Days
 from sources.core.errors import (
     AccessDenied,
@@ -366,6 +367,10 @@ class Reporter:
         missing = [name for name in missing if f"meta.{name}" not in done.labels]
         if missing:
             walk.notes.append(f"asked for, but not sent: {', '.join(missing)}")
+        if done.labels:
+            known = (*done.labels, *question.fields)
+            types = f"types of report {report.name}"
+            walk.notes += map(str, unmatched(VENDOR, types, report.types, known, what="column of its rows"))
 
     def _extras(self, report: Report, walk: Walk, labels: Iterable[str]) -> None:
         walk.extra = {"response_timezone": Extra(f"'{ZONE}'", "text")}
