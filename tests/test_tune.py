@@ -524,6 +524,18 @@ def test_without_metadata_the_rows_decide_and_it_is_told(nights: Nights, vendor:
     same_as_truth(nights, vendor, "browser_platform")
 
 
+@one_database
+def test_related_fields_without_metadata_are_columns_and_no_object(
+    nights: Nights, vendor: Vendor, configure: Set
+) -> None:
+    refused = {"status_code": 500, "errors": {"message": "Internal service error."}}
+    vendor.says(".*/define|apidoc", 200, refused)
+    path = "advertiser/publishers/sub/campaigns"
+    configure(endpoints=[{"path": path, "fields": "id,campaign_id", "related": ["campaign.name", "publisher.id"]}])
+    assert nights.one(path).error is None
+    assert set(nights.rows(path)[0]) == {"id", "campaign_id", "campaign.name", "publisher.id"}
+
+
 def test_metadata_that_is_lost_for_a_night_loses_no_column(nights: Nights, vendor: Vendor) -> None:
     nights.one("advertiser")
     refused = {"status_code": 500, "errors": {"message": "Internal service error."}}
