@@ -23,7 +23,7 @@ from conftest import Night, one_database, settle
 from redash import LABELS
 from reference import truth
 from sandbox_process import SandboxProcess
-from sources.errors import no_room
+from sources.core.errors import no_room
 
 HTML = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>CANARY sign in</body></html>"
 METADATA = [name for name in LABELS if name != "query_results"]
