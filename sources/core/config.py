@@ -144,7 +144,8 @@ def documents() -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def unknown_settings(vendor: str, spec: BaseConfiguration | type[BaseConfiguration]) -> list[ConfigurationError]:
     """An error for each name in `[sources.<vendor>]` of any file, or in the environment, that is no setting."""
-    known, prefix = {each.name for each in fields(spec)}, f"SOURCES__{vendor}__".upper()
+    known = {each.name for each in fields(spec) if not each.name.startswith("__")}  # dlt's own begin so
+    prefix = f"SOURCES__{vendor}__".upper()
     found = []
     for path, document in documents():
         sources = document.get("sources")
