@@ -196,6 +196,21 @@ def test_rows_that_do_not_fit_are_converted_in_pieces(tmp_path: Path) -> None:
     assert [row for piece in spool.pieces for row in orjson.loads(piece.read_bytes())] == rows
 
 
+@pytest.mark.parametrize("kind", ["one misfit", "texts"])
+def test_wide_table_of_many_rows_is_converted_whatever_it_holds(tmp_path: Path, kind: str) -> None:
+    labels, rows = [f"x{n}" for n in range(600)], 2500
+    spool = Spool(tmp_path / "rows.json")
+    for at in range(rows):
+        value: Any = at if kind == "one misfit" else f"a text of twenty {at}"
+        row = {label: f"{value}{label}" if kind == "texts" else value for label in labels}
+        spool.rows([row | {"x7": "text"} if at == 2400 else row])
+    columns = [Column(label=label, name=label, declared=False) for label in labels]
+    converted = to_parquet(spool, out=tmp_path / "o.parquet", columns=columns, load_id="1", where="t")
+    found = duckdb.sql(f"SELECT x7, x599 FROM '{converted.path}' WHERE x7 = 'text'").fetchall()
+    assert (converted.rows, found) == (rows, [("text", 2400 if kind == "one misfit" else "a text of twenty 2400x599")])
+    assert not list(tmp_path.glob("*.exact.json"))
+
+
 def test_row_beyond_the_bound_is_refused_with_table_column_and_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,7 +29,7 @@ from sources.convert.duckdb_session import (
     write_parquet,
 )
 from sources.convert.fast_cast import Misfit, convert_fast, time_or_null
-from sources.convert.pieces import split
+from sources.convert.pieces import WIDE, split
 from sources.convert.spool import Part, Spool, spooled_rows
 from sources.convert.strict_cast import convert_exact
 from sources.convert.types import LOAD_ID, Column, Kind, kind_of, settle
@@ -39,8 +39,8 @@ from sources.core.sql import literal, quote
 SAMPLE_ROWS = 500
 SAMPLE_BYTES = 2**20
 """A sample ends with the row that passes so many bytes: a long one is not brought into memory for it."""
-WIDE = 100
-"""From so many columns on the rows are split at once, and not only when they do not fit."""
+_TEXTS = 2**19
+"""Bytes for each column of a wide table that does not fit otherwise."""
 SLICE = 150
 """Columns that are converted at once: DuckDB's plan of 500 takes twenty seconds."""
 
@@ -90,14 +90,20 @@ def to_parquet(
                 try:
                     _fast(connection, spool, out=out, columns=chosen, extra=extra, longest=longest)
                 except duckdb.Error as error:
-                    if spool.pieces or not _is_of_size(error):
+                    if not _is_of_size(error):
                         raise
-                    longest = split(spool, columns, key=key, where=where)
-                    more = extra_memory(len(columns), longest)
+                    if spool.pieces:  # each of many columns of texts takes a block of its own, where slices are joined
+                        more += len(columns) * _TEXTS
+                    else:
+                        longest = split(spool, columns, key=key, where=where)
+                        more = extra_memory(len(columns), longest)
                     allow(connection, more)
                     _fast(connection, spool, out=out, columns=chosen, extra=extra, longest=longest)
                 chosen = tuple(column if column.kind else replace(column, kind=Kind.TEXT) for column in chosen)
             except (Misfit, duckdb.InvalidInputException, duckdb.ConversionException, duckdb.OutOfRangeException):
+                if len(columns) > WIDE:
+                    more += len(columns) * _TEXTS  # all columns are read as texts at once
+                    allow(connection, more)
                 chosen = convert_exact(connection, spool, out=out, columns=columns, extra=extra, where=where, more=more)
         finally:
             for piece in spool.pieces:

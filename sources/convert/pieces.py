@@ -18,6 +18,8 @@ from sources.convert.types import Column
 from sources.core.errors import RowTooLong
 
 SIZE = 2 * 2**20
+WIDE = 100
+"""From so many columns on the rows are split at once, and not only when they do not fit."""
 _TRIED = 4
 """Places in a block that are tried as the end of a row."""
 _OPENING = re.compile(rb'\[|\{\s*"(?:[^"\\]|\\.){0,200}"?')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -15,6 +16,7 @@ import orjson
 
 from sources.convert.duckdb_session import ROW_BYTES, allow, extra_memory, write_parquet
 from sources.convert.fast_cast import date_or_null, is_zero_date, json_rows, time_or_null
+from sources.convert.pieces import SIZE, WIDE
 from sources.convert.spool import Spool, spooled_rows
 from sources.convert.types import EXACT_DOUBLE, Column, Kind, Real, clean, kind_of, settle
 from sources.core.errors import BrokenAnswer, TypeFlip
@@ -57,23 +59,33 @@ def convert_exact(
         declared = column.declared and column.kind is not None
         scale = column.scale if declared else 0
         chosen.append(replace(column, kind=kind, declared=declared, scale=scale, sampled=column.kind is None))
-    cleaned = spool.path.with_suffix(".exact.json")
+    cleaned: list[Path] = []
     try:
         longest = ROW_BYTES
-        with cleaned.open("wb") as file:
+        with ExitStack() as files:
+            size = 0
             for row in spooled_rows(spool):
+                if not cleaned or (len(columns) > WIDE and size > SIZE):
+                    files.close()
+                    size = 0
+                    cleaned.append(spool.path.with_suffix(f".{len(cleaned)}.exact.json"))
+                    file = files.enter_context(cleaned[-1].open("wb"))
                 line = orjson.dumps({c.name: _as_text(c.of(row), c, where=where) for c in chosen}) + b"\n"
-                longest = max(longest, len(line) + 1)
+                longest, size = max(longest, len(line) + 1), size + len(line)
                 file.write(line)
+        if not cleaned:
+            cleaned.append(spool.path.with_suffix(".exact.json"))
+            cleaned[0].touch()
         if longest > ROW_BYTES:
             allow(connection, max(more, extra_memory(len(columns), longest)))
-        source = json_rows([cleaned], "newline_delimited", {column.name: "VARCHAR" for column in chosen}, longest)
+        source = json_rows(cleaned, "newline_delimited", {column.name: "VARCHAR" for column in chosen}, longest)
         for position, column in enumerate(chosen):
             if column.kind in (Kind.TIMESTAMP, Kind.DATE):
                 chosen[position] = _time_or_text(connection, source, column, where=where)
         write_parquet(connection, {column.name: _cast(column) for column in chosen}, extra, source=source, out=out)
     finally:
-        cleaned.unlink(missing_ok=True)
+        for path in cleaned:
+            path.unlink(missing_ok=True)
     return tuple(chosen)
 
 
