@@ -20,9 +20,8 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 from unittest import mock
@@ -313,8 +312,7 @@ def sandbox(sandbox_process: SandboxProcess) -> SandboxProcess:
 def settle(night: Night, sandbox: SandboxProcess) -> Night:
     """Let the night know both vendors of the sandbox, and be as quick as they are."""
     for vendor, ready in sandbox.ready.items():
-        known = {each.name for each in fields(import_module(f"sources.{vendor}.settings").Settings)}
-        settings = {name: value for name, value in ready.items() if isinstance(value, str) and name in known}
+        settings = {name: value for name, value in ready.items() if isinstance(value, str) and name != "control_url"}
         night.set(vendor, **settings, requests_per_second=1000)
     return night
 

@@ -32,7 +32,6 @@ class Growingio:
     def ready(self, origin: str) -> dict[str, Any]:
         return {
             "base_url": origin,
-            "api_key": CONSOLE_TOKEN,
             "console_token": CONSOLE_TOKEN,
             "project_uid": PROJECT,
             "account_ai": AI,
