@@ -153,7 +153,6 @@ CONFIGURATION = {
     "an execution without a query": Case(
         2, ("needs the id of its query",), settings={"executions": [{"parameters": {}}]}
     ),
-    "an execution of a query that is not there": Case(2, ("query 9999",), settings={"executions": [{"query": 9999}]}),
     "an excluded table that is none": Case(2, ("exclude names querries",), settings={"exclude": ["querries"]}),
     "a query key that has no id": Case(
         2, ("query_keys",), settings={"api_key": None, "query_keys": {"daily": "CANARYkey"}}
