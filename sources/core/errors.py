@@ -237,6 +237,8 @@ def of_duckdb(error: BaseException, where: str = "") -> NightloadError | None:
     """
     seen: BaseException | None = error
     while seen is not None and not (isinstance(seen, Exception) and type(seen).__module__ in ("duckdb", "_duckdb")):
+        if isinstance(seen, NightloadError):
+            return None  # it says what there is to say, whatever it was raised from
         where = where or str(getattr(seen, "job_id", "")).partition(".")[0]
         wrapped = getattr(seen, "client_exception", None) or seen.__cause__ or seen.__context__
         seen = next((each for each in seen.args if isinstance(each, Exception)), None) or wrapped
