@@ -148,7 +148,9 @@ def home(tmp_path: Path) -> Night:
         for ago in (3, 2, 1):
             told.night(ago, {"tune": {"tune.clicks": {}}})
         failed = {"tune.clicks": {}, "tune.countries": {"status": "mismatch", "error": "they differ", "landed": 7}}
-        told.night((NOON - datetime.now(UTC)).total_seconds() / 86400, {"tune": failed})
+        # ten minutes ago, whatever the time of day is: after the schedule's last fire, or within its deadline
+        just_now = datetime.now(UTC) - timedelta(minutes=10)
+        told.night((NOON.replace(hour=2) - just_now).total_seconds() / 86400, {"tune": failed})
     night = Night(home=tmp_path)
     night.set("tune", api_key="k")
     return night
