@@ -387,10 +387,10 @@ def test_a_ledger_that_cannot_be_written_is_read_with_what_is_in_its_log(
             return connect(path, **options)
 
         if refuses == "file":
-            monkeypatch.setattr("pipelines.ledger.sqlite3.connect", read_only)
+            monkeypatch.setattr("pipelines.ledger.store.sqlite3.connect", read_only)
         else:
             refused = mock.Mock(side_effect=OSError(errno.EROFS, os.strerror(errno.EROFS)))
-            monkeypatch.setattr("pipelines.ledger.state_folder", refused)
+            monkeypatch.setattr("pipelines.ledger.store.state_folder", refused)
         assert small.main("status", "--json").json["last_run"]["status"] == "ok"
         (run,) = small.main("runs", "--json").json["runs"]
         assert run["error"] == "in the log"

@@ -257,7 +257,7 @@ def of_duckdb(error: BaseException, where: str = "") -> NightloadError | None:
     return DatabaseError(
         what="DuckDB cannot process the rows",
         where=where,
-        why=name,
+        why=str(seen).splitlines()[0] if name == "IOException" else name,  # the system's reason quotes no row
         todo="Run it with --verbose to see DuckDB's own message",
     )
 

@@ -51,7 +51,7 @@ def read_block(content: bytes, labels: Sequence[str] | None, *, where: str) -> B
     if text.startswith(b"[") and text.endswith(b"]") and breaks == text.count(b"]\n["):
         _check_last(text, where=where)
         return Block(array=b"[" + text.replace(b"\n", b",\n") + b"]", rows=breaks + 1, labels=told)
-    rows, keys = [], tuple(labels) if labels else None
+    rows, keys = [], tuple(map(label_of, labels)) if labels else None
     for number, line in enumerate(text.split(b"\n"), start=1):
         if not line.strip():
             continue
