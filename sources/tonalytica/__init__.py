@@ -397,14 +397,14 @@ class Tonalytica:
                 if failed and isinstance(failed[-1], StillQueued):
                     break  # the others would only make the queue longer
                 try:
-                    parameters, result, rows = self._execute(query, execution, walk)
+                    parameters, result, labelled, rows = self._execute(query, execution, walk)
                 except (AccessDenied, Unreachable):
                     raise
                 except NightloadError as error:
                     failed.append(error if len(executions) == 1 else error.at(f"parameters {execution.given}"))
                     continue
                 walk.certain = walk.certain and bool(result.columns)
-                for column in result_columns(result):
+                for column in labelled:
                     columns.setdefault(column.label, column)
                 loaded[_digest(execution.given)] = parameters
                 empty |= set() if rows else {parameters}
@@ -425,7 +425,9 @@ class Tonalytica:
 
         return fetch
 
-    def _execute(self, query: dict[str, Any], execution: Execution, walk: Walk) -> tuple[str, Result, int]:
+    def _execute(
+        self, query: dict[str, Any], execution: Execution, walk: Walk
+    ) -> tuple[str, Result, list[Column], int]:
         """Execute one parameter set and spool its rows; the parameters as they were sent, and how many rows came."""
         values = resolve(
             execution.parameters,
@@ -438,7 +440,8 @@ class Tonalytica:
         file, mark = _beside(walk, "body"), walk.spool.mark()
         try:
             result = self.client.execute(query["id"], values, max_age=execution.max_age, file=file)
-            return parameters, result, _spool_tagged(walk, result, parameters, where=f"query {query['id']}")
+            rows = _spool_tagged(walk, result, parameters, where=f"query {query['id']}")
+            return parameters, result, result_columns(result), rows
         except BaseException:
             walk.spool.rewind(mark)
             raise
