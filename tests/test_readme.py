@@ -15,7 +15,11 @@ import pytest
 from sandbox_process import SandboxProcess, start_sandbox
 
 ROOT = Path(__file__).resolve().parent.parent
-READMES = [ROOT / "README.md", *sorted((ROOT / "sources").glob("*/README.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+READMES = [
+    *(page for page in PAGES if "```toml" in page.read_text(encoding="utf-8")),
+    *sorted((ROOT / "sources").glob("*/README.md")),
+]
 
 
 def blocks(readme: Path, language: str) -> list[str]:
@@ -28,7 +32,7 @@ def sandbox():
         yield running
 
 
-@pytest.mark.parametrize("readme", READMES, ids=lambda readme: readme.parent.name)
+@pytest.mark.parametrize("readme", READMES, ids=lambda readme: str(readme.relative_to(ROOT)))
 def test_every_setting_shown_is_one_that_the_vendor_has(readme: Path, tmp_path: Path) -> None:
     shown = blocks(readme, "toml")
     assert shown, "a README without an example"
@@ -53,7 +57,8 @@ def test_every_setting_shown_is_one_that_the_vendor_has(readme: Path, tmp_path: 
 
 def test_what_the_readme_sets_for_the_nights_is_taken(tmp_path: Path) -> None:
     (tmp_path / ".dlt").mkdir()
-    text = "\n".join(block for block in blocks(ROOT / "README.md", "toml") if ".dlt/config.toml" in block)
+    shown = [block for page in PAGES for block in blocks(page, "toml")]
+    text = "\n".join(block for block in shown if ".dlt/config.toml" in block)
     (tmp_path / ".dlt" / "config.toml").write_text(text, encoding="utf-8")
     assert {"schedules", "status", "alerts", "drift", "metrics", "lineage"} <= set(tomllib.loads(text))
     for command in (["schedule", "--list"], ["alert", "--dry-run"], ["runs"]):
@@ -81,7 +86,7 @@ def test_a_setting_that_nobody_has_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_dlt_source_loads_in_a_pipeline_of_ones_own(sandbox: SandboxProcess, tmp_path: Path) -> None:
-    (example,) = blocks(ROOT / "README.md", "python")
+    (example,) = [block for page in PAGES for block in blocks(page, "python") if "import dlt" in block]
     environment = {
         **os.environ,
         "SOURCES__TUNE__BASE_URL": sandbox.tune["base_url"],
