@@ -140,3 +140,8 @@ def test_the_readme_has_at_most_300_lines() -> None:
 @pytest.mark.parametrize("file", [".pre-commit-config.yaml", *map(str, sorted((ROOT / ".github").rglob("*.yml")))])
 def test_yaml_of_the_project_parses(file: str) -> None:
     assert yaml.safe_load((ROOT / file).read_text(encoding="utf-8"))
+
+
+def test_every_page_of_docs_is_in_the_navigation() -> None:
+    named = re.findall(r"^ +- (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(named) == sorted(str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md"))
