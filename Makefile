@@ -10,6 +10,7 @@ ARGS ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
+DOCS := .venv/docs
 
 # Whatever the caller's shell is set to, packages go into .venv and come from the lock.
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
@@ -20,7 +21,7 @@ export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test soak lint type audit bench look dagster lock clean FORCE
+.PHONY: help setup demo test soak lint type audit bench look dagster docs lock clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -58,14 +59,24 @@ look: $(READY) ## photograph the report of a year (needs chromium, or CHROMIUM=/
 dagster: $(READY) ## Dagster's UI over a home (NIGHTLOAD_HOME, else here; ARGS="--port 3001")
 	@$(BIN)/python -m pipelines.scheduling.dagster $(ARGS)
 
-lock: ## write uv.lock and requirements.lock anew (needs uv; ARGS=--upgrade takes newer versions)
+docs: $(DOCS)/.ready ## build the pages of docs/ and the API into site/
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
+
+$(DOCS)/.ready: $(READY) requirements-docs.lock
+	@$(BIN)/python -m venv --clear $(DOCS)
+	@$(DOCS)/bin/python -m pip install -qq --no-deps --require-hashes --only-binary :all: -r requirements-docs.lock
+	@touch $@
+
+lock: ## write uv.lock and the requirements locks again (needs uv; ARGS=--upgrade takes newer versions)
 	@command -v '$(UV)' >/dev/null || { echo "make lock needs uv on the PATH, or UV=/path/to/uv" >&2; exit 1; }
 	@'$(UV)' lock $(ARGS)
-	@'$(UV)' export --quiet --locked --all-groups --no-emit-project --no-header \
+	@'$(UV)' export --quiet --locked --all-groups --no-group docs --no-emit-project --no-header \
 		--format requirements-txt --output-file requirements.lock.new >/dev/null
 	@{ echo '# What nightload is tested with, on Python 3.11 to 3.13. Written by "make lock" from uv.lock; do not edit.'; \
 		cat requirements.lock.new; } >requirements.lock
 	@rm requirements.lock.new
+	@'$(UV)' export --quiet --locked --only-group docs --no-emit-project --no-header \
+		--format requirements-txt --output-file requirements-docs.lock >/dev/null
 
 clean: ## remove .venv, caches and builds; never your data
 	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

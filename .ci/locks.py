@@ -18,7 +18,8 @@ def main() -> int:
     itself = project["project"]["name"]
     packages = tomllib.loads(Path("uv.lock").read_text(encoding="utf-8"))["package"]
     locked = {(each["name"], each["version"]) for each in packages if each["name"] != itself}
-    exported = set(PIN.findall(Path("requirements.lock").read_text(encoding="utf-8")))
+    files = map(Path, ("requirements.lock", "requirements-docs.lock"))
+    exported = set(chain(*(PIN.findall(file.read_text(encoding="utf-8")) for file in files)))
     wrong = [f"{name} {version}" for name, version in sorted(locked ^ exported)]
     wanted = [*project["project"]["dependencies"], *chain(*project["project"]["optional-dependencies"].values())]
     wanted += [each for group in project["dependency-groups"].values() for each in group if isinstance(each, str)]

@@ -1,4 +1,4 @@
-"""`python -m sandbox`: starts the vendors, writes one JSON line when all accept, runs until it is told to stop."""
+"""`python -m sandbox`: starts the vendors, writes one JSON line when all accept, runs until SIGTERM."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
-from sandbox.faults import Rule, parse_rules
+from sandbox.core.faults import Rule, parse_rules
+from sandbox.core.vendor import ControlError
+from sandbox.core.wire import dumps, parse_iso, set_clock
 from sandbox.registry import VENDORS
 from sandbox.server import bind, serve
-from sandbox.vendor import ControlError
-from sandbox.wire import parse_iso, set_clock
+from sandbox.settings import settings
 
 
 class _Parser(argparse.ArgumentParser):
@@ -31,6 +32,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--now", type=_moment, help="what the vendors' clock shows at first, ISO 8601 with a zone")
     parser.add_argument("--faults", type=Path, help='JSON file {"<vendor>": [rule, ...]}')
     parser.add_argument("--port-base", type=int, default=0, help="first port, one after the other; 0 takes free ones")
+    parser.add_argument("--toml", action="store_true", help="write settings for .dlt in place of the JSON line")
     parser.add_argument("--exit-with-parent", action="store_true", help="stop when stdin closes")
     options = parser.parse_args()
     options.vendors = list(dict.fromkeys(name for name in options.vendors.split(",") if name))
@@ -81,6 +83,7 @@ def main() -> None:
             faults=options.rules,
             sockets=options.sockets,
             exit_with_parent=options.exit_with_parent,
+            announce=settings if options.toml else lambda ready: dumps(ready).decode(),
         )
     )
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sandbox.core.journal import Journal
+from sandbox.core.vendor import Vendor
 from sandbox.dataworks.vendor import Dataworks
 from sandbox.growingio.vendor import Growingio
-from sandbox.journal import Journal
 from sandbox.thinkingengine.vendor import Thinkingengine
 from sandbox.tonalytica.vendor import Tonalytica
 from sandbox.tune.vendor import Tune
-from sandbox.vendor import Vendor
 
 Build = Callable[[int, float, Journal], Vendor]
 

@@ -10,18 +10,17 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from sandbox.faults import Rule
-from sandbox.gate import CONTROL_PREFIX, TRANSPORT, Gate
-from sandbox.journal import Journal
+from sandbox.core.faults import Rule
+from sandbox.core.gate import CONTROL_PREFIX, TRANSPORT, Gate
+from sandbox.core.journal import Journal
 from sandbox.registry import VENDORS
-from sandbox.wire import dumps
 
 HOST = "127.0.0.1"
 
@@ -64,8 +63,9 @@ async def serve(
     faults: Mapping[str, list[Rule]],
     sockets: Sequence[socket.socket],
     exit_with_parent: bool,
+    announce: Callable[[dict[str, Any]], str],
 ) -> None:
-    """Runs until SIGTERM or SIGINT; writes the ready line on stdout once every port accepts."""
+    """Serve until SIGTERM or SIGINT; write what `announce` returns on stdout once every port accepts."""
     ready: dict[str, Any] = {}
     servers: list[_Server] = []
     for name, sock in zip(vendors, sockets, strict=True):
@@ -104,7 +104,7 @@ async def serve(
     running = [asyncio.create_task(server.serve([sock])) for server, sock in zip(servers, sockets, strict=True)]
     while not all(server.started for server in servers):
         await asyncio.sleep(0.005)
-    sys.stdout.write(dumps(ready).decode() + "\n")
+    sys.stdout.write(announce(ready) + "\n")
     sys.stdout.flush()
     if exit_with_parent:
         threading.Thread(target=_when_stdin_closes, args=(loop, stop), daemon=True).start()

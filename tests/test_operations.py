@@ -1,4 +1,4 @@
-"""Each command of the README's chapter on operations is run as it stands, on a home that had a night."""
+"""Each command of docs/operations.md is run as it stands, on a home that had a night."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 from conftest import NIGHTLOAD, Night, settle
 from sandbox_process import start_sandbox
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "operations.md"
 
 
 def chapter() -> str:
-    return README.read_text(encoding="utf-8").split("\n## Operations\n")[1].split("\n## ")[0]
+    return PAGE.read_text(encoding="utf-8")
 
 
 def commands() -> list[str]:

@@ -25,7 +25,7 @@ from sources.extract.table import Mode
 from test_readme import ROOT, blocks
 from test_run import edit, few_tables
 
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "warehouse.md"
 ROLE, ROLE_PASSWORD = "night_loader", "CANARY-role-password"
 
 
@@ -278,7 +278,7 @@ def test_a_full_disk_of_the_server_is_told_and_nothing_is_lost(night: Night, san
 
 @pytest.fixture
 def least(night: Night, postgres: str, url: str, sql: Any) -> Iterator[Night]:
-    """The night as a role that may not make schemas: they are made for it, as the README says."""
+    """The night as a role that may not make schemas: they are made for it, as docs/warehouse.md says."""
     schemas = [
         "nightload",
         *(name for each in ("tonalytica", "tonalytica_results", "tune") for name in (each, f"{each}_staging")),
@@ -309,8 +309,8 @@ def test_a_role_that_may_make_no_schema_loads_into_those_made_for_it(
 
 
 def readme_sql(first: str) -> list[str]:
-    """The statements of README's block of SQL that begins so."""
-    (block,) = [block for block in blocks(README, "sql") if block.startswith(first)]
+    """The statements of the page's block of SQL that begins so."""
+    (block,) = [block for block in blocks(PAGE, "sql") if block.startswith(first)]
     return [statement.strip() for statement in block.split(";") if statement.strip()]
 
 

@@ -11,11 +11,16 @@ from pathlib import Path
 
 import duckdb
 import pytest
+import yaml
 
 from sandbox_process import SandboxProcess, start_sandbox
 
 ROOT = Path(__file__).resolve().parent.parent
-READMES = [ROOT / "README.md", *sorted((ROOT / "sources").glob("*/README.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+READMES = [
+    *(page for page in PAGES if "```toml" in page.read_text(encoding="utf-8")),
+    *sorted((ROOT / "sources").glob("*/README.md")),
+]
 
 
 def blocks(readme: Path, language: str) -> list[str]:
@@ -28,7 +33,7 @@ def sandbox():
         yield running
 
 
-@pytest.mark.parametrize("readme", READMES, ids=lambda readme: readme.parent.name)
+@pytest.mark.parametrize("readme", READMES, ids=lambda readme: str(readme.relative_to(ROOT)))
 def test_every_setting_shown_is_one_that_the_vendor_has(readme: Path, tmp_path: Path) -> None:
     shown = blocks(readme, "toml")
     assert shown, "a README without an example"
@@ -53,7 +58,8 @@ def test_every_setting_shown_is_one_that_the_vendor_has(readme: Path, tmp_path: 
 
 def test_what_the_readme_sets_for_the_nights_is_taken(tmp_path: Path) -> None:
     (tmp_path / ".dlt").mkdir()
-    text = "\n".join(block for block in blocks(ROOT / "README.md", "toml") if ".dlt/config.toml" in block)
+    shown = [block for page in PAGES for block in blocks(page, "toml")]
+    text = "\n".join(block for block in shown if ".dlt/config.toml" in block)
     (tmp_path / ".dlt" / "config.toml").write_text(text, encoding="utf-8")
     assert {"schedules", "status", "alerts", "drift", "metrics", "lineage"} <= set(tomllib.loads(text))
     for command in (["schedule", "--list"], ["alert", "--dry-run"], ["runs"]):
@@ -80,8 +86,14 @@ def test_a_setting_that_nobody_has_is_refused(tmp_path: Path) -> None:
     assert "Did you mean zone?" in ran.stderr
 
 
-def test_the_dlt_source_loads_in_a_pipeline_of_ones_own(sandbox: SandboxProcess, tmp_path: Path) -> None:
-    (example,) = blocks(ROOT / "README.md", "python")
+EXAMPLE = ROOT / "examples" / "own_pipeline.py"
+
+
+@pytest.mark.parametrize("shown", ["readme", "example"])
+def test_the_dlt_source_loads_in_a_pipeline_of_ones_own(shown: str, sandbox: SandboxProcess, tmp_path: Path) -> None:
+    (example,) = [block for page in PAGES for block in blocks(page, "python") if "import dlt" in block]
+    if shown == "example":
+        example = EXAMPLE.read_text(encoding="utf-8")
     environment = {
         **os.environ,
         "SOURCES__TUNE__BASE_URL": sandbox.tune["base_url"],
@@ -91,10 +103,11 @@ def test_the_dlt_source_loads_in_a_pipeline_of_ones_own(sandbox: SandboxProcess,
         "DLT_DATA_DIR": str(tmp_path / "dlt"),
         "DLT_PROJECT_DIR": str(tmp_path),
     }
-    ran = subprocess.run(
-        [sys.executable, "-c", example], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert ran.returncode == 0, ran.stderr
+    for _ in range(2):
+        ran = subprocess.run(
+            [sys.executable, "-c", example], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert ran.returncode == 0, ran.stderr
     with duckdb.connect(str(tmp_path / "mine.duckdb"), read_only=True) as connection:
         loaded = connection.sql("SELECT count(*), count(DISTINCT id) FROM tune.advertiser_campaigns").fetchall()
     truth = sandbox.control("tune", "GET", "truth")["advertiser/campaigns"]["count"]
@@ -108,3 +121,27 @@ def test_the_table_of_commands_has_each_and_no_other() -> None:
 
     told = re.findall(r"^\| `nightload ([a-z-]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert set(told) == set(get_command(app).commands)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*PAGES, *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md")), *sorted(ROOT.glob("*/README.md"))],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_relative_links_of_a_page_resolve(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+def test_the_readme_has_at_most_300_lines() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 300
+
+
+@pytest.mark.parametrize("file", [".pre-commit-config.yaml", *map(str, sorted((ROOT / ".github").rglob("*.yml")))])
+def test_yaml_of_the_project_parses(file: str) -> None:
+    assert yaml.safe_load((ROOT / file).read_text(encoding="utf-8"))
+
+
+def test_every_page_of_docs_is_in_the_navigation() -> None:
+    named = re.findall(r"^ +- (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(named) == sorted(str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md"))

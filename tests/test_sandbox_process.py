@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+import tomllib
 from pathlib import Path
 
 import httpx
@@ -118,3 +120,36 @@ def test_the_clock_of_the_vendors_is_set_for_all_of_them() -> None:
         running.control("tune", "POST", "clock", {"now": None})
         assert httpx.get(running.tune["base_url"]).headers["date"][5:16] != "31 Dec 2026"
     assert "--now" in refused("--now", "2026-03-25")
+
+
+def test_settings_of_toml_pasted_into_a_project_load_all_vendors(tmp_path: Path) -> None:
+    printed, log = "", tmp_path / "sandbox.log"
+    command = [sys.executable, "-m", "sandbox", "--toml", "--scale", "0.02", "--exit-with-parent"]
+    with log.open("w") as out:
+        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=out, text=True)
+    try:
+        until = time.monotonic() + 60
+        while not printed.endswith("\n") and time.monotonic() < until and process.poll() is None:
+            time.sleep(0.05)
+            printed = log.read_text(encoding="utf-8")
+        config, secrets = printed.split("# .dlt/secrets.toml\n")
+        assert config.startswith("# .dlt/config.toml\n")
+        assert "CANARY" in secrets and "CANARY" not in config
+        (tmp_path / ".dlt").mkdir()
+        (tmp_path / ".dlt" / "config.toml").write_text(config, encoding="utf-8")
+        (tmp_path / ".dlt" / "secrets.toml").write_text(secrets, encoding="utf-8")
+        (tmp_path / ".dlt" / "secrets.toml").chmod(0o600)
+        ran = subprocess.run(
+            [sys.executable, "-m", "pipelines.cli", "run", "--json", "--home", str(tmp_path)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        vendors = {each["vendor"]: each["status"] for each in json.loads(ran.stdout)["vendors"]}
+        assert vendors == dict.fromkeys(tomllib.loads(secrets)["sources"], "ok")
+        assert len(vendors) == 5
+    finally:
+        process.terminate()
+        process.communicate(timeout=10)

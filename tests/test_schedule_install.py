@@ -20,10 +20,11 @@ from conftest import NIGHTLOAD
 from pipelines.config import project as places
 from pipelines.config.schedules import Schedule, parse_cron
 from pipelines.scheduling.kubernetes import cron_jobs
-from pipelines.scheduling.systemd_cron import Installer, install_schedules, on_calendar, with_block, write_units
+from pipelines.scheduling.systemd_cron import Installer, install_schedules, on_calendar, units, with_block, write_units
 from sources.core.errors import ConfigurationError
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 BERLIN = ZoneInfo("Europe/Berlin")
 CRONS = [
     "30 2 * * *",
@@ -375,3 +376,24 @@ def test_the_commands_of_units_are_those_of_this_installation(tmp_path: Path) ->
     where = ["--warehouse", "duckdb:///w.duckdb", "--home", str(tmp_path)]
     assert told[1:] == ["run", "tune", "--until", "900s", *where]
     assert install.command(schedule(deadline=timedelta(hours=5)))[1:] == ["run", "--until", "18000s", *where]
+
+
+def as_example(text: str, home: Path) -> str:
+    """The text for a project in /srv/nightload, with its environment and a user of its own."""
+    text = text.replace(str(NIGHTLOAD.parent), "/srv/nightload/.venv/bin").replace(str(home), "/srv/nightload")
+    return re.sub(r"^User=.*$", "User=nightload", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["nightload-nightly.service", "nightload-nightly.timer"])
+def test_units_of_the_example_are_those_that_install_writes(name: str, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    written = units(installer(home, schedule(zone=ZoneInfo("Asia/Shanghai"))), user=False)[name]
+    assert (EXAMPLES / "systemd" / name).read_text(encoding="utf-8") == as_example(written, home)
+
+
+def test_cron_jobs_of_the_example_are_those_that_install_prints() -> None:
+    printed = cron_jobs([schedule(zone=ZoneInfo("Asia/Shanghai"))], now=NOW)
+    example = (EXAMPLES / "cronjob.yaml").read_text(encoding="utf-8")
+    assert example == printed
+    assert [job["kind"] for job in yaml.safe_load_all(example) if job] == ["CronJob"]

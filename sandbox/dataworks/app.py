@@ -14,11 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from sandbox.core.journal import Journal
+from sandbox.core.wire import now
 from sandbox.dataworks.data import Record, Tables, workspace_of
 from sandbox.dataworks.envelope import Refusal, Reply, bare, enveloped
 from sandbox.dataworks.signing import Keys, Signed, verify
-from sandbox.journal import Journal
-from sandbox.wire import now
 
 DETAILS = ("WizardDetails", "ScriptDetails", "RegistrationDetails")
 V1_NAMES = frozenset(

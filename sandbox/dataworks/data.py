@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
-from sandbox.nasty import BIG_INTEGERS, LONG_CHINESE, TEXTS
+from sandbox.core.nasty import BIG_INTEGERS, LONG_CHINESE, TEXTS
 
 Record = dict[str, Any]
 Tables = dict[str, list[Record]]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from sandbox.wire import dumps
+from sandbox.core.wire import dumps
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from urllib.parse import parse_qs
 
 from starlette.types import ASGIApp, Scope
 
+from sandbox.core.journal import Journal
+from sandbox.core.vendor import ControlError
+from sandbox.core.wire import dumps, now
 from sandbox.dataworks.app import World, build_app
 from sandbox.dataworks.data import KEYS, TABLES, key_of, seeded, stamp
 from sandbox.dataworks.signing import Keys
-from sandbox.journal import Journal
-from sandbox.vendor import ControlError
-from sandbox.wire import dumps, now
 
 ACCESS_KEY_ID = "CANARYLTAI5tDataworks01"
 ACCESS_KEY_SECRET = "CANARYdataworksSecret0123456789"  # noqa: S105 - the sandbox's own

@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from sandbox.core.journal import Journal
+from sandbox.core.wire import dumps, now
 from sandbox.growingio.world import AI, DAY, HOUR, PROJECT, World, answer
-from sandbox.journal import Journal
-from sandbox.wire import dumps, now
 
 CAP = 200_000
 CLOCKS_APART = 300

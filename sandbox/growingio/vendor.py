@@ -9,11 +9,11 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
+from sandbox.core.journal import Journal
+from sandbox.core.vendor import ControlError
+from sandbox.core.wire import dumps
 from sandbox.growingio.app import build_app
 from sandbox.growingio.world import AI, PROJECT, seeded, segment, today
-from sandbox.journal import Journal
-from sandbox.vendor import ControlError
-from sandbox.wire import dumps
 
 CONSOLE_TOKEN = "CANARYgiotoken00000000000000000000000000000000000000000000000001"  # noqa: S105 - made up
 CLIENT_ID = "publickey0000001"

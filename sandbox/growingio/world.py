@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta, timezone
 from typing import Any
 
-from sandbox.nasty import LONG_CHINESE, TEXTS
-from sandbox.wire import now
+from sandbox.core.nasty import LONG_CHINESE, TEXTS
+from sandbox.core.wire import now
 
 BEIJING = timezone(timedelta(hours=8))
 HOUR, DAY = 3_600_000, 86_400_000

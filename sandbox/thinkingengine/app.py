@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sandbox.journal import Journal
+from sandbox.core.journal import Journal
 from sandbox.thinkingengine.data import LOGIN, PROJECT, PROJECT_TOKEN, ROOT_TOKEN, World, has_property
 from sandbox.thinkingengine.envelope import Refusal, Reply, enveloped
 from sandbox.thinkingengine.models import PATHS as MODELS

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sandbox.nasty import LONG_CHINESE, TEXTS
-from sandbox.wire import now
+from sandbox.core.nasty import LONG_CHINESE, TEXTS
+from sandbox.core.wire import now
 
 Row = dict[str, Any]
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import Any
 
+from sandbox.core.wire import now
 from sandbox.thinkingengine.data import PROJECT, World
 from sandbox.thinkingengine.envelope import Refusal
-from sandbox.wire import now
 
 PATHS = {
     "/open/event-analyze": "event",

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sandbox.core.wire import dumps
 from sandbox.thinkingengine.data import PROJECT, World
 from sandbox.thinkingengine.engine import Engine, SqlError
 from sandbox.thinkingengine.envelope import Refusal, Reply, enveloped
-from sandbox.wire import dumps
 
 LEAST_PAGE = 1000
 FORMATS = ("json", "json_object", "csv", "tsv")

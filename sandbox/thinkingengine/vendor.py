@@ -9,12 +9,12 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from sandbox.journal import Journal
+from sandbox.core.journal import Journal
+from sandbox.core.vendor import ControlError
+from sandbox.core.wire import dumps, now
 from sandbox.thinkingengine.app import build_app
 from sandbox.thinkingengine.data import DAYS, LOGIN, PROJECT, PROJECT_TOKEN, ROOT_TOKEN, Row, World, seeded
 from sandbox.thinkingengine.sql import OPTIONS, Sql
-from sandbox.vendor import ControlError
-from sandbox.wire import dumps, now
 
 KEYS = {
     "v_event": "#uuid",

@@ -12,13 +12,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sandbox.journal import Journal
+from sandbox.core.journal import Journal
+from sandbox.core.wire import dumps
 from sandbox.tonalytica import catalogue, execution, writing
 from sandbox.tonalytica.call import Call, Reply, Shared
 from sandbox.tonalytica.keys import identify, key_of
 from sandbox.tonalytica.refusal import LOGIN, Refusal
 from sandbox.tonalytica.world import World
-from sandbox.wire import dumps
 
 Handler = Callable[[Call], Reply]
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from starlette.datastructures import QueryParams
 
+from sandbox.core.wire import dumps
 from sandbox.tonalytica.records import DataSource, Query, User
 from sandbox.tonalytica.refusal import FORBIDDEN, LOGIN, Refusal, not_found, server_error
 from sandbox.tonalytica.world import World
-from sandbox.wire import dumps
 
 INT32 = 2**31
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from sandbox.core.wire import iso
 from sandbox.tonalytica.boards import add_dashboards
 from sandbox.tonalytica.records import Alert, DataSource, Query, Snippet, User, Visualization, limited, render
 from sandbox.tonalytica.seeds import NASTY, NEVER_RUN, PARAMETERISED, SHARED_TEXTS
 from sandbox.tonalytica.world import World, event, rendered_value
-from sandbox.wire import iso
 
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
 LOADED = datetime(2026, 11, 20, 3, 0, tzinfo=UTC)

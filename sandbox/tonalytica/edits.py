@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from sandbox.core.vendor import ControlError
+from sandbox.core.wire import dumps, iso, now
 from sandbox.tonalytica.boards import add_widget
 from sandbox.tonalytica.data import add_visualizations, canary
 from sandbox.tonalytica.records import (
@@ -27,8 +29,6 @@ from sandbox.tonalytica.records import (
 )
 from sandbox.tonalytica.tables import StatementError
 from sandbox.tonalytica.world import World, rendered_value
-from sandbox.vendor import ControlError
-from sandbox.wire import dumps, iso, now
 
 TABLES: dict[str, str] = {
     "queries": "queries",

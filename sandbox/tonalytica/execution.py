@@ -6,13 +6,13 @@ import re
 from typing import Any
 from urllib.parse import quote
 
+from sandbox.core.wire import dumps
 from sandbox.tonalytica import shapes
 from sandbox.tonalytica.call import Call, Reply, Shared, reply
 from sandbox.tonalytica.display import result_csv, rows_of
 from sandbox.tonalytica.records import PLACEHOLDER, Query, Result, User, limited, render
 from sandbox.tonalytica.refusal import NO_RESULT, Refusal, job_error, not_found, server_error
 from sandbox.tonalytica.world import Job, World, rendered_value
-from sandbox.wire import dumps
 
 DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?)?")
 IMMUTABLE = {"Cache-Control": "private,max-age=31557600"}

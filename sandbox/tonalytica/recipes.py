@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sandbox.nasty import BEYOND_64_BITS, BIG_INTEGERS, LONE_SURROGATE, LONG_CHINESE, TEXTS
+from sandbox.core.nasty import BEYOND_64_BITS, BIG_INTEGERS, LONE_SURROGATE, LONG_CHINESE, TEXTS
+from sandbox.core.wire import dumps_python
 from sandbox.tonalytica.big import BIG_COLUMNS, big_rows
 from sandbox.tonalytica.tables import Row, Run, StatementError, Table, columns_of, named_columns, positional, table
-from sandbox.wire import dumps_python
 
 
 def _day(number: int) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandbox.nasty import LONG_CHINESE
+from sandbox.core.nasty import LONG_CHINESE
 
 NASTY: tuple[tuple[str, str, str], ...] = (
     ("Every type", "every_type", "select 1::smallint as i2, 9007199254740993::bigint as i8 /* every type */"),

@@ -9,6 +9,7 @@ import hashlib
 import re
 from typing import Any
 
+from sandbox.core.wire import dumps, now
 from sandbox.tonalytica.records import (
     Alert,
     Dashboard,
@@ -22,7 +23,6 @@ from sandbox.tonalytica.records import (
     slugify,
 )
 from sandbox.tonalytica.world import Job, World
-from sandbox.wire import dumps, now
 
 Shape = dict[str, Any]
 

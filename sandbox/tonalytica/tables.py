@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sandbox.wire import dumps
+from sandbox.core.wire import dumps
 
 Row = dict[str, Any]
 

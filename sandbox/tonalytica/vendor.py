@@ -7,14 +7,14 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from sandbox.journal import Journal
+from sandbox.core.journal import Journal
+from sandbox.core.vendor import ControlError
+from sandbox.core.wire import dumps
 from sandbox.tonalytica import shapes
 from sandbox.tonalytica.app import build_app
 from sandbox.tonalytica.data import seeded
 from sandbox.tonalytica.edits import apply_edit
 from sandbox.tonalytica.world import VERSIONS, World
-from sandbox.vendor import ControlError
-from sandbox.wire import dumps
 
 TABLES = (
     "queries", "dashboards", "widgets", "visualizations", "data_sources", "users", "alerts", "query_snippets",

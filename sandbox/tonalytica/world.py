@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from sandbox.core.wire import iso, now, parse_iso
 from sandbox.tonalytica.recipes import RECIPES, SLOW
 from sandbox.tonalytica.records import (
     Alert,
@@ -25,7 +26,6 @@ from sandbox.tonalytica.records import (
     render,
 )
 from sandbox.tonalytica.tables import Run, StatementError
-from sandbox.wire import iso, now, parse_iso
 
 VERSIONS = {"v9": "9.0.0-beta", "v10": "10.1.0", "current": "26.08.0-dev"}
 CANCELLED = "Query cancelled by user."

@@ -10,11 +10,11 @@ import copy
 from dataclasses import replace
 from typing import Any
 
+from sandbox.core.wire import iso, now
 from sandbox.tonalytica import shapes
 from sandbox.tonalytica.call import Call, Reply, reply
 from sandbox.tonalytica.records import Dashboard, DataSource, Query, User, Widget, slugify
 from sandbox.tonalytica.refusal import FORBIDDEN, Refusal, not_found, server_error
-from sandbox.wire import iso, now
 
 DASHBOARD_FIELDS = ("name", "tags", "is_draft", "is_archived", "dashboard_filters_enabled")
 QUERY_FIELDS = ("name", "description", "query", "schedule", "options", "tags", "is_draft", "is_archived")

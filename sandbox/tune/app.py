@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sandbox.journal import Journal
+from sandbox.core.journal import Journal
 from sandbox.tune import logs, reports
 from sandbox.tune.actions import ACTIONS, WRITES, Call, get_controllers
 from sandbox.tune.data import Tables

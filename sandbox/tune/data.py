@@ -11,9 +11,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sandbox.nasty import LONG_CHINESE, TEXTS
+from sandbox.core.nasty import LONG_CHINESE, TEXTS
+from sandbox.core.wire import mysql_time
 from sandbox.tune.models import ALL, Model
-from sandbox.wire import mysql_time
 
 Record = dict[str, Any]
 Tables = dict[str, dict[str, Record]]

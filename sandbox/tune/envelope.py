@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox.wire import dumps
+from sandbox.core.wire import dumps
 
 THROTTLE = {
     "decision": "Permit",

@@ -9,13 +9,13 @@ from typing import Any
 
 from starlette.requests import Request
 
+from sandbox.core.wire import dumps
 from sandbox.tune.data import Record
 from sandbox.tune.envelope import Refusal, Reply
 from sandbox.tune.exports import Queue
 from sandbox.tune.filters import FilterError, parse_filter
 from sandbox.tune.reports import csv_of
 from sandbox.tune.stats import LOG_TYPES, Stats
-from sandbox.wire import dumps
 
 CAPS = {"find": 5000, "export": 200_000}
 ARGUMENTS = frozenset(["start_date", "end_date", "timezone", "fields", "limit", "response_format", "filter", "sorts"])

@@ -6,9 +6,9 @@ import random
 from datetime import datetime, timedelta
 from typing import Any
 
-from sandbox.nasty import TEXTS
+from sandbox.core.nasty import TEXTS
+from sandbox.core.wire import now
 from sandbox.tune.data import Record, Tables
-from sandbox.wire import now
 
 DAYS = 12
 FACTS, COHORTS = "advertiser/stats", "advertiser/stats/cohorts"

@@ -7,13 +7,13 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from sandbox.journal import Journal
+from sandbox.core.journal import Journal
+from sandbox.core.vendor import ControlError
+from sandbox.core.wire import dumps, mysql_time, now
 from sandbox.tune.app import World, build_app
 from sandbox.tune.data import key_of, seeded
 from sandbox.tune.models import MODELS, Model
 from sandbox.tune.stats import seeded_stats
-from sandbox.vendor import ControlError
-from sandbox.wire import dumps, mysql_time, now
 
 API_KEY = "CANARYtuneapikey0000000000000001"
 

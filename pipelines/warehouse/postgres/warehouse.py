@@ -70,7 +70,7 @@ EXPLAINED: tuple[tuple[type[psycopg2.Error], type[NightloadError], str, str], ..
         errors.InsufficientPrivilege,
         WarehouseRefused,
         "the database refuses a right that nightload needs",
-        "Grant it (README, Postgres), then run again",
+        "Grant it (docs/warehouse.md), then run again",
     ),
     (
         errors.DependentObjectsStillExist,

@@ -14,11 +14,11 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sandbox.control import Control
-from sandbox.faults import Answer, Rule, changed, instead_of
-from sandbox.journal import Journal
-from sandbox.vendor import ControlError, Vendor
-from sandbox.wire import now
+from sandbox.core.control import Control
+from sandbox.core.faults import Answer, Rule, changed, instead_of
+from sandbox.core.journal import Journal
+from sandbox.core.vendor import ControlError, Vendor
+from sandbox.core.wire import now
 
 CONTROL_PREFIX = "/__control__"
 TRANSPORT = "sandbox.transport"

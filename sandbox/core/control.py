@@ -6,7 +6,7 @@ Never part of the vendor's API, and no key is needed: the sandbox listens on the
     GET truth/<table>         {"rows": [...]}
     POST edit                 {"table", "op": "insert|update|delete|execute", "key", "row": {...}, "silent": bool}
                               or a list of them
-    POST faults               [rule, ...], see `sandbox.faults`; DELETE faults clears them
+    POST faults               [rule, ...], see `sandbox.core.faults`; DELETE faults clears them
     GET stats                 {"requests", "by_path", "unexpected", "max_concurrent"}
     POST clock                {"now": ISO 8601 with a zone, or null for the machine's own}: of all vendors
     POST options              {"latency": seconds, ...the vendor's own}
@@ -19,10 +19,10 @@ import json
 from datetime import UTC
 from typing import Any
 
-from sandbox.faults import Answer, Rule, parse_rules
-from sandbox.journal import Journal
-from sandbox.vendor import ControlError, Vendor
-from sandbox.wire import dumps, iso, now, parse_iso, set_clock
+from sandbox.core.faults import Answer, Rule, parse_rules
+from sandbox.core.journal import Journal
+from sandbox.core.vendor import ControlError, Vendor
+from sandbox.core.wire import dumps, iso, now, parse_iso, set_clock
 
 
 class Control:

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote
 
-from sandbox.vendor import ControlError, Vendor
-from sandbox.wire import dumps
+from sandbox.core.vendor import ControlError, Vendor
+from sandbox.core.wire import dumps
 
 KINDS = frozenset(
     {

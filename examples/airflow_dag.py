@@ -1,11 +1,11 @@
-"""An example for those who run Airflow 3: copy it into the DAGs folder and set the names below. Nothing imports it.
+"""A DAG for Airflow 3: copy it into the DAGs folder and set the names below.
 
-A task per vendor, so that each is tried again alone; a pool of one slot, since runs of one warehouse never overlap:
+One task per vendor, so that each is retried alone. A pool of one slot, since runs of one warehouse never overlap:
 
     airflow pools set nightload 1 "one run of a warehouse at a time"
 
-nightload stands in an environment of its own, whose packages are not Airflow's. It tells of its nights itself (alerts,
-report); the last task turns red when something is stale, also where no task failed.
+nightload is installed in an environment of its own, apart from Airflow's packages. It sends its alerts and writes its
+report itself. The last task fails when something is stale, also if no other task failed.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ HOME = "/srv/nightload"
 VENDORS = ("thinkingengine", "tonalytica", "tune", "dataworks", "growingio")
 CONFIGURATION, LOCKED = 2, 3
 STOP = 120
-"""Seconds that a run has between SIGTERM and SIGKILL; it publishes nothing half done."""
+"""Seconds that a run has between SIGTERM and SIGKILL; it publishes no partial load."""
 
 
 def nightload(*arguments: str) -> int:
-    """The exit code. Whatever ends the task ends the run first."""
+    """Return the exit code. What ends the task ends the run first."""
     child = subprocess.Popen([NIGHTLOAD, *arguments, "--home", HOME])  # noqa: S603
     try:
         return child.wait()
