@@ -209,6 +209,7 @@ def test_wide_table_of_many_rows_is_converted_whatever_it_holds(tmp_path: Path, 
     found = duckdb.sql(f"SELECT x7, x599 FROM '{converted.path}' WHERE x7 = 'text'").fetchall()
     assert (converted.rows, found) == (rows, [("text", 2400 if kind == "one misfit" else "a text of twenty 2400x599")])
     assert not list(tmp_path.glob("*.exact.json"))
+    assert kind == "one misfit" or converted.memory < 200 * 2**20  # a second attempt takes 300 MB more
 
 
 def test_row_beyond_the_bound_is_refused_with_table_column_and_key(
@@ -254,3 +255,22 @@ def test_memory_that_a_wide_table_needs_is_left_to_what_follows_its_load(tmp_pat
         session.change("CHECKPOINT")
     warehouse.discard()
     assert float(limit.removesuffix(" MiB")) > 120
+
+
+def test_wide_table_of_texts_is_loaded_into_the_warehouse(tmp_path: Path) -> None:
+    place = places.find(tmp_path)
+    place.state.mkdir(parents=True, exist_ok=True)
+    texts = [pa.array([f"a text of twenty {row} {column}" for row in range(4096)]) for column in range(600)]
+    rows = pa.table({f"c{column}": each for column, each in enumerate(texts)})
+    warehouse = DuckDbFile(place, datasets=())
+    warehouse.begin()
+    pipeline = dlt.pipeline(
+        "wide", pipelines_dir=str(tmp_path / "wide"), destination=warehouse.destination(), dataset_name="wide"
+    )
+    pipeline.run(rows, table_name="t", loader_file_format="parquet")
+    with warehouse.write() as session:
+        assert session.query("SELECT count(*), max(c599) FROM wide.t") == [(4096, "a text of twenty 999 599")]
+        session.change("CHECKPOINT")
+    with warehouse.write() as session:
+        assert session.query("SELECT count(*) FROM wide.t") == [(4096,)]
+    warehouse.discard()

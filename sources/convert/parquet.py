@@ -41,6 +41,8 @@ SAMPLE_BYTES = 2**20
 """A sample ends with the row that passes so many bytes: a long one is not brought into memory for it."""
 _TEXTS = 2**19
 """Bytes for each column of a wide table that does not fit otherwise."""
+_TEXT = 256 * 2**10
+"""Bytes of a text column where slices are joined, beyond those of each column."""
 SLICE = 150
 """Columns that are converted at once: DuckDB's plan of 500 takes twenty seconds."""
 
@@ -86,6 +88,9 @@ def to_parquet(
         longest = split(spool, columns, key=key, where=where) if len(columns) > WIDE else 0
         try:
             chosen = _from_sample(spool, columns)
+            if len(columns) > SLICE:
+                more += sum(column.kind in (Kind.TEXT, Kind.JSON) for column in chosen) * _TEXT
+                allow(connection, more)
             try:
                 try:
                     _fast(connection, spool, out=out, columns=chosen, extra=extra, longest=longest)

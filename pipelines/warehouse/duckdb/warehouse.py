@@ -71,9 +71,12 @@ _OF_THE_FILE = (duckdb.IOException, duckdb.FatalException, duckdb.InternalExcept
 """What is wrong with the file or the engine, and not with the rows of one table."""
 
 
-def memory_for(columns: int, largest: int = 0) -> int:
-    """MB that a table of so many columns needs, whose largest column has so many bytes in a group of rows."""
-    wide = max(0, columns - _USUAL_COLUMNS) * _COLUMN
+def memory_for(columns: int, largest: int = 0, texts: int = 0) -> int:
+    """MB that a table of so many columns needs, whose largest column has so many bytes in a group of rows.
+
+    A text has blocks of its own beside its column's: where there are more columns than usual, each of `texts` counts.
+    """
+    wide = (columns - _USUAL_COLUMNS + texts) * _COLUMN if columns > _USUAL_COLUMNS else 0
     return _USUAL + (wide + (12 * largest if largest > _VALUE else 0)) // 2**20
 
 
@@ -93,7 +96,8 @@ class RoomyFileJob(DuckDbFileJob):
             ),
             default=0,
         )
-        cast(OwnDuckDbClient, self._job_client).allow(memory_for(file.num_columns, largest))
+        texts = sum(file.schema.column(place).physical_type == "BYTE_ARRAY" for place in range(file.num_columns))
+        cast(OwnDuckDbClient, self._job_client).allow(memory_for(file.num_columns, largest, texts))
         super().run()
 
 
