@@ -239,7 +239,7 @@ def test_a_page_that_cannot_be_written_fails_no_run(file_night: Night, sandbox: 
     (small.state / "report.html").mkdir(parents=True)
     ran = small("run", "--json", "-v")
     assert (ran.code, ran.json["status"]) == (0, "ok")
-    assert "the report could not be told: the report cannot be written" in ran.err
+    assert "post-run hook report failed: the report cannot be written" in ran.err
     assert [path.name for path in small.state.iterdir() if path.name.startswith(".")] == []
 
 
