@@ -147,7 +147,7 @@ def test_it_is_told_once_and_its_end_once(told: Story) -> None:
         told.night(0, {"tune": {"tune.clicks": {}}}, changes=[change("cost", "values again")])
         sweep(told.place, now=NOON)
         titles = [document["text"].splitlines()[:2] for document in hook.documents[1:]]
-    ended = [where for title, where in titles if title == "nightload: well again: columns of tune went dark"]
+    ended = [where for title, where in titles if title == "nightload: resolved: columns of tune went dark"]
     assert len(ended) == 1 and ended[0].startswith("where: tune.clicks.cost;")
     status = last_runs(told.place, now=NOON)
     assert [each["subject"] for each in status["incidents"]] == ["tune.clicks.渠道"]

@@ -103,7 +103,7 @@ def test_the_page_tells_the_night(told: Story) -> None:
     assert "2 open incidents · stale: dataworks, tune" in found.sections[""]
     assert "2 vendors, 3 tables" in found.sections[""]
     assert "tune failed, and nothing of it was published" in found.sections["now"]
-    assert "What to do: Mend what it says" in found.sections["now"]
+    assert "What to do: Fix the reported error" in found.sections["now"]
     assert "1 of 2 nights green; not green: 2026-05-20 failed" in found.sections["vendors"]
     assert "1 of 2 nights green; not green: 2026-05-20 counts part" in found.sections["vendors"]
     assert "tune failed stale" in " ".join(re.sub(r"[✗✓≠]|\(\w+\)", " ", found.sections["vendors"]).split())
@@ -239,7 +239,7 @@ def test_a_page_that_cannot_be_written_fails_no_run(file_night: Night, sandbox: 
     (small.state / "report.html").mkdir(parents=True)
     ran = small("run", "--json", "-v")
     assert (ran.code, ran.json["status"]) == (0, "ok")
-    assert "the report could not be told: the report cannot be written" in ran.err
+    assert "post-run hook report failed: the report cannot be written" in ran.err
     assert [path.name for path in small.state.iterdir() if path.name.startswith(".")] == []
 
 

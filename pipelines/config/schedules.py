@@ -134,7 +134,7 @@ def read(home: Path) -> tuple[Schedule, ...]:
         return ()
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigurationError(
-            what=f"{file} is not valid TOML", why=str(error), todo="Mend that line; texts stand in quotes"
+            what=f"{file} is not valid TOML", why=str(error), todo="Fix that line; quote texts"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(what=f"{file} cannot be read", why=str(error)) from None
@@ -152,7 +152,7 @@ def read(home: Path) -> tuple[Schedule, ...]:
             schedules.append(_schedule(name, settings, problems))
     if problems:
         raise ConfigurationError(
-            what="the schedules cannot be used", where=str(file), why="; ".join(problems), todo="Mend these settings"
+            what="the schedules cannot be used", where=str(file), why="; ".join(problems), todo="Fix these settings"
         )
     return tuple(each for each in schedules if each)
 

@@ -120,7 +120,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         # the parser's text names line and column, never the content
         raise ConfigurationError(
-            what=f"{path} is not valid TOML", why=str(error), todo="Mend that line; texts stand in quotes"
+            what=f"{path} is not valid TOML", why=str(error), todo="Fix that line; quote texts"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(what=f"{path} cannot be read", why=summarize(error)) from None

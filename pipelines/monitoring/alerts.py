@@ -1,7 +1,7 @@
-"""Alerts: a sweep that tells what was not told yet, once on each channel, and that it is well again.
+"""Send pending alerts: each incident and its resolution once per channel.
 
-What was told is kept with the incident, so a channel that failed is tried again by the next sweep, and one that went
-well is left alone. No alert fails a run; a channel that fails is seen in `nightload status`.
+Deliveries are stored with the incident, so the next sweep retries only channels that failed.
+No alert fails a run; `nightload status` shows a failing channel.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ log = logging.getLogger(__name__)
 
 MANY = 5
 FAILURES = 2
-"""So many, and a channel is left alone until the next sweep; a single one may be of that message."""
+"""Failures per sweep before a channel is skipped; a single one may be due to the message."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """One incident, or several that say the same. `event`: opened · reminder · recovered · noticed."""
+    """One incident, or several with the same text. `event`: opened · reminder · recovered · noticed."""
 
     event: str
     kind: str
@@ -53,14 +53,14 @@ class Message:
 
     @property
     def title(self) -> str:
-        mark = {"opened": "", "noticed": "", "reminder": "still: ", "recovered": "well again: "}[self.event]
+        mark = {"opened": "", "noticed": "", "reminder": "still: ", "recovered": "resolved: "}[self.event]
         return f"nightload: {mark}{self.what}"
 
     @property
     def text(self) -> str:
         lines = [self.title, f"where: {self.where}"]
         if self.event == "recovered":
-            lines.append(f"it was so from {self.since} to {self.until}: {self.why}")
+            lines.append(f"from {self.since} to {self.until}: {self.why}")
         else:
             lines += [f"why: {self.why}", f"what to do: {self.todo}", f"since: {self.since}"]
         return "\n".join(lines)
@@ -74,7 +74,7 @@ Send = Callable[[Message], None]
 
 @dataclass
 class Channels:
-    """How to send on each that is set up, where the heartbeat goes, and what is wrong with others."""
+    """Configured channels, the heartbeat address, and the configuration errors of the others."""
 
     sends: dict[str, Send] = field(default_factory=dict)
     heartbeat: str | None = None
@@ -82,9 +82,9 @@ class Channels:
 
 
 def sweep(place: Place, *, now: datetime | None = None, dry_run: bool = False) -> list[tuple[str, Message]]:
-    """Tell what was not told yet: (channel, message) of what was told, or would be.
+    """Send pending alerts; (channel, message) of those sent, or with `dry_run` those pending.
 
-    Raises `ConfigurationError`; for a channel that is set up wrong, when the others were told.
+    Raises `ConfigurationError`; for an invalid channel only after the other channels were sent.
     """
     settings = section(place.home, "alerts", known=SECTIONS["alerts"])
     found = channels(settings)
@@ -113,7 +113,7 @@ def _sweep(
             return [
                 (channel, message)
                 for channel in found.sends or ["nobody"]
-                for message, _, _ in _untold(rows, channel, place, now=now, remind=remind)
+                for message, _, _ in _pending(rows, channel, place, now=now, remind=remind)
             ]
         try:
             with FileLock(place.state / "alerts.lock", timeout=0) if place.state.exists() else nullcontext():
@@ -121,17 +121,17 @@ def _sweep(
                 rows = observe(ledger, place, now=now)
                 ledger.keep_incidents(row for row in rows if row not in before)
                 for channel, send in found.sends.items():
-                    told += _tell(ledger, place, channel, send, rows, now=now, remind=remind)
+                    told += _deliver(ledger, place, channel, send, rows, now=now, remind=remind)
                 _heartbeat(ledger, place, found.heartbeat, now=now)
                 if place.postgres is not None and rows != before:
                     _show(place.postgres, ledger)
         except Timeout:
-            log.info("another sweep is under way")
+            log.info("another sweep is in progress")
     return told
 
 
 def channels(settings: Section) -> Channels:
-    """The channels that are set up. Their secrets become known."""
+    """Read the configured channels and register their secrets for redaction."""
     found = Channels()
     for name, channel in (("webhook", _webhook), ("email", _email), ("command", _command)):
         try:
@@ -176,7 +176,9 @@ def _command(settings: Section) -> Send | None:
         words = shlex.split(command) if isinstance(command, str) else list(command or ())
     except (TypeError, ValueError) as error:
         raise ConfigurationError(
-            what="alerts.command cannot be read", why=str(error), todo='Write a list of words: ["/usr/bin/tell", "me"]'
+            what="alerts.command cannot be read",
+            why=str(error),
+            todo='Write a list of words: ["/usr/bin/notify", "me"]',
         ) from None
     return (lambda message: run_command(words, message.as_json())) if words else None
 
@@ -185,13 +187,13 @@ def _for_slack(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _tell(
+def _deliver(
     ledger: Ledger, place: Place, channel: str, send: Send, rows: list[dict[str, Any]], *, now: datetime, remind: Any
 ) -> list[tuple[str, Message]]:
     told = []
     at = now.isoformat(timespec="milliseconds")
     failures: list[str] = []
-    for message, group, column in _untold(rows, channel, place, now=now, remind=remind):
+    for message, group, column in _pending(rows, channel, place, now=now, remind=remind):
         well = False
         if len(failures) < FAILURES:
             try:
@@ -204,7 +206,7 @@ def _tell(
             seen = told_on(row, column)
             if well or channel not in seen:
                 row[column] = json.dumps(seen | {channel: at if well else None})
-        ledger.keep_incidents(group)  # at once: what was told is not told again, even if the next one is our end
+        ledger.keep_incidents(group)  # at once: a crash in the next delivery must not repeat this one
     if told or failures:
         _mark(ledger, channel, at=at, error=failures[0] if failures else None)
     return told
@@ -218,13 +220,13 @@ def _mark(ledger: Ledger, channel: str, *, at: str, error: str | None) -> None:
     else:
         since = before.get("failing_since") or at
         ledger.mark(name, {"last_good": before.get("last_good"), "failing_since": since, "error": error})
-        log.error("the alert by %s could not be sent, and is tried again by the next sweep: %s", channel, error)
+        log.error("alert by %s failed; the next sweep retries it: %s", channel, error)
 
 
-def _untold(
+def _pending(
     rows: list[dict[str, Any]], channel: str, place: Place, *, now: datetime, remind: Any
 ) -> Iterator[tuple[Message, list[dict[str, Any]], str]]:
-    """What this channel has yet to hear: the message, its incidents, and where its telling is kept."""
+    """Pending messages of a channel, each with its incidents and the column that stores the delivery."""
     chosen: dict[str, list[dict[str, Any]]] = {"opened": [], "noticed": [], "reminder": [], "recovered": []}
     for row in rows:
         told, recovery = told_on(row, "told"), told_on(row, "recovery_told")
@@ -267,7 +269,7 @@ def _message(event: str, group: list[dict[str, Any]], place: Place) -> Message:
 
 
 def _heartbeat(ledger: Ledger, place: Place, url: str | None, *, now: datetime) -> None:
-    """Once for each run that was green, as long as nothing is stale."""
+    """Ping once per successful run, unless a table is stale."""
     if url is None:
         return
     last = ledger.query("SELECT run_id, status FROM runs WHERE finished_at IS NOT NULL ORDER BY run_id DESC LIMIT 1")
@@ -285,7 +287,7 @@ def _heartbeat(ledger: Ledger, place: Place, url: str | None, *, now: datetime) 
 
 
 def _show(url: str, ledger: Ledger) -> None:
-    """On Postgres the incidents are told at once: the next night may be another machine's."""
+    """Write the incidents to Postgres at once: the next run may be on another machine."""
     from pipelines.catalog.system_tables import write_incidents
     from pipelines.warehouse.postgres.connection import Shared
     from pipelines.warehouse.postgres.warehouse import PostgresSession
@@ -298,7 +300,7 @@ def _show(url: str, ledger: Ledger) -> None:
             database.end(commit=True)
         finally:
             database.connection.close()
-    except NightloadError as error:  # the run has said that the database is out of reach
-        log.info("the incidents are not shown in the warehouse: %s", error)
+    except NightloadError as error:  # the run has reported the unreachable database
+        log.info("incidents not written to the warehouse: %s", error)
     except Exception as error:  # noqa: BLE001 - the file has it all; libpq's errors are of many kinds
-        log.error("the incidents could not be shown in the warehouse: %s", summarize(error))
+        log.error("writing the incidents to the warehouse failed: %s", summarize(error))

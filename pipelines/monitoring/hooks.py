@@ -1,4 +1,4 @@
-"""What follows each run, however it ended: alerts, metrics, lineage, the page. None of it fails the run."""
+"""Post-run hooks: alerts, metrics, lineage, report, pruning of recordings. No hook fails the run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def telling(place: Place) -> Iterator[None]:
-    """Run the block, then tell of it. A run that was not to begin, since another is under way, is not told of."""
+def with_hooks(place: Place) -> Iterator[None]:
+    """Run the block, then the hooks, also after an error. `Locked` skips them: another run is in progress."""
     try:
         yield
     except NightloadError as error:
@@ -29,26 +29,26 @@ def telling(place: Place) -> Iterator[None]:
 
 
 def after_run(place: Place) -> None:
-    """Tell of the last run. Each part is on its own: what fails is logged, and the others go on."""
+    """Run all hooks. A failure is logged and does not stop the other hooks."""
     try:
         if not place.has_ledger:
             return
         Ledger(place.ledger).close()
     except ConfigurationError:
-        return  # the run has said so itself
+        return  # the run has already reported it
     steps: dict[str, Callable[[Place], None]] = {
-        "the alerts": _alerts,
-        "the metrics": _metrics,
-        "the lineage": _lineage,
-        "the report": _report,
-        "the kept pages": _prune,
+        "alerts": _alerts,
+        "metrics": _metrics,
+        "lineage": _lineage,
+        "report": _report,
+        "recordings": _prune,
     }
     for name, step in steps.items():
         try:
             step(place)
         except Exception as error:
-            log.debug("%s", name, exc_info=True)
-            log.error("%s could not be told: %s", name, summarize(error))
+            log.debug("post-run hook %s", name, exc_info=True)
+            log.error("post-run hook %s failed: %s", name, summarize(error))
 
 
 def _alerts(place: Place) -> None:

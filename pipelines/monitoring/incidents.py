@@ -115,7 +115,7 @@ def _of_the_run(ledger: Ledger) -> Iterator[Found]:
                 kind="run",
                 what="the run did not come to its end",
                 why=why,
-                todo="Mend what it says, then: nightload run",
+                todo="Fix the reported error, then: nightload run",
                 run_id=run["run_id"],
             )
 
@@ -163,7 +163,7 @@ def _of_vendor(vendor: dict[str, Any]) -> Iterator[Found]:
             vendor=name,
             what=f"{name} failed, and nothing of it was published",
             why="; ".join([vendor["error"], *parted[:3]]),
-            todo=f"Mend what it says ({name} can be tried with: nightload check {name}), {again}",
+            todo=f"Fix the reported error ({name} can be tried with: nightload check {name}), {again}",
             run_id=vendor["run_id"],
         )
         return
@@ -195,7 +195,7 @@ def _of_vendor(vendor: dict[str, Any]) -> Iterator[Found]:
             else table["error"] or "no reason told",
             todo=f"{anew}; all of it: nightload run-info {table['run_id']}"
             if differs
-            else f"Mend what it says, {again}",
+            else f"Fix the reported error, {again}",
             run_id=table["run_id"],
         )
 

@@ -1,4 +1,4 @@
-"""The ways out: an HTTP address, a mail server, a command. Each raises what went wrong, and never shows an address."""
+"""Notifiers: HTTP, mail, command. Each raises on failure; no error shows an address, which is a secret."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from sources.core.errors import ConfigurationError, NightloadError, one_line
 SECONDS = 10
 COMMAND_SECONDS = 60
 SEND_SECONDS = 90
-"""Of all steps together: `SECONDS` is of a single one, and a server may take many."""
+"""Limit of a whole delivery; `SECONDS` limits a single network operation."""
 WHY_BYTES = 2000
 
-_OURS = ("SOURCES__", "NIGHTLOAD_", "ALERTS__", "LINEAGE__", "PERSONAL__", "DESTINATION__", "PGPASSWORD")
-"""Settings that hold keys, which a command has no need of."""
+_SECRET_PREFIXES = ("SOURCES__", "NIGHTLOAD_", "ALERTS__", "LINEAGE__", "PERSONAL__", "DESTINATION__", "PGPASSWORD")
+"""Environment variables with secrets; a command does not inherit them."""
 
 P = ParamSpec("P")
 
 
 def _in_time(send: Callable[P, None]) -> Callable[P, None]:
-    """Give it up where it comes to no end: a name that is not resolved, a server that answers a byte at a time."""
+    """Stop waiting after `SEND_SECONDS`: DNS may hang, or a server may answer one byte at a time."""
 
     @wraps(send)
     def bounded(*args: P.args, **named: P.kwargs) -> None:
@@ -48,7 +48,7 @@ def _in_time(send: Callable[P, None]) -> Callable[P, None]:
         sending.start()
         sending.join(SEND_SECONDS)
         if sending.is_alive():
-            raise NightloadError(what=f"it took more than {SEND_SECONDS} s")
+            raise NightloadError(what=f"no delivery within {SEND_SECONDS} s")
         if failed:
             raise failed[0]
 
@@ -56,31 +56,31 @@ def _in_time(send: Callable[P, None]) -> Callable[P, None]:
 
 
 def post(url: str, document: Mapping[str, Any], *, headers: Mapping[str, str] | None = None) -> None:
-    """Send a JSON document. Raises `NightloadError` unless the answer is a 2xx."""
-    _ask("POST", url, json.dumps(document, ensure_ascii=False).encode("utf-8", "replace"), headers)
+    """Send a JSON document. Raises `NightloadError` unless the response is 2xx."""
+    _request("POST", url, json.dumps(document, ensure_ascii=False).encode("utf-8", "replace"), headers)
 
 
 def ping(url: str) -> None:
-    _ask("GET", url, None, None)
+    _request("GET", url, None, None)
 
 
 @_in_time
-def _ask(method: str, url: str, body: bytes | None, headers: Mapping[str, str] | None) -> None:
+def _request(method: str, url: str, body: bytes | None, headers: Mapping[str, str] | None) -> None:
     import httpx
 
     kind = {"Content-Type": "application/json; charset=utf-8"} if body else {}
     try:
         with (
             httpx.Client(timeout=SECONDS, follow_redirects=False) as client,
-            # what it answers beside the status is not read: it may have no end
-            client.stream(method, url, content=body, headers={**kind, **(headers or {})}) as answer,
+            # only the status is read: the body may be endless
+            client.stream(method, url, content=body, headers={**kind, **(headers or {})}) as response,
         ):
-            status = answer.status_code
+            status = response.status_code
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        # the type alone: an error's text may hold the address, which is a secret
-        raise NightloadError(what="no answer", why=f"{type(error).__name__} within {SECONDS} s") from None
+        # the type only: the text may contain the address, which is a secret
+        raise NightloadError(what="no response", why=f"{type(error).__name__} within {SECONDS} s") from None
     if not 200 <= status < 300:
-        raise NightloadError(what=f"HTTP {status}", todo="See that the address is the one you were given")
+        raise NightloadError(what=f"HTTP {status}", todo="Check the address")
 
 
 @_in_time
@@ -100,7 +100,7 @@ def mail(settings: Mapping[str, Any], *, subject: str, body: str) -> None:
     user, password = settings.get("user"), settings.get("password")
     if security == "none" and password:
         raise ConfigurationError(
-            what="alerts.email has a password and security none", todo="Let it be starttls or tls: it would be readable"
+            what="alerts.email has a password and security none", todo="Write starttls or tls: none sends it in clear"
         )
     context = ssl.create_default_context()
     if security == "tls":
@@ -113,7 +113,7 @@ def mail(settings: Mapping[str, Any], *, subject: str, body: str) -> None:
         if user and password:
             server.login(str(user), str(password))
         server.send_message(message)
-        with suppress(OSError, smtplib.SMTPException):  # it has the mail, however it parts
+        with suppress(OSError, smtplib.SMTPException):  # the mail is already accepted
             server.quit()
     finally:
         server.close()
@@ -121,38 +121,38 @@ def mail(settings: Mapping[str, Any], *, subject: str, body: str) -> None:
 
 def run_command(words: Sequence[str], document: Mapping[str, Any]) -> None:
     """Run a command with the document as JSON on its stdin. Raises `NightloadError` if it fails or takes too long."""
-    with tempfile.TemporaryFile() as given:  # a pipe would have to be read
-        given.write(json.dumps(document, ensure_ascii=False).encode("utf-8", "replace"))
-        given.seek(0)
+    with tempfile.TemporaryFile() as stdin:  # a pipe blocks if the command does not read it
+        stdin.write(json.dumps(document, ensure_ascii=False).encode("utf-8", "replace"))
+        stdin.seek(0)
         process = subprocess.Popen(  # noqa: S603 - the user's own command, without a shell
             [str(word) for word in words],
-            stdin=given,
+            stdin=stdin,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             env={
                 name: value
                 for name, value in os.environ.items()
-                if name == "NIGHTLOAD_HOME" or not name.upper().startswith(_OURS)
+                if name == "NIGHTLOAD_HOME" or not name.upper().startswith(_SECRET_PREFIXES)
             },
             start_new_session=True,
         )
-    told = bytearray()
-    reading = threading.Thread(target=_drain, args=(process.stderr, told), daemon=True)
+    stderr = bytearray()
+    reading = threading.Thread(target=_drain, args=(process.stderr, stderr), daemon=True)
     reading.start()
     try:
         code = process.wait(COMMAND_SECONDS)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        raise NightloadError(what=f"the command took more than {COMMAND_SECONDS} s") from None
-    reading.join(1)  # what it left running may hold its stderr open
+        raise NightloadError(what=f"the command timed out after {COMMAND_SECONDS} s") from None
+    reading.join(1)  # a surviving child process may hold stderr open
     if code:
-        why = one_line(bytes(told).decode("utf-8", "replace"))[:200]
-        raise NightloadError(what=f"the command ended with {code}", why=why)
+        why = one_line(bytes(stderr).decode("utf-8", "replace"))[:200]
+        raise NightloadError(what=f"the command failed with exit code {code}", why=why)
 
 
-def _drain(pipe: IO[bytes], told: bytearray) -> None:
-    """Read to the end, and keep the beginning."""
+def _drain(pipe: IO[bytes], stderr: bytearray) -> None:
+    """Read to the end; store the first `WHY_BYTES`."""
     with pipe:
-        while some := os.read(pipe.fileno(), 65536):
-            told += some[: WHY_BYTES - len(told)]
+        while chunk := os.read(pipe.fileno(), 65536):
+            stderr += chunk[: WHY_BYTES - len(stderr)]

@@ -390,7 +390,7 @@ def refuse_unknown_tables(schedules: Sequence[Schedule], environment: Mapping[st
     )
     if asked.stdout.strip():
         raise ConfigurationError(
-            what="the schedules cannot be used", why="; ".join(asked.stdout.strip().splitlines()), todo="Mend tables"
+            what="the schedules cannot be used", why="; ".join(asked.stdout.strip().splitlines()), todo="Fix them"
         )
 
 

@@ -320,14 +320,14 @@ def with_block(installer: Installer, crontab: str, *, system_zone: str) -> str:
     if lines.count(begin) != lines.count(end) or lines.count(begin) > 1:
         raise ConfigurationError(
             what="the crontab has a marker line of nightload without the other one, or twice",
-            todo=f"Mend it with crontab -e: what stands between {begin!r} and {end!r} is nightload's",
+            todo=f"Fix it with crontab -e: what stands between {begin!r} and {end!r} is nightload's",
         )
     if begin in lines:
         first, last = lines.index(begin), lines.index(end)
         if last < first:
             raise ConfigurationError(
                 what="the marker lines of nightload in the crontab stand the wrong way round",
-                todo="Mend it with crontab -e",
+                todo="Fix it with crontab -e",
             )
         above, below = lines[:first], lines[last + 1 :]
     else:
@@ -347,7 +347,7 @@ def _install_cron(installer: Installer, *, dry_run: bool) -> list[str]:
     else:
         listed = subprocess.run(["crontab", "-l"], capture_output=True, text=True, check=False)  # noqa: S607
         if listed.returncode != 0 and "no crontab for" not in listed.stderr:
-            raise ConfigurationError(what="crontab -l failed", why=one_line(listed.stderr), todo="Mend that first")
+            raise ConfigurationError(what="crontab -l failed", why=one_line(listed.stderr), todo="Fix that first")
         there = listed.stdout if listed.returncode == 0 else ""
     new = with_block(installer, there, system_zone=get_localzone_name() or "UTC")
     begin, end = _markers(installer.place)

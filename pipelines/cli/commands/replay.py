@@ -10,7 +10,7 @@ import typer
 from pipelines.cli.commands import AsJson, Home, OnlyTables, RunId, Verbose, WarehouseUrl, app, engine, print_json
 from pipelines.config import project as places
 from pipelines.config.exit_codes import MISMATCH, OK
-from pipelines.monitoring.hooks import telling
+from pipelines.monitoring.hooks import with_hooks
 
 
 @app.command()
@@ -27,7 +27,7 @@ def replay(
 ) -> None:
     """Run once more from the kept pages, without calling a vendor: same counts, same digests?"""
     place = places.find(home, warehouse)
-    with engine(place, verbose=verbose, quiet=as_json), telling(place) if into else nullcontext():
+    with engine(place, verbose=verbose, quiet=as_json), with_hooks(place) if into else nullcontext():
         from pipelines.cli.render_operations import show_replayed
         from pipelines.operations.replay import replay as play
         from sources.core.errors import ConfigurationError

@@ -10,7 +10,7 @@ import typer
 from pipelines.cli.commands import AsJson, Home, OnlyTables, Vendors, Verbose, WarehouseUrl, app, engine, print_json
 from pipelines.config import project as places
 from pipelines.config.exit_codes import FAILED, LOCKED, USAGE, code_of
-from pipelines.monitoring.hooks import telling
+from pipelines.monitoring.hooks import with_hooks
 from sources import VENDORS
 from sources.core.errors import NightloadError, Recovery, summarize
 
@@ -44,7 +44,7 @@ def run(
     """Load the vendors, count, and publish the warehouse."""
     try:
         place = places.find(home, warehouse)
-        with engine(place, verbose=verbose, quiet=as_json), telling(place):
+        with engine(place, verbose=verbose, quiet=as_json), with_hooks(place):
             from pipelines.cli.render import Progress, show_run
             from pipelines.run.options import parse_until
             from pipelines.run.request import Request
