@@ -65,6 +65,7 @@ def test_names_of_charts_boards_and_columns_that_match_nothing_are_noted_and_the
         exclude_charts=["noChart1"],
         types={"noChart2": "funnel"},
         chart_intervals={"noChart3": ["hour"]},
+        hourly_zero_metrics=["noMetric"],
         user_columns={"no such column": "drop"},
     )
     for _ in range(2):  # the second night loads no segment
@@ -74,6 +75,8 @@ def test_names_of_charts_boards_and_columns_that_match_nothing_are_noted_and_the
         notes = "\n".join(ran.tables["growingio.charts"]["notes"])
         for told in ("exclude_charts names noChart1", "types names noChart2", "chart_intervals names noChart3"):
             assert told in notes
+        notes = "\n".join(ran.tables["growingio.chart_points"]["notes"])
+        assert "hourly_zero_metrics names noMetric, which is no part of a metric" in notes
         notes = "\n".join(ran.tables["growingio.segmentation_users"]["notes"])
         assert "user_columns names no such column, which is no column of a segment" in notes
     assert len(home.all_rows()["growingio.dashboards"][1]) == 1
@@ -127,14 +130,18 @@ def test_fields_of_tune_that_match_nothing_are_noted(home: Home) -> None:
             {
                 "dashboards": ["BoardA01", "noBoard1"], "charts": ["noChart0"], "exclude_charts": ["noChart1"],
                 "types": {"noChart2": "funnel"}, "chart_intervals": {"noChart3": ["hour"]},
-                "segmentation_users": ["noSeg001"],
+                "segmentation_users": ["noSeg001"], "hourly_zero_metrics": ["noMetric"],
             },
-            ["noBoard1", "noChart0", "noChart1", "noChart2", "noChart3", "noSeg001"],
+            ["noBoard1", "noChart0", "noChart1", "noChart2", "noChart3", "noSeg001", "noMetric"],
         ),
         (
             "thinkingengine",
-            {"events": ["lgoin"], "virtual_events": ["ta@nosuch"], "login_names": ["nobody"]},
-            ["lgoin", "ta@nosuch", "nobody"],
+            {
+                "events": ["lgoin"], "virtual_events": ["ta@nosuch"], "login_names": ["nobody"],
+                "events_from": "2026-11-01", "event_columns": ["no_such_column"],
+                "dimensions": {"groups": "dim_1_0_99999"},
+            },
+            ["lgoin", "ta@nosuch", "nobody", "thinkingengine.events", "thinkingengine.dimension_groups"],
         ),
         ("dataworks", {"workspaces": [99_999]}, ["99999"]),
         ("tune", {"keep_personal": ["countries.phone"]}, ["countries.phone"]),
@@ -150,3 +157,27 @@ def test_check_finds_every_name_that_matches_nothing_and_fails(
     lines = [line for line in ran.out.splitlines() if line.startswith("✗")]
     assert [name for name in told if not any(name in line for line in lines)] == [], ran.out
     assert len(lines) == len(told), ran.out
+
+
+@one_database
+def test_names_of_charts_that_match_nothing_are_noted_in_a_run_of_one_table(home: Home) -> None:
+    home.set("growingio", exclude_charts=["noChart1"], hourly_zero_metrics=["noMetric"])
+    ran = home.run("growingio", tables=["growingio.chart_points"])
+    notes = "\n".join(ran.tables["growingio.chart_points"]["notes"])
+    assert "exclude_charts names noChart1" in notes
+    assert "hourly_zero_metrics names noMetric" in notes
+
+
+@one_database
+def test_an_hourly_zero_metric_that_a_chart_has_is_not_noted(home: Home) -> None:
+    home.set("growingio", chart_intervals={"boUn1001": ["hour"]}, hourly_zero_metrics=["访问量"], window_days=4)
+    ran = home.run("growingio", tables=["growingio.chart_points"])
+    assert not any("hourly_zero_metrics" in note for note in ran.tables["growingio.chart_points"]["notes"])
+    assert "hourly_zero_metrics" not in home.main("check", "growingio").out
+
+
+@one_database
+def test_an_event_name_that_the_project_does_not_have_is_noted_in_a_run_of_one_table(home: Home) -> None:
+    home.set("thinkingengine", events=["login", "lgoin"])
+    ran = home.run("thinkingengine", tables=["thinkingengine.events"])
+    assert "events names lgoin" in "\n".join(ran.tables["thinkingengine.events"]["notes"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -129,6 +129,7 @@ class Growingio:
         yield from self._no_boards()
         yield from self._no_charts()
         yield from self.unmatched()
+        yield from self._unmatched_metrics(self._metrics_by_the_hour())
         listed = [row["id"] for row in rows]
         yield from unmatched(
             has.VENDOR, "segmentation_users", self.settings.segmentation_users or (), listed, what="segment"
@@ -206,6 +207,29 @@ class Growingio:
         settings, known = self.settings, [chart.id for chart in self.all_charts]
         for name in ("exclude_charts", "types", "chart_intervals"):
             yield from unmatched(has.VENDOR, name, getattr(settings, name) or (), known, what="chart")
+
+    def _metrics_by_the_hour(self) -> set[str]:
+        """The metrics of each chart that is read by the hour; none is asked for where no setting names one."""
+        metrics: set[str] = set()
+        if not self.settings.hourly_zero_metrics:
+            return metrics
+        last = self._last(datetime.now(UTC))
+        with TemporaryDirectory() as folder:
+            reader = Reader(self.client, self.settings, Path(folder))
+            questions = [question for chart in self.charts for question in reader.questions(chart, last)]
+            for question in (each for each in questions if each.interval == "hour"):
+                answer = _or_error(reader.shown, question, last)
+                if not isinstance(answer, NightloadError):  # its table reports the error
+                    metrics.update(field.name for field in answer.shape.metrics)
+        return metrics
+
+    def _unmatched_metrics(self, metrics: Collection[str]) -> Iterator[NightloadError]:
+        """An error for the names in `hourly_zero_metrics` that are part of no metric."""
+        names = [
+            name for name in self.settings.hourly_zero_metrics or () if not any(name in metric for metric in metrics)
+        ]
+        what = "part of a metric of a chart that is read by the hour"
+        yield from unmatched(has.VENDOR, "hourly_zero_metrics", names, (), what=what)
 
     @once
     def charts(self) -> list[Chart]:
@@ -291,7 +315,8 @@ class Growingio:
         }
         excluded = set(self.settings.exclude or ())
         of_charts = ("charts", "chart_points", "funnel_steps", "retention")
-        if extraction.tables is None and (noted := next((name for name in of_charts if name not in excluded), None)):
+        wanted = (name for name in of_charts if name not in excluded and extraction.wants(has.DATASET, name))
+        if noted := next(wanted, None):
             fetches[noted] = noting(fetches[noted], self.unmatched)
         for table in has.TABLES:
             if table.name not in (self.settings.exclude or ()) and extraction.wants(has.DATASET, table.name):
@@ -366,6 +391,8 @@ class Growingio:
             count += sum(answer.rows * len(answer.shape.metrics) for answer in reading.answers)
             self._write(walk, reading, writer, writer.long(reading))
         walk.vendor_count = None if walk.limit else count
+        if walk.limit is None and walk.missed is None:
+            walk.notes += map(str, self._unmatched_metrics(writer.metrics_by_the_hour))
 
     def _fetch_unpivoted(self, extraction: Extraction, kind: str, rows: Any, walk: Walk) -> None:
         writer = Writer(reader=self.reader(extraction), settings=self.settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ class Writer:
 
     reader: Reader
     settings: Settings
+    metrics_by_the_hour: set[str] = dataclasses.field(default_factory=set)
+    """The metrics of the charts that were read by the hour."""
 
     @property
     def calendar(self) -> Calendar:
@@ -156,13 +159,14 @@ class Writer:
         if question.interval != "hour":
             return frozenset()
         names = (*HOURLY_ZEROS, *(self.settings.hourly_zero_metrics or ()))
-        found = [field for field in shape.metrics if any(name in field.name for name in names)]
+        self.metrics_by_the_hour.update(metric.name for metric in shape.metrics)
+        found = [metric for metric in shape.metrics if any(name in metric.name for name in names)]
         if found and self.settings.hourly_zeros == "refuse":
             raise wrong(
                 f"chart {question.chart.id} is asked by the hour, and {found[0].name} is always 0 then",
                 'Ask it by the day (chart_intervals), or set hourly_zeros = "null"',
             )
-        return frozenset(field.position for field in found)
+        return frozenset(metric.position for metric in found)
 
 
 def wide_columns(shapes_of: Sequence[shapes.Shape]) -> list[Column]:

@@ -23,7 +23,7 @@ from sources.convert.types import Column, Kind
 from sources.core.concurrency import in_order
 from sources.core.config import is_set, settings_of
 from sources.core.dates import Calls, Days, latest, on_clock
-from sources.core.errors import ConfigurationError, NightloadError
+from sources.core.errors import AccessDenied, ConfigurationError, NightloadError, Unreachable
 from sources.extract.connector import Part
 from sources.extract.extractor import Extraction
 from sources.extract.sync import Extra, Fetch, Walk, noting
@@ -138,7 +138,7 @@ class ThinkingEngine:
 
     def resources(self, extraction: Extraction) -> list[DltResource]:
         self.metadata = Metadata(self.client, self.settings)  # what one extraction saw is not what the next one sees
-        noted = "events" if self.settings.events and extraction.tables is None else ""
+        noted = "events" if self.settings.events else ""
         return [
             extraction.resource(
                 has.DATASET, table, noting(fetch, self.metadata.unknown_events) if table.name == noted else fetch
@@ -172,6 +172,20 @@ class ThinkingEngine:
             if table.name in ("projects", "users_of_company"):
                 yield f"{table.name}: {len(self.metadata.rows(table.name, []))} visible"
         yield from self.metadata.unmatched()
+        yield from self._unreadable()
+
+    def _unreadable(self) -> Iterator[NightloadError]:
+        """What the vendor says of dimensions and event columns in the settings that it does not have."""
+        today = datetime.now(UTC).date()
+        for query in ready_made(self.settings):
+            if query.name.startswith("dimension_") or (query.name == "events" and self.settings.event_columns):
+                sql = render(query, zone=self.settings.zone, start=today, end=today)
+                try:
+                    self.client.finish(limited(sql, 1))
+                except NightloadError as error:
+                    if isinstance(error, AccessDenied | Unreachable):
+                        raise
+                    yield error.at(f"{has.DATASET}.{query.name}")
 
     def close(self) -> None:
         self.http.close()
