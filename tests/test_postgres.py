@@ -308,6 +308,14 @@ def test_a_role_that_may_make_no_schema_loads_into_those_made_for_it(
     assert sql("SELECT count(*) FROM pg_tables WHERE schemaname LIKE '%staging'") == [(0,)]
 
 
+def test_a_role_that_may_make_no_schema_drops_a_table_and_loads_it_again(least: Night, sql: Any) -> None:
+    assert least.run("tonalytica", tables=["tonalytica.query_snippets", "tonalytica.alerts"]).code == 0
+    ran = least.main("drop", "tonalytica.alerts", "--yes")
+    assert ran.code == 0, ran.err
+    assert sql("SELECT tablename FROM pg_tables WHERE schemaname = 'tonalytica' AND tablename = 'alerts'") == []
+    assert least.run("tonalytica", tables=["tonalytica.alerts"]).tables["tonalytica.alerts"]["landed"] == 8
+
+
 def readme_sql(first: str) -> list[str]:
     """The statements of the page's block of SQL that begins so."""
     (block,) = [block for block in blocks(PAGE, "sql") if block.startswith(first)]

@@ -12,6 +12,7 @@ from typing import cast
 
 from dlt.common.destination.client import HasFollowupJobs, LoadJob, RunnableLoadJob
 from dlt.common.destination.typing import PreparedTableSchema
+from dlt.common.schema import Schema
 from dlt.common.schema.typing import TSchemaTables
 from dlt.destinations.exceptions import DatabaseTerminalException
 from dlt.destinations.impl.duckdb.duck import DuckDbCopyJob
@@ -40,6 +41,12 @@ class TableByTable(SqlJobClientBase):
         self, table: PreparedTableSchema, file_path: str, load_id: str, restore: bool = False
     ) -> LoadJob:
         return MergeJob(file_path) if SqlLoadJob.is_sql_job(file_path) else self.copy_job(file_path)
+
+    def _delete_schema_in_storage(self, schema: Schema) -> None:
+        """Delete the stored versions of the schema, if there are any: an empty staging schema has no such table."""
+        is_there, _ = self.get_storage_table(schema.version_table_name)
+        if is_there:
+            super()._delete_schema_in_storage(schema)
 
     def _execute_schema_update_sql(self, only_tables: Iterable[str], store_schema: bool = True) -> TSchemaTables:
         update: TSchemaTables = {}
