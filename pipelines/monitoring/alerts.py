@@ -95,16 +95,16 @@ def sweep(place: Place, *, now: datetime | None = None, dry_run: bool = False) -
         found.wrong.append(error)
     if found.wrong and dry_run:
         raise found.wrong[0]
-    told = _sweep(place, found, now=now or datetime.now(UTC), remind=remind, dry_run=dry_run)
+    sent = _sweep(place, found, now=now or datetime.now(UTC), remind=remind, dry_run=dry_run)
     if found.wrong:
         raise found.wrong[0]
-    return told
+    return sent
 
 
 def _sweep(
     place: Place, found: Channels, *, now: datetime, remind: timedelta | None, dry_run: bool
 ) -> list[tuple[str, Message]]:
-    told: list[tuple[str, Message]] = []
+    sent: list[tuple[str, Message]] = []
     with opened(place, writes=not dry_run) as ledger:
         if ledger is None:
             return []
@@ -121,13 +121,13 @@ def _sweep(
                 rows = observe(ledger, place, now=now)
                 ledger.keep_incidents(row for row in rows if row not in before)
                 for channel, send in found.sends.items():
-                    told += _deliver(ledger, place, channel, send, rows, now=now, remind=remind)
+                    sent += _deliver(ledger, place, channel, send, rows, now=now, remind=remind)
                 _heartbeat(ledger, place, found.heartbeat, now=now)
                 if place.postgres is not None and rows != before:
                     _show(place.postgres, ledger)
         except Timeout:
             log.info("another sweep is in progress")
-    return told
+    return sent
 
 
 def channels(settings: Section) -> Channels:
@@ -190,7 +190,7 @@ def _for_slack(text: str) -> str:
 def _deliver(
     ledger: Ledger, place: Place, channel: str, send: Send, rows: list[dict[str, Any]], *, now: datetime, remind: Any
 ) -> list[tuple[str, Message]]:
-    told = []
+    sent = []
     at = now.isoformat(timespec="milliseconds")
     failures: list[str] = []
     for message, group, column in _pending(rows, channel, place, now=now, remind=remind):
@@ -198,7 +198,7 @@ def _deliver(
         if len(failures) < FAILURES:
             try:
                 send(message)
-                told.append((channel, message))
+                sent.append((channel, message))
                 well = True
             except Exception as error:  # noqa: BLE001 - whatever an alert does, it fails no run
                 failures.append(summarize(error))
@@ -207,9 +207,9 @@ def _deliver(
             if well or channel not in seen:
                 row[column] = json.dumps(seen | {channel: at if well else None})
         ledger.keep_incidents(group)  # at once: a crash in the next delivery must not repeat this one
-    if told or failures:
+    if sent or failures:
         _mark(ledger, channel, at=at, error=failures[0] if failures else None)
-    return told
+    return sent
 
 
 def _mark(ledger: Ledger, channel: str, *, at: str, error: str | None) -> None:
@@ -229,8 +229,8 @@ def _pending(
     """Pending messages of a channel, each with its incidents and the column that stores the delivery."""
     chosen: dict[str, list[dict[str, Any]]] = {"opened": [], "noticed": [], "reminder": [], "recovered": []}
     for row in rows:
-        told, recovery = told_on(row, "told"), told_on(row, "recovery_told")
-        last = told.get(channel)
+        sent, recovery = told_on(row, "told"), told_on(row, "recovery_told")
+        last = sent.get(channel)
         is_news = row["closed_at"] is None or datetime.fromisoformat(row["closed_at"]) >= now - NEWS
         if is_event(row):
             if last is None and is_news:
@@ -240,7 +240,7 @@ def _pending(
                 chosen["opened"].append(row)
             elif remind is not None and datetime.fromisoformat(last) <= now - remind:
                 chosen["reminder"].append(row)
-        elif channel in told and recovery.get(channel) is None and is_news:
+        elif channel in sent and recovery.get(channel) is None and is_news:
             chosen["recovered"].append(row)
     for event, picked in chosen.items():
         for group in summary(picked):
