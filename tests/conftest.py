@@ -178,9 +178,18 @@ class Night:
                 self.settings[variable] = value if isinstance(value, str) else json.dumps(value)
 
     def environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+        # a user's shell sets no PYTHONUNBUFFERED, and with it a broken pipe shows at another moment
+        others = (*OURS, "PYTHONUNBUFFERED")
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(others)}
         where = {"NIGHTLOAD_WAREHOUSE": self.database.url} if self.database.url else {}
-        return {**kept, "NIGHTLOAD_HOME": str(self.home), "COLUMNS": "200", **where, **self.settings, **(env or {})}
+        return {
+            **inherited,
+            "NIGHTLOAD_HOME": str(self.home),
+            "COLUMNS": "200",
+            **where,
+            **self.settings,
+            **(env or {}),
+        }
 
     def __call__(self, *args: str, env: Mapping[str, str] | None = None, **options: Any) -> Ran:
         """The command line as a process: the installed one where it needs more than an environment, see `forked.py`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from importlib import import_module
 from typing import Annotated, NoReturn
@@ -37,7 +38,18 @@ def main() -> NoReturn:
         if full is None and not isinstance(error, OSError):
             sys.stderr.write("This is a mistake of nightload itself; run it with --verbose to see where it happened.\n")
         sys.exit(FAILED)
+    finally:
+        _flush_stdout()
     sys.exit(OK)
+
+
+def _flush_stdout() -> None:
+    """Flush stdout; drop the rest if its reader is gone. Python would flush again at exit, and exit with 120."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 @app.callback(invoke_without_command=True)

@@ -249,12 +249,9 @@ def _written_whole(form: Form) -> Iterator[None]:
             sys.stdout.reconfigure(errors="replace")
         else:
             sys.stdout.reconfigure(encoding="utf-8", newline="\n")
-    try:
+    with suppress(BrokenPipeError):
         yield
         sys.stdout.flush()
-    except BrokenPipeError:
-        with open(os.devnull, "wb") as nowhere:  # else Python tries once more when it ends, and complains
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 @contextmanager
